@@ -1,0 +1,44 @@
+# Set-up and the commands of the README; `make` alone lists them.
+PYTHON ?= python3
+PORT ?= 5000
+export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+export MLFLOW_DISABLE_TELEMETRY := true
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help train test lint ui serve lock
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+
+train: .venv/requirements.lock ## set up .venv, then train and evaluate the model families
+	@mlflow run . --env-manager local --experiment-name Loan_prediction
+
+test: .venv/requirements-test.lock ## set up what the tests need, then run them
+	@pytest
+
+lint: .venv/requirements-test.lock ## check style and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+ui: .venv/requirements.lock ## MLflow's UI on http://127.0.0.1:5000 (PORT=...); Ctrl-C stops it
+	@mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --port $(PORT)
+
+serve: .venv/requirements.lock ## the Production version on http://127.0.0.1:1234; Ctrl-C stops it
+	@./serve.sh
+
+lock: .venv/requirements-test.lock ## write the lock files anew from pyproject.toml
+	@$(COMPILE) -o requirements.lock
+	@$(COMPILE) -c requirements.lock --group test -o requirements-test.lock
+	@$(COMPILE) -c requirements.lock --extra mysql -o requirements-mysql.lock
+COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
+
+# pip compiles bytecode as it installs, which spares every first import seconds.
+.venv/%.lock: %.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'error: $(PYTHON) is older than Python 3.11' >&2; \
+		echo 'fix: name a newer one, as in: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 2; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo 'installing the packages of $< into .venv'
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@cp $< $@

@@ -1,0 +1,101 @@
+"""Score a batch's models on the held-out rows: metrics with intervals, plots and a comparison, onto the same runs.
+
+    python evaluate.py                  the newest batch, on the file it was trained on
+    python evaluate.py --batch RUN_ID   another one
+"""
+
+import argparse
+
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.entities import Run
+from sklearn.inspection import permutation_importance
+from sklearn.pipeline import Pipeline
+
+from understudy import errors, metrics, plots, report, scoring, tracking
+from understudy.errors import UserError
+from understudy.metrics import Floats, Interval
+from understudy.table import TABLE
+
+IMPORTANCE_ROWS = 10_000
+IMPORTANCE_REPEATS = 5
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", default="", help="run id of a batch (default: the newest)")
+    parser.add_argument("--data", default="", help="CSV file of the table (default: the one it was trained on)")
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
+    client = tracking.connect()
+    if args.batch:
+        batch = tracking.get_run(client, args.batch, tracking.BATCH)
+    else:
+        batch = tracking.newest_batch(client, TABLE)
+    rows = TABLE.read(args.data or batch.data.tags[tracking.DATA_PATH])
+    evaluate(client, batch, rows)
+    print("next: python register.py")
+
+
+def evaluate(client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame) -> None:
+    """Evaluate every family of a batch on the held-out side of its table, log and print the comparison.
+
+    Raises:
+        UserError: The rows are not the ones the batch was trained on.
+    """
+    if TABLE.digest(rows) != batch.data.tags[tracking.DATA_DIGEST]:
+        raise UserError(
+            f"the table is not the one that batch {batch.info.run_id} was trained on",
+            "give that file with --data, or train on this one: python train.py",
+        )
+    _, held_out = TABLE.split(rows)
+    labels = TABLE.labels(held_out)
+    scores: dict[str, Floats] = {}
+    results: dict[str, dict[str, Interval]] = {}
+    cv_scores: dict[str, float] = {}
+    for run in tracking.families(client, batch):
+        name = tracking.family_name(run)
+        pipeline = mlflow.sklearn.load_model(tracking.model_uri(run))
+        scores[name] = scoring.positive(pipeline, held_out, TABLE)
+        results[name] = metrics.evaluate(labels, scores[name])
+        cv_scores[name] = run.data.metrics["Mean CV score"]
+        tracking.log_evaluation(client, run, results[name], figures(name, pipeline, held_out, scores[name]))
+    overview = {"ROC_curve": plots.roc(labels, scores), "comparison": plots.comparison(results)}
+    tracking.log_figures(client, batch, overview, tracking.PROJECT / "plots")
+    comparison = report.comparison(cv_scores, results)
+    tracking.log_comparison(client, batch, comparison, report.markdown(comparison))
+    print(f"{len(held_out)} held-out rows, value (95 % interval):")
+    print(comparison[["Family", "Mean CV score", "Accuracy", "AUC"]].to_string(index=False))
+    print("plots: plots/")
+
+
+def figures(name: str, pipeline: Pipeline, held_out: pd.DataFrame, probabilities: Floats) -> dict[str, Figure]:
+    """The plots of one model on the held-out rows, by file name."""
+    labels = TABLE.labels(held_out)
+    one, answers = {name: probabilities}, (TABLE.negative, TABLE.positive)
+    columns = [column.name for column in TABLE.columns]
+    shuffled = permutation_importance(
+        pipeline,
+        held_out[columns],
+        held_out[TABLE.target],
+        scoring="roc_auc",
+        n_repeats=IMPORTANCE_REPEATS,
+        random_state=0,
+        max_samples=min(len(held_out), IMPORTANCE_ROWS),
+    )
+    return {
+        "ROC_curve": plots.roc(labels, one),
+        "precision_recall": plots.precision_recall(labels, one),
+        "calibration": plots.calibration(labels, one),
+        "confusion_matrix": plots.confusion(labels, probabilities, answers, name),
+        "score_distribution": plots.distribution(labels, probabilities, answers, name),
+        "permutation_importance": plots.importance(pd.DataFrame(shuffled.importances.T, columns=columns), name),
+    }
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,42 @@
+"""Register a model as a version: by default the best of the newest batch by cross-validation.
+
+    python register.py                                  the best family
+    python register.py --model RandomForestClassifier   that family
+    python register.py --run RUN_ID                     that run
+"""
+
+import argparse
+
+from understudy import errors, registry, tracking
+from understudy.errors import UserError
+from understudy.table import TABLE
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", default="", help="run id of a family's run (default: the best of the newest batch)")
+    parser.add_argument("--model", default="", help="family, of the newest batch (default: the best)")
+    parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
+    client = tracking.connect()
+    if args.run:
+        run = tracking.get_run(client, args.run, tracking.FAMILY)
+    else:
+        runs = tracking.families(client, tracking.newest_batch(client, TABLE))
+        named = {tracking.family_name(run): run for run in runs}
+        if args.model and args.model not in named:
+            raise UserError(f"the newest batch has no {args.model}", f"choose from {', '.join(named)} with --model")
+        run = named[args.model] if args.model else registry.best_family(runs)
+    version, new = registry.register(client, run, TABLE, args.name or TABLE.name)
+    state = "registered" if new else "was registered already"
+    score = run.data.metrics["Mean CV score"]
+    print(f"{version.name} version {version.version} {state}: {tracking.family_name(run)}, mean CV score {score:.3f}")
+    print("next: python promote.py staging" + (f" --name {args.name}" if args.name else ""))
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,70 @@
+"""Train every model family on the table and evaluate it: one batch of MLflow runs.
+
+    python train.py                          the quick grid on the project's own table
+    python train.py --grid book --data FILE  the textbook's grid on another file
+"""
+
+import argparse
+import time
+
+import evaluate
+from understudy import errors, models, tracking
+from understudy.errors import UserError
+from understudy.table import TABLE
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="all", help="families by name, with commas between (default: all)")
+    parser.add_argument("--grid", default="quick", choices=["quick", "book"], help="values to search (default: quick)")
+    parser.add_argument("--data", default="", help=f"CSV file of the table (default: {TABLE.path})")
+    parser.add_argument("--seed", default=0, type=int, help="of the folds and the models (default: 0)")
+    parser.add_argument("--jobs", default=-1, type=int, help="processes, -1 for one per core (default: -1)")
+    parser.add_argument("--experiment-name", default=TABLE.name, help=f"(default: {TABLE.name})")
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
+    chosen = choose(args.models)
+    path = tracking.table_path(TABLE, args.data)
+    rows = TABLE.read(path)
+    training, held_out = TABLE.split(rows, folds=models.FOLDS)
+    client = tracking.connect()
+    tracking.choose_experiment(client, args.experiment_name)
+    tags = tracking.provenance(TABLE, path, TABLE.digest(rows), args.seed)
+    inputs = tracking.datasets(TABLE, path, training, held_out)
+    with tracking.run(f"{path.stem} {args.grid}", tracking.BATCH, tags) as batch:
+        asked = {name: value for name, value in vars(args).items() if name != "experiment_name"}
+        tracking.log_batch(client, batch, asked, inputs)
+        for name in chosen:
+            family = models.FAMILIES[name]
+            with tracking.run(name, tracking.FAMILY, {**tags, tracking.FAMILY_NAME: name}) as run_id:
+                started = time.perf_counter()
+                grid = family.book if args.grid == "book" else family.quick
+                searched = models.search(TABLE, training, family, grid, args.seed, args.jobs)
+                metrics = {
+                    **models.metrics(searched),
+                    "Seconds": time.perf_counter() - started,
+                    "Training rows": len(training),
+                }
+                params = models.params(searched)
+                tracking.log_family(client, run_id, name, searched.best_estimator_, params, metrics, inputs)
+            values = ", ".join(f"{key} {value}" for key, value in params.items())
+            print(f"{name}: mean CV score {metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
+        evaluate.evaluate(client, client.get_run(batch), rows)
+    print("next: python register.py")
+
+
+def choose(names: str) -> list[str]:
+    """The families asked for, and the floor that every batch has."""
+    known = [name for name in models.FAMILIES if name != models.FLOOR]
+    chosen = known if names == "all" else names.split(",")
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise UserError(f"--models: there is no family {', '.join(unknown)}", f"choose from {', '.join(known)}, or all")
+    return [*dict.fromkeys(chosen), models.FLOOR]
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,1 @@
+"""From a table to a served model: the package behind the scripts."""

@@ -1,0 +1,40 @@
+"""How a person's mistake ends: two lines on standard error and exit 2, never a traceback."""
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+
+class UserError(Exception):
+    """A mistake that the person at the keyboard can mend.
+
+    Args:
+        problem: What is wrong and where, without a full stop.
+        fix: What to do about it, best as a command to type.
+    """
+
+    def __init__(self, problem: str, fix: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.fix = fix
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a script's main function and turn its end into an exit code.
+
+    Exits 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM; anything else is a bug and
+    keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error.problem}\nfix: {error.fix}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    sys.exit(128 + signum)

@@ -1,0 +1,130 @@
+"""The model families and their search grids: swap them for your own, the rest follows.
+
+Every family is one scikit-learn Pipeline from checked raw rows to labels; whatever it learns, imputation and scaling
+included, it learns from the rows it is fitted on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from sklearn.base import BaseEstimator, clone
+from sklearn.compose import ColumnTransformer
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from understudy.schema import Category, Table
+
+FOLDS = 5
+FLOOR = "DummyClassifier"
+
+Grid = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A classifier, the quick grid that is searched by default, and the textbook's."""
+
+    classifier: BaseEstimator
+    quick: Grid
+    book: Grid
+
+
+FAMILIES = {
+    "DecisionTreeClassifier": Family(
+        DecisionTreeClassifier(),
+        quick={"max_depth": [3, 5, 7], "criterion": ["gini", "entropy"]},
+        book={"max_depth": [3, 5, 7, 9, 11, 13], "criterion": ["gini", "entropy"]},
+    ),
+    "LogisticRegression": Family(
+        LogisticRegression(solver="liblinear"),
+        quick={"C": [10, 1, 0.1], "l1_ratio": [0]},
+        book={"C": [100, 10, 1, 0.1, 0.01], "l1_ratio": [1, 0]},
+    ),
+    "RandomForestClassifier": Family(
+        RandomForestClassifier(),
+        quick={"n_estimators": [100], "max_depth": [5, 15]},
+        book={
+            "n_estimators": [400, 700],
+            "max_depth": [15, 20, 25],
+            "criterion": ["gini", "entropy"],
+            "max_leaf_nodes": [50, 100],
+        },
+    ),
+    FLOOR: Family(DummyClassifier(strategy="prior"), quick={}, book={}),
+}
+
+
+def pipeline(table: Table, classifier: BaseEstimator) -> Pipeline:
+    """Raw rows -> features -> numbers without gaps on one scale -> label."""
+    columns = table.encoded
+    categories = [i for i, column in enumerate(columns) if isinstance(column, Category)]
+    numbers = [i for i in range(len(columns)) if i not in categories]
+    codes = [range(len(columns[i].values)) for i in categories]
+    prepare = ColumnTransformer(
+        [
+            ("categories", make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(categories=codes)), categories),
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
+        ]
+    )
+    return Pipeline([("features", FunctionTransformer(table.encode)), ("prepare", prepare), ("classifier", classifier)])
+
+
+def search(table: Table, rows: pd.DataFrame, family: Family, grid: Grid, seed: int, jobs: int) -> GridSearchCV:
+    """Cross-validated search over a grid, refitted on all rows with the values of the best mean accuracy.
+
+    Args:
+        table: What the rows are.
+        rows: The training rows, with their target.
+        family: The classifier.
+        grid: Values to try for each of the classifier's parameters.
+        seed: Of the folds and of the classifier, where it draws at random.
+        jobs: Processes; -1 is one per core. The result does not depend on it.
+
+    Returns:
+        The fitted search; its `best_estimator_` takes raw rows.
+    """
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    features, *learned = pipeline(table, clone(family.classifier)).steps
+    seeds = {name: seed for name in ["classifier__random_state"] if name in Pipeline(learned).get_params()}
+    searched = GridSearchCV(
+        Pipeline(learned).set_params(**seeds),
+        {f"classifier__{name}": values for name, values in grid.items()},
+        scoring={"accuracy": "accuracy", "roc_auc": "roc_auc", "neg_log_loss": "neg_log_loss"},
+        refit="accuracy",
+        cv=folds,
+        n_jobs=jobs,
+    )
+    # The features depend on nothing that is fitted: computed once here, not again in every fold.
+    searched.fit(features[1].transform(rows), rows[table.target])
+    searched.best_estimator_ = Pipeline([features, *searched.best_estimator_.steps])
+    return searched
+
+
+def params(searched: GridSearchCV) -> dict[str, object]:
+    """The best grid values, under the classifier's own names and, for the logistic, the textbook's `penalty`."""
+    best = {name.removeprefix("classifier__"): value for name, value in searched.best_params_.items()}
+    if "l1_ratio" in best:
+        best["penalty"] = {0: "l2", 1: "l1"}[best.pop("l1_ratio")]
+    return best
+
+
+def metrics(searched: GridSearchCV) -> dict[str, float]:
+    """Cross-validation's figures for the best grid values: accuracy and its spread over folds, ROC AUC, log loss."""
+    at_best = {name: values[searched.best_index_] for name, values in searched.cv_results_.items()}
+    folds = [at_best[f"split{fold}_test_accuracy"] for fold in range(FOLDS)]
+    return {
+        "Mean CV score": at_best["mean_test_accuracy"],
+        "CV score std": at_best["std_test_accuracy"],
+        "CV score min": min(folds),
+        "CV score max": max(folds),
+        "CV AUC": at_best["mean_test_roc_auc"],
+        "CV log loss": -at_best["mean_test_neg_log_loss"],
+    }

@@ -1,0 +1,148 @@
+"""The served model: what is written to its folder, and what runs when it is asked for predictions.
+
+One MLflow model folder with two flavors: sklearn, the fitted Pipeline in skops form, and python_function, this module
+around the same Pipeline. Its own check of the rows comes from the table that the Pipeline was fitted on, and takes
+the place of MLflow's: the signature has no inputs, so that rows of every accepted form arrive here as they are.
+"""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow import pyfunc
+from mlflow import sklearn as mlflow_sklearn
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from sklearn.pipeline import Pipeline
+from skops import io as skops
+
+from understudy.schema import ROWS_SHOWN, Fault, Table
+
+FORMAT = 1
+LABEL, PROBABILITY = "label", "probability"
+REQUIREMENTS = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
+SIGNATURE = ModelSignature(
+    outputs=Schema([ColSpec(DataType.string)]),
+    params=ParamSchema([ParamSpec("output", DataType.string, LABEL)]),
+)
+
+
+class RowsRefused(MlflowException):
+    """Rows that the table does not allow; stock serve answers 400 with `faults` and nothing of what was sent."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        summary = "; ".join(map(str, faults))
+        super().__init__(f"rows refused (row 1 is the first): {summary}", error_code=INVALID_PARAMETER_VALUE)
+        self.summary = str(self.message)
+        self.faults = faults
+
+    def serialize_as_json(self) -> str:
+        """The answer's body. `message` is not used: stock serve has written the rows into it."""
+        faults = [{**vars(fault), "rows": fault.rows[:ROWS_SHOWN]} for fault in self.faults]
+        return json.dumps({"error_code": self.error_code, "message": self.summary, "faults": faults})
+
+
+class Scorer:
+    """A fitted Pipeline behind the check of its own table."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.table: Table = pipeline["features"].func.__self__
+
+    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[str] | list[float]:
+        """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
+
+        Args:
+            rows: A DataFrame, a list of dicts or a dict of columns with the table's columns or the encoded ones;
+                or lists or an array of numbers, shape (n, features).
+            params: `output`: "label" (default) or "probability" of the positive label, 0 to 1.
+
+        Raises:
+            RowsRefused: Rows or params that are not allowed; names every fault.
+        """
+        output = (params or {}).get("output", LABEL)
+        if output not in (LABEL, PROBABILITY):
+            raise RowsRefused([Fault("params.output", "unknown value", f"{LABEL}, {PROBABILITY}")])
+        features = self._features(_frame(rows, [column.name for column in self.table.encoded]))
+        if output == LABEL:
+            labels: list[str] = self.pipeline[1:].predict(features).tolist()
+            return labels
+        return positive(self.pipeline[1:], features, self.table).tolist()
+
+    def _features(self, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Told apart by their columns: the encoded form has features that no raw row has, and the other way round."""
+        raw = {column.name for column in self.table.columns}
+        encoded = {column.name for column in self.table.encoded}
+        given = set(rows.columns)
+        is_encoded = len(given & (encoded - raw)) > len(given & (raw - encoded))
+        faults = self.table.encoded_faults(rows) if is_encoded else self.table.faults(rows)
+        if faults:
+            raise RowsRefused(faults)
+        if is_encoded:
+            return rows[[column.name for column in self.table.encoded]].to_numpy(dtype=float)
+        return self.table.encode(rows)
+
+
+def positive(pipeline: Pipeline, rows: Any, table: Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Probabilities of the table's positive label, shape (n,)."""
+    column = list(pipeline.classes_).index(table.positive)
+    probabilities: np.ndarray[Any, np.dtype[np.float64]] = pipeline.predict_proba(rows)[:, column]
+    return probabilities
+
+
+def _frame(rows: Any, names: list[str]) -> pd.DataFrame:
+    """Rows of any accepted form as a frame; unnamed ones get the names of the encoded form."""
+    named = isinstance(rows, dict) or (isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict))
+    try:
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
+    except (ValueError, TypeError, AttributeError):
+        raise RowsRefused([Fault("the table", "not rows of equal length", "rows of one form")]) from None
+    if named or not isinstance(frame.columns, pd.RangeIndex):
+        return frame
+    if frame.shape[1] != len(names):
+        raise RowsRefused([Fault("unnamed rows", "wrong number of values", f"{len(names)}: {', '.join(names)}")])
+    return frame.set_axis(names, axis="columns")
+
+
+def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
+    """Write both flavors to a new folder; the interface that `mlflow.models.Model.log` calls.
+
+    Args:
+        path: The folder.
+        mlflow_model: What is known of the model; completed and written as `MLmodel`.
+        pipeline: The fitted Pipeline, whose first step holds its table.
+    """
+    mlflow_sklearn.save_model(
+        pipeline,
+        path,
+        mlflow_model=mlflow_model,
+        signature=SIGNATURE,
+        code_paths=[str(Path(__file__).parent)],
+        pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+        serialization_format="skops",
+        # Naming the types stops no attacker, since the list lies beside the model; see docs/decisions.
+        skops_trusted_types=skops.get_untrusted_types(data=skops.dumps(pipeline)),
+    )
+    environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME]["env"]
+    pyfunc.add_to_model(
+        mlflow_model,
+        loader_module=__name__,
+        code="code",
+        conda_env=environment["conda"],
+        python_env=environment["virtualenv"],
+        format=FORMAT,
+    )
+    mlflow_model.save(str(Path(path) / "MLmodel"))
+
+
+def _load_pyfunc(path: str) -> Scorer:
+    """Load the python_function flavor of the model folder at `path`; MLflow's interface."""
+    written = Model.load(path).flavors[pyfunc.FLAVOR_NAME]["format"]
+    if written > FORMAT:
+        raise MlflowException(f"the model has format {written}, this code reads up to {FORMAT}: update understudy")
+    return Scorer(mlflow_sklearn.load_model(path))

@@ -1,0 +1,239 @@
+"""Runs: the only module that writes them. A batch is a parent run with one nested run per model family.
+
+Runs are found by tags, never by name, so that people may rename them and `mlflow run` may add its own.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import requests
+from matplotlib.figure import Figure
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.models import Model
+from mlflow.utils import mlflow_tags
+from sklearn.pipeline import Pipeline
+
+from understudy import scoring
+from understudy.metrics import Interval
+from understudy.errors import UserError
+from understudy.schema import Table
+
+PROJECT = Path(__file__).resolve().parents[1]
+EMBEDDED = f"sqlite:///{PROJECT / 'mlflow.db'}"
+KIND = "understudy.kind"
+BATCH, FAMILY = "batch", "family"
+FAMILY_NAME = "understudy.family"
+TABLE_NAME = "understudy.table"
+DATA_PATH = "understudy.data.path"
+DATA_DIGEST = "understudy.data.digest"
+PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
+
+
+def connect() -> mlflow.MlflowClient:
+    """A client of `MLFLOW_TRACKING_URI`, or else of `mlflow.db` in the project's folder.
+
+    Raises:
+        UserError: The server does not answer, or what answers is not MLflow.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
+    if uri.startswith(("http://", "https://")):
+        _probe(uri)
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient(uri)
+
+
+def _probe(uri: str) -> None:
+    """MLflow's own client would try for two minutes before it gives up."""
+    try:
+        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+    except requests.RequestException:
+        raise UserError(f"no tracking server answers at {uri}", "start it, or correct MLFLOW_TRACKING_URI") from None
+    if answer.status_code != 200 or answer.text.strip() != "OK":
+        raise UserError(f"what answers at {uri} is not an MLflow server", "correct MLFLOW_TRACKING_URI")
+
+
+def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:
+    """Make `name` the active experiment, created if absent, opening in MLflow's model-training view.
+
+    Inside `mlflow run` the project's run has chosen already, and MLflow refuses another choice.
+    """
+    if "MLFLOW_RUN_ID" in os.environ:
+        experiment_id = client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+    else:
+        if client.get_experiment_by_name(name) is None:
+            # The embedded store would put the artifacts into whatever folder one happens to be in.
+            embedded = mlflow.get_tracking_uri() == EMBEDDED
+            client.create_experiment(name, str(PROJECT / "mlruns" / name) if embedded else None)
+        experiment_id = mlflow.set_experiment(name).experiment_id
+    client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
+
+
+def table_path(table: Table, given: str) -> Path:
+    """The file that was asked for, or the table's own."""
+    return Path(given) if given else PROJECT / table.path
+
+
+@contextmanager
+def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """An active run of a kind ("batch" or "family"), nested if one is active already; yields its id.
+
+    Ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM.
+    """
+    status = "FAILED"
+    nested = mlflow.active_run() is not None
+    active = mlflow.start_run(run_name=name, nested=nested)
+    try:
+        # Set here and not at the start, which ignores them where it takes over the run of `mlflow run`.
+        mlflow.set_tags({**tags, KIND: kind, mlflow_tags.MLFLOW_RUN_NAME: name})
+        yield active.info.run_id
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+def provenance(table: Table, path: Path, digest: str, seed: int) -> dict[str, str]:
+    """The tags that say what a run was made from: data, code, packages and seed."""
+    changes = subprocess.run(["git", "status", "--porcelain"], cwd=PROJECT, capture_output=True, text=True, check=False)
+    lock = PROJECT / "requirements.lock"
+    return {
+        TABLE_NAME: table.name,
+        DATA_PATH: str(path.resolve()),
+        DATA_DIGEST: digest,
+        "understudy.git.dirty": str(bool(changes.stdout.strip())).lower() if changes.returncode == 0 else "unknown",
+        "understudy.lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:32] if lock.exists() else "none",
+        "understudy.seed": str(seed),
+        "understudy.python": sys.version.split()[0],
+        **{f"understudy.{name}": version(name) for name in PACKAGES},
+    }
+
+
+def datasets(table: Table, path: Path, training: pd.DataFrame, held_out: pd.DataFrame) -> list[DatasetInput]:
+    """The two sides of a table as inputs of a run, with their digests."""
+    inputs = []
+    for context, rows in [("training", training), ("held-out", held_out)]:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # two of MLflow's sources fit a path
+            dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
+                rows, source=str(path), targets=table.target, name=f"{path.stem} {context}", digest=table.digest(rows)
+            )
+        tag = InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context)
+        inputs.append(DatasetInput(Dataset.from_dictionary(dataset.to_dict()), [tag]))
+    return inputs
+
+
+def log_batch(client: mlflow.MlflowClient, run_id: str, params: Mapping[str, object], inputs: list[DatasetInput]) -> None:
+    """Log a batch's options, unless `mlflow run` has done it with its own spelling, and its rows."""
+    there = client.get_run(run_id).data.params
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items() if key not in there])
+    client.log_inputs(run_id, inputs)
+
+
+def log_family(
+    client: mlflow.MlflowClient,
+    run_id: str,
+    name: str,
+    pipeline: Pipeline,
+    params: Mapping[str, object],
+    metrics: Mapping[str, float],
+    inputs: list[DatasetInput],
+) -> None:
+    """Log what training found: the model in its two flavors, the best params, cross-validation's metrics, the rows."""
+    info = Model.log(
+        None, flavor=scoring, flavor_name="sklearn", name=name, run_id=run_id, params=dict(params), pipeline=pipeline
+    )
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, value, now, 0, model_id=info.model_id) for key, value in metrics.items()],
+        params=[Param(key, str(value)) for key, value in params.items()],
+    )
+    client.log_inputs(run_id, inputs)
+
+
+def newest_batch(client: mlflow.MlflowClient, table: Table) -> Run:
+    """The batch of this table that was started last and has finished, in any experiment.
+
+    Raises:
+        UserError: There is none.
+    """
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    query = f"tags.`{KIND}` = '{BATCH}' and tags.`{TABLE_NAME}` = '{table.name}' and attributes.status = 'FINISHED'"
+    found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+    if not found:
+        raise UserError(f"no finished training of {table.name} in {mlflow.get_tracking_uri()}", "python train.py")
+    return found[0]
+
+
+def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
+    """A run by its id.
+
+    Raises:
+        UserError: There is no such run, or it is not of this kind.
+    """
+    try:
+        found = client.get_run(run_id)
+    except mlflow.MlflowException:
+        found = None
+    if found is None or found.data.tags.get(KIND) != kind:
+        raise UserError(f"{run_id} is not the id of a {kind} run", "copy it from the run's page in MLflow's UI")
+    return found
+
+
+def families(client: mlflow.MlflowClient, batch: Run) -> list[Run]:
+    """The nested runs of a batch, in the order they were made."""
+    query = f"tags.`{mlflow_tags.MLFLOW_PARENT_RUN_ID}` = '{batch.info.run_id}' and tags.`{KIND}` = '{FAMILY}'"
+    return list(client.search_runs([batch.info.experiment_id], query, order_by=["attributes.start_time ASC"]))
+
+
+def family_name(run: Run) -> str:
+    """The family that a run trained, however people have renamed the run."""
+    return str(run.data.tags[FAMILY_NAME])
+
+
+def model_uri(run: Run) -> str:
+    """Where a family run's model is, as `models:/<id>`."""
+    return f"models:/{run.outputs.model_outputs[0].model_id}"
+
+
+def log_evaluation(
+    client: mlflow.MlflowClient, run: Run, metrics: Mapping[str, Interval], figures: Mapping[str, Figure]
+) -> None:
+    """Add held-out metrics and figures to a finished run; doing it again changes nothing.
+
+    A metric's interval is logged beside it, as `<name> low` and `<name> high`. The time is the run's own, so that
+    a second evaluation writes the same rows; figures go to `plots/` of the run and of the project.
+    """
+    values = {}
+    for name, (value, low, high) in metrics.items():
+        values |= {name: value, f"{name} low": low, f"{name} high": high}
+    model_id = run.outputs.model_outputs[0].model_id
+    logged = [Metric(key, value, run.info.end_time, 0, model_id=model_id) for key, value in values.items()]
+    client.log_batch(run.info.run_id, metrics=logged)
+    log_figures(client, run, figures, PROJECT / "plots" / family_name(run))
+
+
+def log_figures(client: mlflow.MlflowClient, run: Run, figures: Mapping[str, Figure], folder: Path) -> None:
+    """Save figures as PNG into a folder of the project, and into `plots/` of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png")
+        client.log_artifact(run.info.run_id, str(folder / f"{name}.png"), "plots")
+
+
+def log_comparison(client: mlflow.MlflowClient, batch: Run, comparison: pd.DataFrame, description: str) -> None:
+    """Put a batch's comparison onto the batch: as `comparison.csv` and as its description."""
+    client.log_text(batch.info.run_id, comparison.to_csv(index=False), "comparison.csv")
+    client.set_tag(batch.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)
