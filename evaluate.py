@@ -1,7 +1,7 @@
 """Score a batch's models on the held-out rows: metrics with intervals, plots and a comparison, onto the same runs.
 
-    python evaluate.py                  the newest batch, on the file it was trained on
-    python evaluate.py --batch RUN_ID   another one
+python evaluate.py                  the newest batch, on the file it was trained on
+python evaluate.py --batch RUN_ID   another one
 """
 
 import argparse
@@ -32,10 +32,7 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     client = tracking.connect()
-    if args.batch:
-        batch = tracking.get_run(client, args.batch, tracking.BATCH)
-    else:
-        batch = tracking.newest_batch(client, TABLE)
+    batch = tracking.get_batch(client, TABLE, args.batch)
     rows = TABLE.read(args.data or batch.data.tags[tracking.DATA_PATH])
     evaluate(client, batch, rows)
     print("next: python register.py")

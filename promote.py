@@ -1,9 +1,9 @@
 """Move registered versions through the stages.
 
-    python promote.py              what is where
-    python promote.py staging      the newest version, or --version N, to Staging
-    python promote.py production   the version in Staging, or --version N, to Production
-    python promote.py rollback     back to the version that the one in Production replaced
+python promote.py              what is where
+python promote.py staging      the newest version, or --version N, to Staging
+python promote.py production   the version in Staging, or --version N, to Production
+python promote.py rollback     back to the version that the one in Production replaced
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Register a model as a version: by default the best of the newest batch by cross-validation.
 
-    python register.py                                  the best family
-    python register.py --model RandomForestClassifier   that family
-    python register.py --run RUN_ID                     that run
+python register.py                                  the best family
+python register.py --model RandomForestClassifier   that family
+python register.py --run RUN_ID                     that run
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     if args.run:
         run = tracking.get_run(client, args.run, tracking.FAMILY)
     else:
-        runs = tracking.families(client, tracking.newest_batch(client, TABLE))
+        runs = tracking.families(client, tracking.get_batch(client, TABLE))
         named = {tracking.family_name(run): run for run in runs}
         if args.model and args.model not in named:
             raise UserError(f"the newest batch has no {args.model}", f"choose from {', '.join(named)} with --model")

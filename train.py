@@ -1,7 +1,7 @@
 """Train every model family on the table and evaluate it: one batch of MLflow runs.
 
-    python train.py                          the quick grid on the project's own table
-    python train.py --grid book --data FILE  the textbook's grid on another file
+python train.py                          the quick grid on the project's own table
+python train.py --grid book --data FILE  the textbook's grid on another file
 """
 
 import argparse

@@ -29,8 +29,8 @@ def evaluate(labels: Labels, probabilities: Floats, seed: int = 0) -> dict[str, 
     resampled = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
     values = weighted(labels, probabilities, np.ones((1, n)))
     draws = weighted(labels, probabilities, resampled)
-    bounds = {name: np.nanpercentile(draw, [2.5, 97.5]) for name, draw in draws.items()}
-    return {name: (float(value[0]), *map(float, bounds[name])) for name, value in values.items()}
+    lows, highs = ({name: float(np.nanpercentile(draw, q)) for name, draw in draws.items()} for q in (2.5, 97.5))
+    return {name: (float(value[0]), lows[name], highs[name]) for name, value in values.items()}
 
 
 def weighted(labels: Labels, probabilities: Floats, weights: Floats) -> Mapping[str, Floats]:

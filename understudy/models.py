@@ -20,7 +20,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from understudy.schema import Category, Table
+from understudy.columns import Category
+from understudy.schema import Table
 
 FOLDS = 5
 FLOOR = "DummyClassifier"
@@ -65,15 +66,12 @@ FAMILIES = {
 def pipeline(table: Table, classifier: BaseEstimator) -> Pipeline:
     """Raw rows -> features -> numbers without gaps on one scale -> label."""
     columns = table.encoded
-    categories = [i for i, column in enumerate(columns) if isinstance(column, Category)]
-    numbers = [i for i in range(len(columns)) if i not in categories]
-    codes = [range(len(columns[i].values)) for i in categories]
-    prepare = ColumnTransformer(
-        [
-            ("categories", make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(categories=codes)), categories),
-            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
-        ]
-    )
+    values = {i: column.values for i, column in enumerate(columns) if isinstance(column, Category)}
+    categories, codes = list(values), list(values.values())
+    numbers = [i for i in range(len(columns)) if i not in values]
+    one_hot = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(categories=codes))
+    scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
+    prepare = ColumnTransformer([("categories", one_hot, categories), ("numbers", scaled, numbers)])
     return Pipeline([("features", FunctionTransformer(table.encode)), ("prepare", prepare), ("classifier", classifier)])
 
 

@@ -4,6 +4,7 @@ Sized to be read as a thumbnail: few words, large letters, one message each.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from understudy.metrics import Floats, Interval, Labels
 Scores = Mapping[str, Floats]
 
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#999999", "#cc79a7", "#e69f00", "#56b4e9", "#000000"]
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 13,
     "axes.titlesize": 14,
     "axes.spines.top": False,
@@ -96,7 +97,7 @@ def distribution(labels: Labels, probabilities: Floats, answers: tuple[str, str]
     """How the probabilities of label 1 are spread, stacked by true label."""
 
     def draw(axes: Axes) -> None:
-        edges = np.linspace(0, 1, 21)
+        edges = np.linspace(0, 1, 21).tolist()
         groups = [probabilities[labels == 0], probabilities[labels == 1]]
         axes.hist(groups, edges, stacked=True, color=COLOURS[1::-1], label=[f"true {answer}" for answer in answers])
         axes.set(xlabel=f"Predicted probability of {answers[1]}", ylabel="Rows", xlim=(0, 1))

@@ -43,7 +43,7 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     made = client.create_model_version(
         name,
         source=tracking.model_uri(run),
-        model_id=tracking.model_uri(run).removeprefix("models:/"),
+        model_id=tracking.model_id(run),
         run_id=run.info.run_id,
         description=report.version_card(table, family, run.data.params, figures, data, name),
         tags={key: value for key, value in run.data.tags.items() if key.startswith("understudy.")},

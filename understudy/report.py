@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from understudy.columns import Category
 from understudy.metrics import Interval
-from understudy.schema import Category, Table
+from understudy.schema import Table
 
 
 def comparison(cv_scores: Mapping[str, float], results: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
@@ -18,14 +19,14 @@ def comparison(cv_scores: Mapping[str, float], results: Mapping[str, Mapping[str
 
 
 def interval(values: Interval) -> str:
-    """ "0.806 (0.750 to 0.862)"."""
+    """The value and its bounds, as in "0.806 (0.750 to 0.862)"."""
     value, low, high = values
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown, for descriptions in MLflow's UI."""
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).values.tolist()]
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

@@ -1,87 +1,19 @@
-"""What can be said about a table, and what follows from it: reading, checking, splitting, encoding.
+"""What a table is, and what follows from that: reading, checking, encoding, splitting, a digest.
 
 The table itself is declared in `table.py`; nothing here knows its columns.
 """
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from understudy.columns import Category, Column, Fault, Identifier, Number, fault, faults, typed
 from understudy.errors import UserError
-
-Mask = NDArray[np.bool_]
-
-ROWS_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing wrong with one column: what, in which rows (1 is the first), and what is allowed."""
-
-    column: str
-    problem: str
-    allowed: str
-    rows: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        shown = ", ".join(map(str, self.rows[:ROWS_SHOWN]))
-        more = len(self.rows) - ROWS_SHOWN
-        where = f" in row {shown}" if self.rows else ""
-        where += f" and {more} more" if more > 0 else ""
-        return f"{self.column}: {self.problem}{where} (allowed: {self.allowed})"
-
-
-@dataclass(frozen=True)
-class Category:
-    """A column whose values come from a list; their order gives the codes 0, 1, ..."""
-
-    name: str
-    values: tuple[str, ...] | tuple[int, ...]
-    missing: bool = False
-    outside = "unknown category"
-
-    @property
-    def allowed(self) -> str:
-        return ", ".join(map(str, self.values))
-
-    @property
-    def is_text(self) -> bool:
-        return isinstance(self.values[0], str)
-
-    def holds(self, cells: "pd.Series[float]") -> Mask:
-        return cells.isin(self.values).to_numpy()
-
-
-@dataclass(frozen=True)
-class Number:
-    """A column of finite numbers from `low` to `high`, both included, in `unit`."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-    missing: bool = False
-    outside = "out of range"
-    is_text = False
-
-    @property
-    def allowed(self) -> str:
-        low = "at most" if self.low == -math.inf else f"{self.low:.12g} to"
-        return f"{low} {self.high:.12g} {self.unit}"
-
-    def holds(self, cells: "pd.Series[float]") -> Mask:
-        numbers = cells.to_numpy(dtype=float)
-        return np.isfinite(numbers) & (self.low <= numbers) & (numbers <= self.high)
-
-
-Column = Category | Number
 
 
 @dataclass(frozen=True)
@@ -100,6 +32,7 @@ class Feature:
 
     @property
     def sources(self) -> tuple[str, ...]:
+        """The columns it is made from."""
         return self.of or (self.name,)
 
 
@@ -126,26 +59,28 @@ class Table:
     target: str
     negative: str
     positive: str
-    columns: tuple[Column, ...]
+    columns: tuple[Category | Number, ...]
     features: tuple[Feature, ...]
     held_out: float = 0.30
     split_seed: int = 0
 
     @property
-    def by_name(self) -> dict[str, Column]:
-        return {column.name: column for column in self.columns}
+    def labelled(self) -> tuple[Column, ...]:
+        """The columns of a training table."""
+        target = Category(self.target, (self.negative, self.positive))
+        return (Identifier(self.identifier), *self.columns, target)
 
     @property
-    def encoded(self) -> tuple[Column, ...]:
+    def encoded(self) -> tuple[Category | Number, ...]:
         """The columns of the encoded form, one per feature: codes, numbers, natural logarithms."""
         return tuple(map(self._encoded, self.features))
 
-    def _encoded(self, feature: Feature) -> Column:
-        sources = [self.by_name[name] for name in feature.sources]
-        missing = any(source.missing for source in sources)
+    def _encoded(self, feature: Feature) -> Category | Number:
+        sources = [column for column in self.columns if column.name in feature.sources]
+        numbers = [column for column in sources if isinstance(column, Number)]
+        missing = any(column.missing for column in sources)
         if isinstance(sources[0], Category):
             return Category(feature.name, tuple(range(len(sources[0].values))), missing)
-        numbers = [source for source in sources if isinstance(source, Number)]
         low, high, unit = sum(n.low for n in numbers), sum(n.high for n in numbers), numbers[0].unit
         if feature.log:
             low = math.log(low) if low > 0 else -math.inf
@@ -162,44 +97,55 @@ class Table:
         Raises:
             UserError: The file cannot be read, or rows break the table's rules: all faults at once.
         """
-        rows = _typed(_read_csv(path), self.columns)
-        faults = [*self._header_faults(rows), *self._label_faults(rows), *self.faults(rows, labelled=True)]
-        if faults:
-            report = "\n  ".join(map(str, faults))
+        rows = _read_csv(path)
+        if rows.columns.is_unique:
+            rows = rows.assign(**{c.name: typed(rows[c.name], c) for c in self.labelled if c.name in rows})
+        found = [*faults(rows, self.labelled), *self._logarithm_faults(rows)]
+        if self.target in rows and rows.columns.is_unique and len(rows[self.target].dropna().unique()) == 1:
+            found.append(Fault(self.target, "one class only", f"both {self.negative} and {self.positive}"))
+        if found:
+            report = "\n  ".join(map(str, found))
             raise UserError(
                 f"{path} does not fit the table (row 1 is the first below the header)\n  {report}",
                 "correct the file, or say in understudy/table.py what is allowed",
             )
-        order = [self.identifier, *self.by_name, self.target]
+        order = [column.name for column in self.labelled]
         return rows[order].sort_values(self.identifier, ignore_index=True)
 
-    def faults(self, rows: pd.DataFrame, labelled: bool = False) -> list[Fault]:
-        """Everything that is wrong with raw rows: the one check of training and of scoring."""
-        known = (self.identifier, self.target) if labelled else ()
-        faults = list(_faults(rows, self.columns, known))
-        for feature in self.features:
-            if feature.log and not {fault.column for fault in faults} & set(feature.sources):
-                faults += self._logarithm_faults(feature, rows)
-        return faults
+    def faults(self, rows: pd.DataFrame) -> list[Fault]:
+        """Everything that is wrong with raw rows to be scored."""
+        return [*faults(rows, self.columns), *self._logarithm_faults(rows)]
 
     def encoded_faults(self, rows: pd.DataFrame) -> list[Fault]:
-        """Everything that is wrong with rows of the encoded form."""
-        return list(_faults(rows, self.encoded))
+        """Everything that is wrong with rows of the encoded form to be scored."""
+        return list(faults(rows, self.encoded))
+
+    def _logarithm_faults(self, rows: pd.DataFrame) -> list[Fault]:
+        """Sums that are not above 0 although each of their columns is within its range."""
+        found: list[Fault] = []
+        for feature in self.features:
+            columns = [column for column in self.columns if column.name in feature.sources]
+            if feature.log and not list(faults(rows[[c.name for c in columns if c.name in rows]], columns)):
+                total = rows[list(feature.sources)].astype(float).sum(axis=1, skipna=False).to_numpy()
+                found += fault(" + ".join(feature.sources), "out of range", "above 0", total <= 0)
+        return found
 
     def encode(self, rows: pd.DataFrame) -> NDArray[np.float64]:
         """Turn checked raw rows, shape (n, columns), into the features, shape (n, features).
 
         Categories become the index of their value, missing cells NaN; nothing is fitted.
         """
-        return np.column_stack([self._feature(feature, rows) for feature in self.features])
-
-    def _feature(self, feature: Feature, rows: pd.DataFrame) -> NDArray[np.float64]:
-        column = self.by_name[feature.sources[0]]
-        if isinstance(column, Category):
-            codes = pd.Index(column.values).get_indexer(pd.Index(rows[column.name])).astype(float)
-            return np.where(codes < 0, np.nan, codes)
-        total = sum(rows[name].to_numpy(dtype=float) for name in feature.sources)
-        return np.asarray(np.log(total) if feature.log else total)
+        columns = {column.name: column for column in self.columns}
+        features = []
+        for feature in self.features:
+            column = columns[feature.sources[0]]
+            if isinstance(column, Category):
+                codes = pd.Index(column.values).get_indexer(pd.Index(rows[column.name])).astype(float)
+                features.append(np.where(codes < 0, np.nan, codes))
+            else:
+                total = np.sum([rows[name].to_numpy(dtype=float) for name in feature.sources], axis=0)
+                features.append(np.log(total) if feature.log else total)
+        return np.column_stack(features)
 
     def labels(self, rows: pd.DataFrame) -> NDArray[np.int_]:
         """1 where the target is positive, else 0; shape (n,)."""
@@ -231,26 +177,6 @@ class Table:
         content = rows.to_csv(index=False, lineterminator="\n").encode()
         return hashlib.sha256(content).hexdigest()[:32]
 
-    def _header_faults(self, rows: pd.DataFrame) -> Iterator[Fault]:
-        for name in (self.identifier, self.target):
-            if name not in rows:
-                yield Fault(name, "column is missing", "exactly one column of this name")
-
-    def _label_faults(self, rows: pd.DataFrame) -> Iterator[Fault]:
-        if self.identifier in rows and rows.columns.is_unique:
-            names = rows[self.identifier]
-            yield from _fault(self.identifier, "missing", "a value in every row", names.isna())
-            yield from _fault(self.identifier, "repeated", "one row each", names.duplicated() & names.notna())
-        if self.target in rows and rows.columns.is_unique:
-            target = Category(self.target, (self.negative, self.positive))
-            yield from _cell_faults(target, rows[self.target])
-            if len(rows) and rows[self.target].nunique() == 1:
-                yield Fault(self.target, "one class only", f"both {target.allowed}")
-
-    def _logarithm_faults(self, feature: Feature, rows: pd.DataFrame) -> Iterator[Fault]:
-        total = sum(rows[name].astype(float) for name in feature.sources)
-        yield from _fault(" + ".join(feature.sources), "out of range", "above 0", total <= 0)
-
 
 def _read_csv(path: str | Path) -> pd.DataFrame:
     try:
@@ -266,55 +192,3 @@ def _read_csv(path: str | Path) -> pd.DataFrame:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a CSV file in UTF-8: {reason}", "correct the file") from None
     return cells[1:].set_axis(cells.iloc[0].tolist(), axis="columns").reset_index(drop=True)
-
-
-def _typed(rows: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """Numbers as numbers where the text is one; what is not stays text, for the check to find."""
-    typed = rows.copy()
-    for column in columns:
-        if not column.is_text and list(rows.columns).count(column.name) == 1:
-            numbers = pd.to_numeric(rows[column.name], errors="coerce")
-            unread = numbers.isna() & rows[column.name].notna()
-            typed[column.name] = rows[column.name].where(unread, numbers) if unread.any() else numbers.astype(float)
-    return typed
-
-
-def _faults(rows: pd.DataFrame, columns: Sequence[Column], known: Sequence[str] = ()) -> Iterator[Fault]:
-    names = [column.name for column in columns]
-    if not len(rows):
-        yield Fault("the table", "no rows", "at least one")
-    for name in dict.fromkeys(map(str, rows.columns[rows.columns.duplicated()])):
-        yield Fault(name, "column is repeated", "exactly one column of this name")
-    for extra in dict.fromkeys(map(str, rows.columns)):
-        if extra not in names and extra not in known:
-            yield Fault(extra, "column is not known", ", ".join(names))
-    for column in columns:
-        if column.name not in rows:
-            yield Fault(column.name, "column is missing", column.allowed)
-        elif isinstance(cells := rows[column.name], pd.Series):
-            yield from _cell_faults(column, cells)
-
-
-def _cell_faults(column: Column, cells: "pd.Series[float]") -> Iterator[Fault]:
-    empty = cells.isna().to_numpy()
-    wrong = ~empty & ~_is_kind(cells, column.is_text)
-    if not column.missing:
-        yield from _fault(column.name, "missing", column.allowed, empty)
-    yield from _fault(column.name, "not text" if column.is_text else "not a number", column.allowed, wrong)
-    outside = ~empty & ~wrong
-    outside[outside] = ~column.holds(cells[outside])
-    yield from _fault(column.name, column.outside, column.allowed, outside)
-
-
-def _is_kind(cells: "pd.Series[float]", text: bool) -> Mask:
-    if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
-        return np.full(len(cells), not text)
-    if text:
-        return np.array([isinstance(cell, str) for cell in cells], dtype=bool)
-    return np.array([isinstance(cell, Real) and not isinstance(cell, bool | np.bool_) for cell in cells], dtype=bool)
-
-
-def _fault(column: str, problem: str, allowed: str, mask: "Mask | pd.Series[bool]") -> Iterator[Fault]:
-    rows = np.flatnonzero(np.asarray(mask))
-    if len(rows):
-        yield Fault(column, problem, allowed, tuple(int(row) + 1 for row in rows))

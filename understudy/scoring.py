@@ -10,7 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from mlflow import pyfunc
 from mlflow import sklearn as mlflow_sklearn
@@ -21,7 +20,9 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from sklearn.pipeline import Pipeline
 from skops import io as skops
 
-from understudy.schema import ROWS_SHOWN, Fault, Table
+from understudy.columns import ROWS_SHOWN, Fault
+from understudy.metrics import Floats
+from understudy.schema import Table
 
 FORMAT = 1
 LABEL, PROBABILITY = "label", "probability"
@@ -70,11 +71,10 @@ class Scorer:
             raise RowsRefused([Fault("params.output", "unknown value", f"{LABEL}, {PROBABILITY}")])
         features = self._features(_frame(rows, [column.name for column in self.table.encoded]))
         if output == LABEL:
-            labels: list[str] = self.pipeline[1:].predict(features).tolist()
-            return labels
+            return list(self.pipeline[1:].predict(features).tolist())
         return positive(self.pipeline[1:], features, self.table).tolist()
 
-    def _features(self, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _features(self, rows: pd.DataFrame) -> Floats:
         """Told apart by their columns: the encoded form has features that no raw row has, and the other way round."""
         raw = {column.name for column in self.table.columns}
         encoded = {column.name for column in self.table.encoded}
@@ -88,10 +88,10 @@ class Scorer:
         return self.table.encode(rows)
 
 
-def positive(pipeline: Pipeline, rows: Any, table: Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+def positive(pipeline: Pipeline, rows: Any, table: Table) -> Floats:
     """Probabilities of the table's positive label, shape (n,)."""
     column = list(pipeline.classes_).index(table.positive)
-    probabilities: np.ndarray[Any, np.dtype[np.float64]] = pipeline.predict_proba(rows)[:, column]
+    probabilities: Floats = pipeline.predict_proba(rows)[:, column]
     return probabilities
 
 

@@ -24,8 +24,8 @@ from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
 from understudy import scoring
-from understudy.metrics import Interval
 from understudy.errors import UserError
+from understudy.metrics import Interval
 from understudy.schema import Table
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -130,11 +130,13 @@ def datasets(table: Table, path: Path, training: pd.DataFrame, held_out: pd.Data
                 rows, source=str(path), targets=table.target, name=f"{path.stem} {context}", digest=table.digest(rows)
             )
         tag = InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context)
-        inputs.append(DatasetInput(Dataset.from_dictionary(dataset.to_dict()), [tag]))
+        inputs.append(DatasetInput(Dataset(**dataset.to_dict()), [tag]))
     return inputs
 
 
-def log_batch(client: mlflow.MlflowClient, run_id: str, params: Mapping[str, object], inputs: list[DatasetInput]) -> None:
+def log_batch(
+    client: mlflow.MlflowClient, run_id: str, params: Mapping[str, object], inputs: list[DatasetInput]
+) -> None:
     """Log a batch's options, unless `mlflow run` has done it with its own spelling, and its rows."""
     there = client.get_run(run_id).data.params
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items() if key not in there])
@@ -163,15 +165,17 @@ def log_family(
     client.log_inputs(run_id, inputs)
 
 
-def newest_batch(client: mlflow.MlflowClient, table: Table) -> Run:
-    """The batch of this table that was started last and has finished, in any experiment.
+def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str = "") -> Run:
+    """The batch of that id, or else the one of this table that finished last, in any experiment.
 
     Raises:
         UserError: There is none.
     """
+    if run_id:
+        return get_run(client, run_id, BATCH)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`{KIND}` = '{BATCH}' and tags.`{TABLE_NAME}` = '{table.name}' and attributes.status = 'FINISHED'"
-    found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.start_time DESC"])
+    found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.end_time DESC"])
     if not found:
         raise UserError(f"no finished training of {table.name} in {mlflow.get_tracking_uri()}", "python train.py")
     return found[0]
@@ -205,7 +209,12 @@ def family_name(run: Run) -> str:
 
 def model_uri(run: Run) -> str:
     """Where a family run's model is, as `models:/<id>`."""
-    return f"models:/{run.outputs.model_outputs[0].model_id}"
+    return f"models:/{model_id(run)}"
+
+
+def model_id(run: Run) -> str:
+    """The id of the model that a family run logged."""
+    return str(run.outputs.model_outputs[0].model_id)  # type: ignore[union-attr]
 
 
 def log_evaluation(
@@ -216,11 +225,10 @@ def log_evaluation(
     A metric's interval is logged beside it, as `<name> low` and `<name> high`. The time is the run's own, so that
     a second evaluation writes the same rows; figures go to `plots/` of the run and of the project.
     """
-    values = {}
+    values: dict[str, float] = {}
     for name, (value, low, high) in metrics.items():
         values |= {name: value, f"{name} low": low, f"{name} high": high}
-    model_id = run.outputs.model_outputs[0].model_id
-    logged = [Metric(key, value, run.info.end_time, 0, model_id=model_id) for key, value in values.items()]
+    logged = [Metric(key, value, run.info.end_time, 0, model_id=model_id(run)) for key, value in values.items()]
     client.log_batch(run.info.run_id, metrics=logged)
     log_figures(client, run, figures, PROJECT / "plots" / family_name(run))
 
