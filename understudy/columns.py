@@ -99,7 +99,7 @@ class Identifier:
 
     def holds(self, cells: Cells) -> Mask:
         """Which cells have not come before."""
-        return ~cells.duplicated().to_numpy()
+        return np.logical_not(cells.duplicated().to_numpy())
 
 
 Column = Category | Number | Identifier

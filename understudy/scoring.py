@@ -55,7 +55,7 @@ class Scorer:
         self.pipeline = pipeline
         self.table: Table = pipeline["features"].func.__self__
 
-    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[str] | list[float]:
+    def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
 
         Args:
@@ -71,7 +71,7 @@ class Scorer:
             raise RowsRefused([Fault("params.output", "unknown value", f"{LABEL}, {PROBABILITY}")])
         features = self._features(_frame(rows, [column.name for column in self.table.encoded]))
         if output == LABEL:
-            return list(self.pipeline[1:].predict(features).tolist())
+            return list(self.pipeline[1:].predict(features))
         return positive(self.pipeline[1:], features, self.table).tolist()
 
     def _features(self, rows: pd.DataFrame) -> Floats:
