@@ -99,7 +99,8 @@ class Identifier:
 
     def holds(self, cells: Cells) -> Mask:
         """Which cells have not come before."""
-        return np.logical_not(cells.duplicated().to_numpy())
+        repeated: Mask = cells.duplicated().to_numpy()
+        return ~repeated
 
 
 Column = Category | Number | Identifier

@@ -71,7 +71,8 @@ class Scorer:
             raise RowsRefused([Fault("params.output", "unknown value", f"{LABEL}, {PROBABILITY}")])
         features = self._features(_frame(rows, [column.name for column in self.table.encoded]))
         if output == LABEL:
-            return list(self.pipeline[1:].predict(features))
+            labels: list[Any] = self.pipeline[1:].predict(features).tolist()
+            return labels
         return positive(self.pipeline[1:], features, self.table).tolist()
 
     def _features(self, rows: pd.DataFrame) -> Floats:
