@@ -83,7 +83,7 @@ class Number:
 
     def holds(self, cells: Cells) -> Mask:
         """Which cells are within the range."""
-        numbers = cells.to_numpy(dtype=float)
+        numbers: NDArray[np.float64] = cells.to_numpy(dtype=float)
         return np.isfinite(numbers) & (self.low <= numbers) & (numbers <= self.high)
 
 
@@ -99,8 +99,7 @@ class Identifier:
 
     def holds(self, cells: Cells) -> Mask:
         """Which cells have not come before."""
-        repeated: Mask = cells.duplicated().to_numpy()
-        return ~repeated
+        return ~cells.duplicated().to_numpy()
 
 
 Column = Category | Number | Identifier

@@ -73,7 +73,8 @@ class Scorer:
         if output == LABEL:
             labels: list[Any] = self.pipeline[1:].predict(features).tolist()
             return labels
-        return positive(self.pipeline[1:], features, self.table).tolist()
+        probabilities: list[Any] = positive(self.pipeline[1:], features, self.table).tolist()
+        return probabilities
 
     def _features(self, rows: pd.DataFrame) -> Floats:
         """Told apart by their columns: the encoded form has features that no raw row has, and the other way round."""
