@@ -26,15 +26,17 @@ def run(main: Callable[[], None]) -> None:
     Exits 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM; anything else is a bug and
     keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         main()
     except UserError as error:
         print(f"error: {error.problem}\nfix: {error.fix}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    sys.exit(128 + signum)
+def _stop(number: int, frame: FrameType | None) -> None:
+    # Ctrl-C under `mlflow run` brings a SIGTERM right behind, which must not cut off the ending of the runs.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(128 + number)

@@ -98,7 +98,7 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
         mlflow.set_tags({**tags, KIND: kind, mlflow_tags.MLFLOW_RUN_NAME: name})
         yield active.info.run_id
         status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
+    except SystemExit:
         status = "KILLED"
         raise
     finally:
