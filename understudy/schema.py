@@ -104,9 +104,8 @@ class Table:
         if self.target in rows and rows.columns.is_unique and len(rows[self.target].dropna().unique()) == 1:
             found.append(Fault(self.target, "one class only", f"both {self.negative} and {self.positive}"))
         if found:
-            report = "\n  ".join(map(str, found))
             raise UserError(
-                f"{path} does not fit the table (row 1 is the first below the header)\n  {report}",
+                f"{path} does not fit the table (row 1 is below the header): {'; '.join(map(str, found))}",
                 "correct the file, or say in understudy/table.py what is allowed",
             )
         order = [column.name for column in self.labelled]

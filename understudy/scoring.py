@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow import pyfunc
 from mlflow import sklearn as mlflow_sklearn
@@ -20,7 +21,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from sklearn.pipeline import Pipeline
 from skops import io as skops
 
-from understudy.columns import ROWS_SHOWN, Fault
+from understudy.columns import ROWS_SHOWN, Fault, fault
 from understudy.metrics import Floats
 from understudy.schema import Table
 
@@ -99,16 +100,22 @@ def positive(pipeline: Pipeline, rows: Any, table: Table) -> Floats:
 
 def _frame(rows: Any, names: list[str]) -> pd.DataFrame:
     """Rows of any accepted form as a frame; unnamed ones get the names of the encoded form."""
-    named = isinstance(rows, dict) or (isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict))
     try:
-        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows)
+        if isinstance(rows, pd.DataFrame) and isinstance(rows.columns, pd.RangeIndex):
+            return _named(rows.to_numpy(), names)
+        if isinstance(rows, list | np.ndarray) and len(rows) and not isinstance(rows[0], dict):
+            return _named(rows, names)
+        return pd.DataFrame(rows)
     except (ValueError, TypeError, AttributeError):
         raise RowsRefused([Fault("the table", "not rows of equal length", "rows of one form")]) from None
-    if named or not isinstance(frame.columns, pd.RangeIndex):
-        return frame
-    if frame.shape[1] != len(names):
-        raise RowsRefused([Fault("unnamed rows", "wrong number of values", f"{len(names)}: {', '.join(names)}")])
-    return frame.set_axis(names, axis="columns")
+
+
+def _named(rows: list[Any] | np.ndarray, names: list[str]) -> pd.DataFrame:
+    # pandas would pad short rows, and so take a value that was left out for a missing one.
+    short = np.array([not isinstance(row, list | np.ndarray) or len(row) != len(names) for row in rows], dtype=bool)
+    if faults := list(fault("the row", "wrong number of values", f"{len(names)}: {', '.join(names)}", short)):
+        raise RowsRefused(faults)
+    return pd.DataFrame(list(rows), columns=names)
 
 
 def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:

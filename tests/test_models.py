@@ -1,0 +1,153 @@
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sklearn_metrics
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+import train
+from tests.conftest import REAL, SAMPLE, needs_real_table
+from understudy import metrics, models, plots
+from understudy.errors import UserError
+from understudy.models import FAMILIES, Family
+from understudy.table import TABLE
+
+TRAINING, HELD_OUT = TABLE.split(TABLE.read(SAMPLE))
+
+
+class Spy(LogisticRegression):  # type: ignore[misc]
+    """Keeps what it is fitted on."""
+
+    seen: list[Any] = []  # noqa: RUF012
+
+    def fit(self, X: Any, y: Any) -> "Spy":  # noqa: N803
+        Spy.seen.append(X)
+        super().fit(X, y)
+        return self
+
+
+def folds_leak() -> bool:
+    """Whether the rows of a fold were scaled by anything but the fold's own mean: its columns are off centre then."""
+    Spy.seen.clear()
+    models.search(TABLE, TRAINING, Family(Spy(), {}, {}), {}, seed=0, jobs=1)
+    *folds, _ = Spy.seen
+    assert len(folds) == models.FOLDS
+    return any(abs(fold[:, -1].mean()) > 1e-9 for fold in folds)
+
+
+def test_preprocessing_learns_from_the_training_folds_only() -> None:
+    assert not folds_leak()
+
+
+def test_a_planted_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = models.pipeline
+
+    def leaking(table: Any, classifier: Any) -> Pipeline:
+        everything = honest(table, classifier)[1:-1].fit(table.encode(TRAINING))
+        return Pipeline(
+            [
+                ("features", FunctionTransformer(table.encode)),
+                ("prepare", FunctionTransformer(everything.transform)),
+                ("classifier", classifier),
+            ]
+        )
+
+    monkeypatch.setattr(models, "pipeline", leaking)
+    assert folds_leak()
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_search_gives_the_same_model_on_one_core_and_on_two(name: str) -> None:
+    family = FAMILIES[name]
+    one, two = (models.search(TABLE, TRAINING, family, family.quick, seed=3, jobs=jobs) for jobs in (1, 2))
+    assert models.metrics(one) == models.metrics(two)
+    assert joblib.hash(one.best_estimator_[1:]) == joblib.hash(two.best_estimator_[1:])
+
+
+def test_the_book_grid_is_the_textbooks() -> None:
+    assert dict(FAMILIES["RandomForestClassifier"].book) == {
+        "n_estimators": [400, 700],
+        "max_depth": [15, 20, 25],
+        "criterion": ["gini", "entropy"],
+        "max_leaf_nodes": [50, 100],
+    }
+    assert FAMILIES["LogisticRegression"].book["C"] == [100, 10, 1, 0.1, 0.01]
+    assert FAMILIES["DecisionTreeClassifier"].book["max_depth"] == [3, 5, 7, 9, 11, 13]
+
+
+@pytest.mark.parametrize(("l1_ratio", "penalty"), [(0, "l2"), (1, "l1")])
+def test_the_logistics_penalty_is_reported_by_its_old_name(l1_ratio: int, penalty: str) -> None:
+    family = FAMILIES["LogisticRegression"]
+    searched = models.search(TABLE, TRAINING, family, {"C": [0.1], "l1_ratio": [l1_ratio]}, seed=0, jobs=1)
+    assert models.params(searched) == {"C": 0.1, "penalty": penalty}
+
+
+def test_families_are_chosen_by_name() -> None:
+    assert train.choose("all") == list(FAMILIES)
+    assert train.choose("LogisticRegression") == ["LogisticRegression", "DummyClassifier"]
+    with pytest.raises(UserError, match="no family Logistic"):
+        train.choose("Logistic")
+
+
+@pytest.mark.parametrize("digits", [0, 1, 2, 9])
+def test_metrics_are_scikit_learns_also_with_ties(digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    labels = rng.integers(0, 2, 200)
+    probabilities = np.round(np.clip(rng.normal(0.4 + 0.2 * labels, 0.25), 0, 1), digits)
+    expected = {
+        "Accuracy": sklearn_metrics.accuracy_score(labels, probabilities > 0.5),
+        "f1-score": sklearn_metrics.f1_score(labels, probabilities > 0.5),
+        "AUC": sklearn_metrics.roc_auc_score(labels, probabilities),
+        "PR AUC": sklearn_metrics.average_precision_score(labels, probabilities),
+        "Log loss": sklearn_metrics.log_loss(labels, probabilities),
+        "Brier score": sklearn_metrics.brier_score_loss(labels, probabilities),
+    }
+    found = metrics.evaluate(labels, probabilities)
+    assert {name: value for name, (value, _, _) in found.items()} == pytest.approx(expected, abs=1e-12)
+    assert all(low <= value <= high for value, low, high in found.values())
+
+
+def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    truth = 0.7602  # area under the ROC curve of two normal distributions one standard deviation apart
+    hits = 0
+    for draw in range(200):
+        labels = rng.integers(0, 2, 200)
+        scores = 1 / (1 + np.exp(-rng.normal(labels, 1)))
+        _, low, high = metrics.evaluate(labels, scores, seed=draw)["AUC"]
+        hits += low <= truth <= high
+    assert 180 <= hits <= 198
+
+
+def test_resamples_with_one_class_only_do_not_count() -> None:
+    _, low, high = metrics.evaluate(np.array([0, 1, 1]), np.array([0.1, 0.9, 0.8]))["AUC"]
+    assert (low, high) == (1, 1)
+
+
+@pytest.mark.parametrize("path", [SAMPLE, pytest.param(REAL, marks=needs_real_table)])
+def test_every_family_beats_the_floor_on_held_out_rows(path: Any) -> None:
+    training, held_out = TABLE.split(TABLE.read(path))
+    for name, family in FAMILIES.items():
+        searched = models.search(TABLE, training, family, family.quick, seed=0, jobs=1)
+        probabilities = searched.best_estimator_.predict_proba(held_out)[:, 1]
+        area, low, _ = metrics.evaluate(TABLE.labels(held_out), probabilities)["AUC"]
+        assert area == 0.5 if name == models.FLOOR else low > 0.5
+
+
+def test_figures_are_drawn_and_empty_bins_do_no_harm() -> None:
+    labels, probabilities = np.array([0, 1, 0, 1, 1]), np.array([0.2, 0.2, 0.2, 0.9, 0.9])
+    figures = [
+        plots.roc(labels, {"a": probabilities, "b": 1 - probabilities}),
+        plots.precision_recall(labels, {"a": probabilities}),
+        plots.calibration(labels, {"a": probabilities}),
+        plots.confusion(labels, probabilities, ("N", "Y"), "a"),
+        plots.distribution(labels, probabilities, ("N", "Y"), "a"),
+        plots.importance(pd.DataFrame({"x": [0.1, 0.2], "y": [0.0, 0.0]}), "a"),
+        plots.comparison({"a": metrics.evaluate(labels, probabilities)}),
+    ]
+    for figure in figures:
+        figure.canvas.draw()

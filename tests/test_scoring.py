@@ -1,0 +1,211 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
+from understudy import scoring, tracking
+from understudy.models import FAMILIES
+from understudy.scoring import RowsRefused
+from understudy.table import TABLE
+
+RAW = [column.name for column in TABLE.columns]
+ENCODED = [column.name for column in TABLE.encoded]
+APPLICANT: dict[str, Any] = {
+    "Gender": "Male",
+    "Married": "Yes",
+    "Dependents": "0",
+    "Education": "Graduate",
+    "Self_Employed": None,
+    "ApplicantIncome": 5000,
+    "CoapplicantIncome": 0,
+    "LoanAmount": 120,
+    "Loan_Amount_Term": 360,
+    "Credit_History": 1,
+    "Property_Area": "Urban",
+}
+PROBABILITY = {"output": "probability"}
+
+
+@pytest.fixture(scope="module")
+def uris(trained: Path) -> dict[str, str]:
+    """Where each family's model is, in a store that tests only read."""
+    client = mlflow.MlflowClient(f"sqlite:///{trained / 'mlflow.db'}")
+    runs = tracking.families(client, tracking.get_batch(client, TABLE))
+    return {tracking.family_name(run): f"runs:/{run.info.run_id}/{tracking.family_name(run)}" for run in runs}
+
+
+@pytest.fixture
+def model(uris: dict[str, str], batch_store: str) -> Any:
+    mlflow.set_tracking_uri(batch_store)
+    return mlflow.pyfunc.load_model(uris["RandomForestClassifier"])
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+@pytest.mark.parametrize("path", [SAMPLE, pytest.param(REAL, marks=needs_real_table)])
+def test_raw_encoded_and_unnamed_rows_of_an_applicant_get_one_answer(
+    name: str, path: Path, uris: dict[str, str], batch_store: str
+) -> None:
+    mlflow.set_tracking_uri(batch_store)
+    model = mlflow.pyfunc.load_model(uris[name])
+    raw = TABLE.read(path)[RAW]
+    encoded = pd.DataFrame(TABLE.encode(raw), columns=ENCODED)
+    for params in ({}, PROBABILITY):
+        answers = model.predict(raw, params=params)
+        assert model.predict(encoded[ENCODED[::-1]], params=params) == answers
+        assert model.predict(encoded.to_numpy(), params=params) == answers
+        assert model.predict(encoded.to_numpy().tolist(), params=params) == answers
+        assert model.predict(raw.to_dict("records"), params=params) == answers
+    fitted = mlflow.sklearn.load_model(uris[name])
+    assert model.predict(raw) == fitted.predict(raw).tolist()
+    assert model.predict(raw, params=PROBABILITY) == fitted.predict_proba(raw)[:, 1].tolist()
+
+
+def test_a_model_answers_labels_and_on_request_probabilities(model: Any) -> None:
+    assert model.predict([APPLICANT]) == ["Y"]
+    [probability] = model.predict([APPLICANT], params=PROBABILITY)
+    assert 0.5 < probability < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"Gender": "male"}, "Gender: unknown category in row 2 (allowed: Female, Male)"),
+        ({"Dependents": 0}, "Dependents: not text in row 2"),
+        ({"Education": None}, "Education: missing in row 2"),
+        ({"ApplicantIncome": "5000"}, "ApplicantIncome: not a number in row 2"),
+        ({"ApplicantIncome": True}, "ApplicantIncome: not a number in row 2"),
+        ({"ApplicantIncome": -1}, "ApplicantIncome: out of range in row 2 (allowed: 0 to 1000000"),
+        ({"ApplicantIncome": float("inf")}, "ApplicantIncome: out of range in row 2"),
+        ({"ApplicantIncome": [1]}, "ApplicantIncome: not a number in row 2"),
+        ({"Gender": {"a": 1}}, "Gender: not text in row 2"),
+        ({"Credit_History": 0.5}, "Credit_History: unknown category in row 2 (allowed: 0, 1)"),
+        ({"Credit_History": True}, "Credit_History: not a number in row 2"),
+        ({"ApplicantIncome": 0}, "ApplicantIncome + CoapplicantIncome: out of range in row 2 (allowed: above 0)"),
+    ],
+)
+def test_a_faulty_row_is_refused_by_row_column_and_what_is_allowed(
+    model: Any, change: dict[str, Any], said: str
+) -> None:
+    rows = [APPLICANT, {**APPLICANT, **change}]
+    for form in (rows, pd.DataFrame(rows)):
+        with pytest.raises(RowsRefused) as refused:
+            model.predict(form)
+        assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        {},
+        pd.DataFrame(columns=RAW),
+        [1],
+        [[1, 2]],
+        [[1, 2], [1]],
+        [[1, 0, 0, 0, 0, 4.8, 360, 1, 2, 8.5], [1, 0, 0, 0, 0, 4.8, 360, 1, 2]],
+        [APPLICANT, [1, 0, 0, 0, 0, 4.8, 360, 1, 2, 8.5]],
+        [[1, 0, 0, 0, 0, 4.8, 360, 1, 2, 8.5], APPLICANT],
+        np.zeros((2, 3, 4)),
+        np.zeros((2, 10, 4)),
+        np.array(["Male", "Yes"]),
+        "rows",
+        5,
+        None,
+        {"Gender": ["Male", "Male"], "Married": ["Yes"]},
+        [{**APPLICANT, "Age": 30}],
+        [{name: value for name, value in APPLICANT.items() if name != "Education"}],
+        pd.DataFrame([[*APPLICANT.values(), "Male"]], columns=[*RAW, "Gender"]),
+        [[1, 0, 0, 0, 0, 4.8, 360, 1, 3, 8.5]],
+        [[1, 0, 0, 0, 0, 4.8, 360, 1, 0.5, 8.5]],
+        [[1, 0, 0, 0, 0, 4.8, 360, 1, 2, float("-inf")]],
+        [["Male", 0, 0, 0, 0, 4.8, 360, 1, 2, 8.5]],
+    ],
+    ids=str,
+)
+def test_what_is_not_rows_of_an_accepted_form_is_refused(model: Any, rows: Any) -> None:
+    with pytest.raises(RowsRefused):
+        model.predict(rows)
+
+
+def test_an_unknown_output_is_refused(model: Any) -> None:
+    with pytest.raises(RowsRefused, match=r"params.output: unknown value \(allowed: label, probability\)"):
+        model.predict([APPLICANT], params={"output": "everything"})
+
+
+def test_a_refusal_as_json_lists_the_faults_and_nothing_that_was_sent(model: Any) -> None:
+    with pytest.raises(RowsRefused) as refused:
+        model.predict([{**APPLICANT, "Gender": "secret", "LoanAmount": -4711}] * 30)
+    refused.value.message = f"what stock serve writes there: {APPLICANT}"
+    body = refused.value.serialize_as_json()
+    assert "secret" not in body
+    assert "4711" not in body
+    assert "stock serve" not in body
+    faults = json.loads(body)["faults"]
+    assert [fault["column"] for fault in faults] == ["Gender", "LoanAmount"]
+    assert faults[0]["rows"] == list(range(1, 21))
+    assert refused.value.get_http_status_code() == 400
+
+
+def test_a_model_is_data_without_pickle_and_says_its_format(uris: dict[str, str], batch_store: str) -> None:
+    mlflow.set_tracking_uri(batch_store)
+    info = mlflow.models.get_model_info(uris["LogisticRegression"])
+    assert info.flavors["sklearn"]["serialization_format"] == "skops"
+    assert info.flavors["python_function"]["format"] == scoring.FORMAT
+    assert info.signature.inputs is None
+
+
+def test_a_model_of_a_newer_format_is_refused(model: Any, tmp_path: Path, uris: dict[str, str]) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(uris["LogisticRegression"], dst_path=str(tmp_path)))
+    description = folder / "MLmodel"
+    description.write_text(description.read_text().replace("format: 1\n", "format: 2\n"))
+    with pytest.raises(mlflow.MlflowException, match="the model has format 2, this code reads up to 1"):
+        mlflow.pyfunc.load_model(str(folder))
+
+
+def test_a_model_brings_the_code_it_needs(tmp_path: Path, uris: dict[str, str], batch_store: str) -> None:
+    mlflow.set_tracking_uri(batch_store)
+    folder = mlflow.artifacts.download_artifacts(uris["DecisionTreeClassifier"], dst_path=str(tmp_path))
+    program = (
+        "import json, sys, mlflow\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "import understudy\n"
+        "print(understudy.__file__)\n"
+        "print(model.predict([json.loads(sys.argv[2])]))\n"
+        "print(mlflow.sklearn.load_model(sys.argv[1]).predict.__name__)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, folder, json.dumps(APPLICANT)],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    where, answer, _ = ran.stdout.splitlines()
+    assert Path(where).is_relative_to(tmp_path)
+    assert not Path(where).is_relative_to(PROJECT)
+    assert answer == "['Y']"
+
+
+def test_mlflow_models_predict_takes_every_form(tmp_path: Path, uris: dict[str, str], batch_store: str) -> None:
+    mlflow.set_tracking_uri(batch_store)
+    bodies: list[tuple[dict[str, Any], Any]] = [
+        ({"dataframe_records": [APPLICANT]}, ["Y"]),
+        ({"inputs": [[1, 1, 0, 0, 0, 4.8, 360, 1, 2, 8.5]]}, ["Y"]),
+    ]
+    for body, answer in bodies:
+        (tmp_path / "in.json").write_text(json.dumps(body))
+        mlflow.models.predict(
+            uris["LogisticRegression"],
+            input_path=str(tmp_path / "in.json"),
+            output_path=str(tmp_path / "out.json"),
+            env_manager="local",
+        )
+        assert json.loads((tmp_path / "out.json").read_text())["predictions"] == answer
