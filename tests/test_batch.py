@@ -1,0 +1,201 @@
+"""What training and evaluation leave in MLflow."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+import evaluate
+import train
+from tests.conftest import PROJECT, REAL, SAMPLE, Ended, environment, needs_real_table
+from understudy import models, tracking
+from understudy.table import TABLE
+
+METRICS = ["Accuracy", "f1-score", "AUC", "PR AUC", "Log loss", "Brier score"]
+PLOTS = ["ROC_curve", "calibration", "confusion_matrix", "permutation_importance", "precision_recall"]
+PLOTS += ["score_distribution"]
+
+
+@pytest.fixture
+def batch(client: MlflowClient) -> Run:
+    return tracking.get_batch(client, TABLE)
+
+
+@pytest.fixture
+def runs(client: MlflowClient, batch: Run) -> dict[str, Run]:
+    return {run.info.run_name: run for run in tracking.families(client, batch)}
+
+
+def test_a_batch_has_a_run_for_each_family_and_the_floor(batch: Run, runs: dict[str, Run]) -> None:
+    assert list(runs) == [
+        "DecisionTreeClassifier",
+        "LogisticRegression",
+        "RandomForestClassifier",
+        "DummyClassifier",
+    ]
+    assert {run.info.status for run in [batch, *runs.values()]} == {"FINISHED"}
+    assert batch.data.params == {"models": "all", "grid": "quick", "data": "", "seed": "0", "jobs": "-1"}
+
+
+def test_a_family_run_holds_params_and_metrics_under_the_names_people_know(runs: dict[str, Run]) -> None:
+    assert set(runs["LogisticRegression"].data.params) == {"C", "penalty"}
+    assert set(runs["RandomForestClassifier"].data.params) == {"n_estimators", "max_depth"}
+    expected = {"Mean CV score", "CV score std", "CV score min", "CV score max", "CV AUC", "CV log loss"}
+    expected |= {"Seconds", "Training rows"}
+    expected |= {f"{name}{bound}" for name in METRICS for bound in ("", " low", " high")}
+    for run in runs.values():
+        assert set(run.data.metrics) == expected
+        assert run.data.metrics["AUC low"] <= run.data.metrics["AUC"] <= run.data.metrics["AUC high"]
+    assert runs["DummyClassifier"].data.metrics["AUC"] == 0.5
+
+
+def test_a_run_says_what_it_was_made_from(runs: dict[str, Run]) -> None:
+    rows = TABLE.read(SAMPLE)
+    sides = dict(zip(["training", "held-out"], TABLE.split(rows), strict=True))
+    for run in runs.values():
+        tags = run.data.tags
+        assert tags["understudy.data.digest"] == TABLE.digest(rows)
+        assert tags["understudy.seed"] == "0"
+        assert tags["understudy.git.dirty"] in ("true", "false", "unknown")
+        assert tags["understudy.mlflow"] == mlflow.__version__
+        assert "understudy.lock.digest" in tags
+        assert "mlflow.source.git.commit" in tags
+        inputs = {dataset.tags[0].value: dataset.dataset for dataset in run.inputs.dataset_inputs}  # type: ignore[union-attr]
+        assert {context: dataset.digest for context, dataset in inputs.items()} == {
+            context: TABLE.digest(side) for context, side in sides.items()
+        }
+
+
+def test_a_model_can_be_loaded_by_its_run_and_its_family(runs: dict[str, Run]) -> None:
+    _, held_out = TABLE.split(TABLE.read(SAMPLE))
+    for name, run in runs.items():
+        model = mlflow.sklearn.load_model(f"runs:/{run.info.run_id}/{name}")
+        right = (model.predict(held_out) == held_out[TABLE.target]).mean()
+        assert right == pytest.approx(run.data.metrics["Accuracy"], abs=1e-12)
+
+
+def test_plots_are_on_each_run_and_in_the_projects_folder(
+    client: MlflowClient, batch: Run, runs: dict[str, Run], trained: Path
+) -> None:
+    for name, run in runs.items():
+        on_run = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id, "plots")}
+        assert on_run == set(PLOTS)
+        assert {path.stem for path in (trained / "plots" / name).iterdir()} == set(PLOTS)
+    assert {Path(file.path).name for file in client.list_artifacts(batch.info.run_id)} == {"comparison.csv", "plots"}
+    assert (trained / "plots" / "ROC_curve.png").stat().st_size > 10_000
+    assert (trained / "plots" / "comparison.png").stat().st_size > 10_000
+    comparison = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{batch.info.run_id}/comparison.csv"))
+    assert comparison["Family"].tolist() == list(runs)
+    assert "| Family | Mean CV score |" in batch.data.tags["mlflow.note.content"]
+
+
+def snapshot(client: MlflowClient, runs: list[Run]) -> list[object]:
+    """All that a second evaluation could change."""
+    seen: list[object] = []
+    for run in runs:
+        now = client.get_run(run.info.run_id)
+        history = {name: client.get_metric_history(run.info.run_id, name) for name in now.data.metrics}
+        files = sorted(Path(now.info.artifact_uri).rglob("*.*"))
+        values = {name: [(m.value, m.timestamp, m.step) for m in points] for name, points in history.items()}
+        seen += [now.info.status, now.info.end_time, now.data.tags, values, [(f.name, f.read_bytes()) for f in files]]
+    return seen
+
+
+def test_evaluating_twice_changes_nothing(
+    client: MlflowClient, batch: Run, runs: dict[str, Run], call: Callable[..., Ended]
+) -> None:
+    before = snapshot(client, [batch, *runs.values()])
+    ended = call(evaluate)
+    assert ended.code == 0
+    assert ended.err == ""
+    assert ended.out.endswith("next: python register.py\n")
+    assert snapshot(client, [batch, *runs.values()]) == before
+
+
+def test_evaluating_a_changed_table_is_refused(batch_store: str, tmp_path: Path, call: Callable[..., Ended]) -> None:
+    changed = tmp_path / "changed.csv"
+    changed.write_text(SAMPLE.read_text().replace(",Urban,Y", ",Rural,Y", 1))
+    ended = call(evaluate, "--data", str(changed))
+    assert ended.code == 2
+    assert ended.err.startswith("error: the table is not the one that batch ")
+    assert len(ended.err.splitlines()) == 2
+
+
+@needs_real_table
+def test_the_real_table_is_trained_on_with_the_families_asked_for(store: str, call: Callable[..., Ended]) -> None:
+    ended = call(train, "--data", str(REAL), "--models", "LogisticRegression", "--experiment-name", "Elsewhere")
+    assert ended.code == 0
+    assert ended.err == ""
+    client = MlflowClient(store)
+    batch = tracking.get_batch(client, TABLE)
+    experiment = client.get_experiment(batch.info.experiment_id)
+    assert experiment.name == "Elsewhere"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert batch.info.run_name == "loan_prediction_train quick"
+    assert [run.info.run_name for run in tracking.families(client, batch)] == ["LogisticRegression", "DummyClassifier"]
+    assert call(evaluate).code == 0
+
+
+def test_a_seed_changes_the_folds_and_is_recorded(store: str, call: Callable[..., Ended]) -> None:
+    call(train, "--models", "DecisionTreeClassifier", "--seed", "5")
+    client = MlflowClient(store)
+    run = tracking.families(client, tracking.get_batch(client, TABLE))[0]
+    assert run.data.tags["understudy.seed"] == "5"
+    training, _ = TABLE.split(TABLE.read(SAMPLE))
+    family = models.FAMILIES["DecisionTreeClassifier"]
+    expected = models.metrics(models.search(TABLE, training, family, family.quick, seed=5, jobs=1))
+    assert run.data.metrics["Mean CV score"] == expected["Mean CV score"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_ends_killed(migrated: Path, tmp_path: Path, number: int, code: int) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    process = subprocess.Popen(
+        [sys.executable, PROJECT / "train.py", "--grid", "book", "--models", "RandomForestClassifier"],
+        cwd=tmp_path,
+        env=environment(MLFLOW_TRACKING_URI=uri),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        if len(found) == 2:
+            break
+        time.sleep(0.2)
+    # As a terminal does it: the whole group gets it.
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "Traceback" not in out
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert [run.info.status for run in found] == ["KILLED", "KILLED"]
+
+
+def test_a_training_that_fails_leaves_failed_runs_and_no_model(
+    store: str, call: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(models, "search", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        call(train)
+    client = MlflowClient(store)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    assert [run.info.status for run in client.search_runs(experiments)] == ["FAILED", "FAILED"]
+    assert list(client.search_logged_models(experiments)) == []
