@@ -1,0 +1,124 @@
+"""What the project's files promise about each other."""
+
+import ast
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+import evaluate
+import promote
+import register
+import train
+from tests.conftest import PROJECT, environment
+from understudy import serve
+
+LAYERS = [
+    {"errors"},
+    {"columns"},
+    {"schema"},
+    {"table"},
+    {"metrics", "models", "plots"},
+    {"scoring", "report"},
+    {"tracking"},
+    {"registry"},
+    {"serve"},
+]
+FREE_OF_MLFLOW = {"errors", "columns", "schema", "table", "metrics", "models", "plots", "report"}
+
+
+def imports(path: Path) -> set[str]:
+    """The names of all modules that a file imports, `understudy.x` for one of ours."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "understudy":
+            found |= {f"understudy.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    modules = {path.stem for path in (PROJECT / "understudy").glob("*.py")} - {"__init__"}
+    assert modules == set.union(*LAYERS)
+    for number, layer in enumerate(LAYERS):
+        below = set().union(*LAYERS[:number])
+        for module in layer:
+            ours = {name for name in imports(PROJECT / "understudy" / f"{module}.py") if name.startswith("understudy")}
+            assert {name.split(".")[1] for name in ours} <= below, module
+
+
+def test_what_is_pure_never_loads_mlflow() -> None:
+    for module in FREE_OF_MLFLOW:
+        program = f"import sys, understudy.{module}; sys.exit('mlflow' in sys.modules)"
+        subprocess.run([sys.executable, "-c", program], cwd=PROJECT, env=environment(), check=True)
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "script"), [("main", train), ("evaluate", evaluate), ("register", register), ("promote", promote)]
+)
+def test_entry_points_have_the_scripts_options_and_defaults(entry_point: str, script: ModuleType) -> None:
+    point = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"][entry_point]
+    # `mlflow run` has an option of its own for the experiment.
+    options = {a.dest: a.default for a in script.options()._actions if a.dest not in ("help", "experiment_name")}
+    parameters = point["parameters"]
+    assert {name: parameter["default"] for name, parameter in parameters.items()} == options
+    for name, parameter in parameters.items():
+        assert parameter["type"] == ("float" if isinstance(options[name], int) else "string")
+        assert f"{{{name}}}" in point["command"]
+
+
+def pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (PROJECT / lock).read_text(), re.MULTILINE))
+
+
+def test_conda_pins_what_the_locks_pin() -> None:
+    dependencies = yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"]
+    *conda, pip = dependencies
+    wanted = dict(pin.split("==") for pin in pip["pip"])
+    assert set(wanted) == {"mlflow", "scikit-learn", "pandas", "matplotlib", "joblib"}
+    assert {name: pins("requirements.lock")[name] for name in wanted} == wanted
+    assert f"mysqlclient={pins('requirements-mysql.lock')['mysqlclient']}" in conda
+
+
+def test_the_locks_agree_and_have_hashes_and_no_addresses() -> None:
+    for lock in ["requirements.lock", "requirements-test.lock", "requirements-mysql.lock"]:
+        text = (PROJECT / lock).read_text()
+        assert text.count("--hash=sha256:") > text.count("==") > 50
+        assert "http" not in re.sub(r"^[a-z0-9-]+==", "", text, flags=re.MULTILINE).replace("httpx", "")
+        shared = pins("requirements.lock").items() & pins(lock).items()
+        assert len(shared) == len(pins("requirements.lock"))
+
+
+def test_the_data_is_what_its_page_and_its_generator_say(tmp_path: Path) -> None:
+    committed = (PROJECT / "data" / "loans.csv").read_bytes()
+    assert hashlib.sha256(committed).hexdigest() in (PROJECT / "data" / "README.md").read_text()
+    (tmp_path / "make_loans.py").write_bytes((PROJECT / "data" / "make_loans.py").read_bytes())
+    subprocess.run([sys.executable, tmp_path / "make_loans.py"], check=True)
+    assert (tmp_path / "loans.csv").read_bytes() == committed
+
+
+def test_serve_sh_says_what_it_takes() -> None:
+    said = subprocess.run(
+        [PROJECT / "serve.sh", "--help"], env=environment(), capture_output=True, text=True, check=True
+    )
+    for action in serve.options()._actions:
+        assert action.option_strings[-1] in said.stdout
+
+
+def test_pages_keep_their_length() -> None:
+    readme = (PROJECT / "README.md").read_text().splitlines()
+    assert len(readme) <= 120
+    assert "binary classification" in "\n".join(readme).split(".")[0]
+    assert any(line.startswith("    make train") for line in readme[:15])
+    assert any(line.startswith("    make test") for line in readme[:15])
+    assert len((PROJECT / "CONTRIBUTING.md").read_text().splitlines()) <= 40
+    for page in (PROJECT / "docs" / "decisions").glob("*.md"):
+        assert len(page.read_text().splitlines()) <= 30, page
