@@ -45,7 +45,7 @@ def served(command: str, folder: Path) -> Iterator[str]:
         process = subprocess.Popen(
             ["bash", "-c", f"exec {command} {port}"],
             cwd=folder,
-            env=environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder / 'mlflow.db'}"),
+            env=environment(),
             stdout=log,
             stderr=log,
             start_new_session=True,
