@@ -60,14 +60,19 @@ def evaluate(client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame) -> Non
         scores[name] = scoring.positive(pipeline, held_out, TABLE)
         results[name] = metrics.evaluate(labels, scores[name])
         cv_scores[name] = run.data.metrics["Mean CV score"]
-        tracking.log_evaluation(client, run, results[name], figures(name, pipeline, held_out, scores[name]))
+        drawn = figures(name, pipeline, held_out, scores[name])
+        card = report.family_card(run.data.params, cv_scores[name], results[name])
+        tracking.log_evaluation(client, run, results[name], drawn, card)
     overview = {"ROC_curve": plots.roc(labels, scores), "comparison": plots.comparison(results)}
     tracking.log_figures(client, batch, overview, tracking.PROJECT / "plots")
     comparison = report.comparison(cv_scores, results)
-    tracking.log_comparison(client, batch, comparison, report.markdown(comparison))
-    print(f"{len(held_out)} held-out rows, value (95 % interval):")
-    print(comparison[["Family", "Mean CV score", "Accuracy", "AUC"]].to_string(index=False))
+    headline = comparison[["Family", "Mean CV score", "Accuracy", "AUC"]]
+    caption = f"{len(held_out)} held-out rows, value (95 % interval):"
+    tracking.log_comparison(client, batch, comparison, f"{caption}\n\n{report.markdown(headline)}")
+    print(caption)
+    print(headline.to_string(index=False))
     print("plots: plots/")
+    print(f"compare (after make ui): {tracking.page(batch.info.experiment_id)}")
 
 
 def figures(name: str, pipeline: Pipeline, held_out: pd.DataFrame, probabilities: Floats) -> dict[str, Figure]:

@@ -45,8 +45,8 @@ def main() -> None:
                 searched = models.search(TABLE, training, family, grid, args.seed, args.jobs)
                 metrics = {
                     **models.metrics(searched),
-                    "Seconds": time.perf_counter() - started,
-                    "Training rows": len(training),
+                    "training/seconds": time.perf_counter() - started,
+                    "training/rows": len(training),
                 }
                 params = models.params(searched)
                 tracking.log_family(client, run_id, name, searched.best_estimator_, params, metrics, inputs)

@@ -50,12 +50,14 @@ def test_a_batch_has_a_run_for_each_family_and_the_floor(batch: Run, runs: dict[
 def test_a_family_run_holds_params_and_metrics_under_the_names_people_know(runs: dict[str, Run]) -> None:
     assert set(runs["LogisticRegression"].data.params) == {"C", "penalty"}
     assert set(runs["RandomForestClassifier"].data.params) == {"n_estimators", "max_depth"}
-    expected = {"Mean CV score", "CV score std", "CV score min", "CV score max", "CV AUC", "CV log loss"}
-    expected |= {"Seconds", "Training rows"}
-    expected |= {f"{name}{bound}" for name in METRICS for bound in ("", " low", " high")}
+    expected = {"Mean CV score", *METRICS, "training/seconds", "training/rows"}
+    expected |= {f"cv/{name}" for name in ("score std", "score min", "score max", "AUC", "log loss")}
+    expected |= {f"interval/{name} {bound}" for name in METRICS for bound in ("low", "high")}
     for run in runs.values():
         assert set(run.data.metrics) == expected
-        assert run.data.metrics["AUC low"] <= run.data.metrics["AUC"] <= run.data.metrics["AUC high"]
+        low, high = run.data.metrics["interval/AUC low"], run.data.metrics["interval/AUC high"]
+        assert low <= run.data.metrics["AUC"] <= high
+        assert run.data.tags["mlflow.note.content"].startswith("Best of its grid: ")
     assert runs["DummyClassifier"].data.metrics["AUC"] == 0.5
 
 
@@ -64,11 +66,11 @@ def test_a_run_says_what_it_was_made_from(runs: dict[str, Run]) -> None:
     sides = dict(zip(["training", "held-out"], TABLE.split(rows), strict=True))
     for run in runs.values():
         tags = run.data.tags
-        assert tags["understudy.data.digest"] == TABLE.digest(rows)
-        assert tags["understudy.seed"] == "0"
-        assert tags["understudy.git.dirty"] in ("true", "false", "unknown")
-        assert tags["understudy.mlflow"] == mlflow.__version__
-        assert "understudy.lock.digest" in tags
+        assert tags["data.digest"] == TABLE.digest(rows)
+        assert tags["seed"] == "0"
+        assert tags["git.dirty"] in ("true", "false", "unknown")
+        assert f"mlflow {mlflow.__version__}" in tags["packages"]
+        assert "lock.digest" in tags
         assert "mlflow.source.git.commit" in tags
         inputs = {dataset.tags[0].value: dataset.dataset for dataset in run.inputs.dataset_inputs}  # type: ignore[union-attr]
         assert {context: dataset.digest for context, dataset in inputs.items()} == {
@@ -88,10 +90,14 @@ def test_plots_are_on_each_run_and_in_the_projects_folder(
     client: MlflowClient, batch: Run, runs: dict[str, Run], trained: Path
 ) -> None:
     for name, run in runs.items():
-        on_run = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id, "plots")}
+        on_run = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id)}
         assert on_run == set(PLOTS)
         assert {path.stem for path in (trained / "plots" / name).iterdir()} == set(PLOTS)
-    assert {Path(file.path).name for file in client.list_artifacts(batch.info.run_id)} == {"comparison.csv", "plots"}
+    assert {Path(file.path).name for file in client.list_artifacts(batch.info.run_id)} == {
+        "comparison.csv",
+        "comparison.png",
+        "ROC_curve.png",
+    }
     assert (trained / "plots" / "ROC_curve.png").stat().st_size > 10_000
     assert (trained / "plots" / "comparison.png").stat().st_size > 10_000
     comparison = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{batch.info.run_id}/comparison.csv"))
@@ -150,7 +156,7 @@ def test_a_seed_changes_the_folds_and_is_recorded(store: str, call: Callable[...
     call(train, "--models", "DecisionTreeClassifier", "--seed", "5")
     client = MlflowClient(store)
     run = tracking.families(client, tracking.get_batch(client, TABLE))[0]
-    assert run.data.tags["understudy.seed"] == "5"
+    assert run.data.tags["seed"] == "5"
     training, _ = TABLE.split(TABLE.read(SAMPLE))
     family = models.FAMILIES["DecisionTreeClassifier"]
     expected = models.metrics(models.search(TABLE, training, family, family.quick, seed=5, jobs=1))

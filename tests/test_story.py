@@ -92,7 +92,7 @@ def test_the_readmes_story(clone: Path) -> None:
     assert "version 1 registered" in run(register, clone)
     assert "version 1 is in Staging" in run(staging, clone)
     assert "version 1 is in Production" in run(production, clone)
-    assert run("python evaluate.py", clone).splitlines()[:-2] == trained.splitlines()[-8:-2]
+    assert run("python evaluate.py", clone).splitlines()[:-3] == trained.splitlines()[-9:-3]
     with served(f"{serve.split()[0]} --port", clone) as address:
         assert f"    {json.dumps(tell(ask_command, address, clone))}\n" in README
         raw = TABLE.read(SAMPLE)[[column.name for column in TABLE.columns]]
@@ -144,7 +144,7 @@ def test_the_story_on_the_real_table_from_a_git_address(clone: Path, tmp_path: P
     assert "LogisticRegression" in done
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
         commits = store.execute("select distinct value from tags where key = 'mlflow.source.git.commit'").fetchall()
-        dirty = store.execute("select distinct value from tags where key = 'understudy.git.dirty'").fetchall()
+        dirty = store.execute("select distinct value from tags where key = 'git.dirty'").fetchall()
     assert commits == [(run("git rev-parse HEAD", folder).strip(),)]
     assert dirty == [("false",)]
     out = run(

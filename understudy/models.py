@@ -120,9 +120,9 @@ def metrics(searched: GridSearchCV) -> dict[str, float]:
     folds = [at_best[f"split{fold}_test_accuracy"] for fold in range(FOLDS)]
     return {
         "Mean CV score": at_best["mean_test_accuracy"],
-        "CV score std": at_best["std_test_accuracy"],
-        "CV score min": min(folds),
-        "CV score max": max(folds),
-        "CV AUC": at_best["mean_test_roc_auc"],
-        "CV log loss": -at_best["mean_test_neg_log_loss"],
+        "cv/score std": at_best["std_test_accuracy"],
+        "cv/score min": min(folds),
+        "cv/score max": max(folds),
+        "cv/AUC": at_best["mean_test_roc_auc"],
+        "cv/log loss": -at_best["mean_test_neg_log_loss"],
     }

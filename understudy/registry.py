@@ -4,12 +4,14 @@ The alias is the one truth about what is in Staging and in Production; MLflow's 
 read, are made to follow it.
 """
 
+import json
 import warnings
 
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils import mlflow_tags
 
 from understudy import report, tracking
 from understudy.errors import UserError
@@ -25,7 +27,7 @@ HISTORY_KEPT = 100
 def best_family(runs: list[Run]) -> Run:
     """The run with the highest mean cross-validation score; of equal ones, the lowest log loss. Never the floor."""
     candidates = [run for run in runs if tracking.family_name(run) != FLOOR]
-    return max(candidates, key=lambda run: (run.data.metrics["Mean CV score"], -run.data.metrics["CV log loss"]))
+    return max(candidates, key=lambda run: (run.data.metrics["Mean CV score"], -run.data.metrics["cv/log loss"]))
 
 
 def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[ModelVersion, bool]:
@@ -38,16 +40,17 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-    figures = {key: value for key, value in run.data.metrics.items() if not key.endswith((" low", " high", "Seconds"))}
-    family, data = tracking.family_name(run), run.data.tags[tracking.DATA_PATH]
     made = client.create_model_version(
         name,
         source=tracking.model_uri(run),
         model_id=tracking.model_id(run),
         run_id=run.info.run_id,
-        description=report.version_card(table, family, run.data.params, figures, data, name),
-        tags={key: value for key, value in run.data.tags.items() if key.startswith("understudy.")},
+        description=report.version_card(table, name, tracking.family_name(run), run.data.params, run.data.metrics),
+        tags={tag: run.data.tags[tag] for tag in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)},
     )
+    # What MLflow's own register_model leaves on the logged model, whose page says "not registered" without it.
+    link = json.dumps([{"name": name, "version": made.version}])
+    client.set_logged_model_tags(tracking.model_id(run), {mlflow_tags.MLFLOW_MODEL_VERSIONS: link})
     return made, True
 
 

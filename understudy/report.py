@@ -1,10 +1,9 @@
-"""Numbers as text: the comparison of a batch, and what a registered version says of itself. Pure."""
+"""Numbers as text: the comparison of a batch, and what runs and registered versions say of themselves. Pure."""
 
 from collections.abc import Mapping
 
 import pandas as pd
 
-from understudy.columns import Category
 from understudy.metrics import Interval
 from understudy.schema import Table
 
@@ -30,29 +29,43 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def version_card(
-    table: Table, family: str, params: Mapping[str, str], figures: Mapping[str, float], data: str, name: str
-) -> str:
-    """What a registered version is, takes, reached, and how to call it, as Markdown."""
+def family_card(params: Mapping[str, str], cv_score: float, metrics: Mapping[str, Interval]) -> str:
+    """What a family's run found, in one line."""
+    values = ", ".join(f"{key} {value}" for key, value in params.items()) or "nothing to search"
+    held_out = ", ".join(f"{name} {interval(metrics[name])}" for name in ("Accuracy", "AUC"))
+    return f"Best of its grid: {values}. Mean CV score {cv_score:.3f}; held out: {held_out}."
+
+
+def version_card(table: Table, name: str, family: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """What a registered version is, what it reached, what it takes, and how to call it, as Markdown.
+
+    Args:
+        table: What its rows are.
+        name: The registered model.
+        family: The model family.
+        params: The best grid values.
+        metrics: All metrics of its run, by name.
+    """
     columns = "\n".join(
-        f"| {column.name} | {'category' if isinstance(column, Category) else 'number'} | {column.allowed} "
-        f"| {'yes' if column.missing else 'no'} |"
-        for column in table.columns
+        f"- {column.name}: {column.allowed}{', or missing' if column.missing else ''}" for column in table.columns
     )
-    values = ", ".join(f"{key} {value}" for key, value in sorted(params.items())) or "none"
-    scores = "\n".join(f"- {key}: {value:.3f}" for key, value in sorted(figures.items()))
-    return f"""**{family}** that predicts `{table.target}` ({table.negative} or {table.positive}), from {data}.
+    values = ", ".join(f"{key} {value}" for key, value in sorted(params.items()))
+    headline = {key: value for key, value in metrics.items() if "/" not in key and key != "Mean CV score"}
+    held_out = ", ".join(f"{key} {value:.3f}" for key, value in headline.items()) or "not evaluated yet"
+    return f"""{family} ({values}): mean CV score {metrics["Mean CV score"]:.3f}.
 
-Best grid values: {values}.
+Held out: {held_out}.
 
-{scores}
+Predicts `{table.target}`, {table.negative} or {table.positive}.
 
-It takes raw rows of these columns, or rows of the encoded form ({", ".join(c.name for c in table.encoded)}):
+### Columns
 
-| column | kind | allowed | may be missing |
-| --- | --- | --- | --- |
 {columns}
 
-Serve it with `mlflow models serve -m "models:/{name}/<version>" --env-manager local`, then POST
-`{{"dataframe_records": [{{...}}]}}` to `/invocations`; add `"params": {{"output": "probability"}}` for probabilities.
+Or the encoded form, by name or in this order: {", ".join(column.name for column in table.encoded)}.
+
+### How to call it
+
+`mlflow models serve -m "models:/{name}@production" --env-manager local --port 1234` serves it; POST
+`{{"dataframe_records": [{{...}}]}}` to `/invocations`, with `"params": {{"output": "probability"}}` for probabilities.
 """

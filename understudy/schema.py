@@ -172,9 +172,9 @@ class Table:
         return int.from_bytes(digest[:8]) / 2**64
 
     def digest(self, rows: pd.DataFrame) -> str:
-        """32 hexadecimal digits of the SHA-256 of the rows' content, as `read` orders it."""
+        """12 hexadecimal digits of the SHA-256 of the rows' content, as `read` orders it."""
         content = rows.to_csv(index=False, lineterminator="\n").encode()
-        return hashlib.sha256(content).hexdigest()[:32]
+        return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _read_csv(path: str | Path) -> pd.DataFrame:

@@ -6,19 +6,19 @@ Runs are found by tags, never by name, so that people may rename them and `mlflo
 import hashlib
 import os
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 
 import mlflow
 import pandas as pd
 import requests
 from matplotlib.figure import Figure
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.models import Model
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
@@ -34,8 +34,12 @@ KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
 FAMILY_NAME = "understudy.family"
 TABLE_NAME = "understudy.table"
-DATA_PATH = "understudy.data.path"
-DATA_DIGEST = "understudy.data.digest"
+DATA_PATH = "data.path"
+DATA_DIGEST = "data.digest"
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
+}
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 
 
@@ -64,19 +68,28 @@ def _probe(uri: str) -> None:
 
 
 def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:
-    """Make `name` the active experiment, created if absent, opening in MLflow's model-training view.
+    """Make `name` the active experiment, created and described if it is new.
 
     Inside `mlflow run` the project's run has chosen already, and MLflow refuses another choice.
     """
     if "MLFLOW_RUN_ID" in os.environ:
-        experiment_id = client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+        experiment = client.get_experiment(client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id)
     else:
         if client.get_experiment_by_name(name) is None:
             # The embedded store would put the artifacts into whatever folder one happens to be in.
             embedded = mlflow.get_tracking_uri() == EMBEDDED
             client.create_experiment(name, str(PROJECT / "mlruns" / name) if embedded else None)
-        experiment_id = mlflow.set_experiment(name).experiment_id
-    client.set_experiment_tag(experiment_id, "mlflow.experimentKind", "custom_model_development")
+        experiment = mlflow.set_experiment(name)
+    for tag, value in EXPERIMENT_TAGS.items():
+        if tag not in experiment.tags:
+            client.set_experiment_tag(experiment.experiment_id, tag, value)
+
+
+def page(experiment_id: str) -> str:
+    """Where MLflow's UI shows an experiment as model training, whatever the browser showed last."""
+    uri = mlflow.get_tracking_uri()
+    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def table_path(table: Table, given: str) -> Path:
@@ -113,11 +126,10 @@ def provenance(table: Table, path: Path, digest: str, seed: int) -> dict[str, st
         TABLE_NAME: table.name,
         DATA_PATH: str(path.resolve()),
         DATA_DIGEST: digest,
-        "understudy.git.dirty": str(bool(changes.stdout.strip())).lower() if changes.returncode == 0 else "unknown",
-        "understudy.lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:32] if lock.exists() else "none",
-        "understudy.seed": str(seed),
-        "understudy.python": sys.version.split()[0],
-        **{f"understudy.{name}": version(name) for name in PACKAGES},
+        "git.dirty": str(bool(changes.stdout.strip())).lower() if changes.returncode == 0 else "unknown",
+        "lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none",
+        "seed": str(seed),
+        "packages": ", ".join([f"python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
     }
 
 
@@ -159,10 +171,19 @@ def log_family(
     now = int(time.time() * 1000)
     client.log_batch(
         run_id,
-        metrics=[Metric(key, value, now, 0, model_id=info.model_id) for key, value in metrics.items()],
+        metrics=_metrics(metrics, now, info.model_id, inputs, "training"),
         params=[Param(key, str(value)) for key, value in params.items()],
     )
     client.log_inputs(run_id, inputs)
+
+
+def _metrics(
+    values: Mapping[str, float], time: int, model_id: str, inputs: list[DatasetInput], context: str
+) -> list[Metric]:
+    """Metrics of a model on the rows of a context, at a time in milliseconds."""
+    [rows] = [found.dataset for found in inputs if found.tags[0].value == context]
+    known = {"model_id": model_id, "dataset_name": rows.name, "dataset_digest": rows.digest}
+    return [Metric(key, value, time, 0, **known) for key, value in values.items()]
 
 
 def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str = "") -> Run:
@@ -218,30 +239,41 @@ def model_id(run: Run) -> str:
 
 
 def log_evaluation(
-    client: mlflow.MlflowClient, run: Run, metrics: Mapping[str, Interval], figures: Mapping[str, Figure]
+    client: mlflow.MlflowClient,
+    run: Run,
+    metrics: Mapping[str, Interval],
+    figures: Mapping[str, Figure],
+    description: str,
 ) -> None:
-    """Add held-out metrics and figures to a finished run; doing it again changes nothing.
+    """Add held-out metrics, figures and a description to a finished run; doing it again changes nothing.
 
-    A metric's interval is logged beside it, as `<name> low` and `<name> high`. The time is the run's own, so that
-    a second evaluation writes the same rows; figures go to `plots/` of the run and of the project.
+    A metric's bounds are logged beside it, as `interval/<name> low` and `interval/<name> high`. The time is the run's
+    own, so that a second evaluation writes the same rows.
     """
-    values: dict[str, float] = {}
-    for name, (value, low, high) in metrics.items():
-        values |= {name: value, f"{name} low": low, f"{name} high": high}
-    logged = [Metric(key, value, run.info.end_time, 0, model_id=model_id(run)) for key, value in values.items()]
-    client.log_batch(run.info.run_id, metrics=logged)
+    values = {name: value for name, (value, _, _) in metrics.items()}
+    for name, (_, low, high) in metrics.items():
+        values |= {f"interval/{name} low": low, f"interval/{name} high": high}
+    inputs = run.inputs.dataset_inputs  # type: ignore[union-attr]
+    client.log_batch(
+        run.info.run_id,
+        metrics=_metrics(values, run.info.end_time, model_id(run), inputs, "held-out"),
+        tags=[RunTag(mlflow_tags.MLFLOW_RUN_NOTE, description)],
+    )
     log_figures(client, run, figures, PROJECT / "plots" / family_name(run))
 
 
 def log_figures(client: mlflow.MlflowClient, run: Run, figures: Mapping[str, Figure], folder: Path) -> None:
-    """Save figures as PNG into a folder of the project, and into `plots/` of a run."""
+    """Save figures as PNG into a folder of the project, and onto a run.
+
+    On the run they have no folder: MLflow's compare page shows files of the top level side by side, and no others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png")
-        client.log_artifact(run.info.run_id, str(folder / f"{name}.png"), "plots")
+        client.log_artifact(run.info.run_id, str(folder / f"{name}.png"))
 
 
 def log_comparison(client: mlflow.MlflowClient, batch: Run, comparison: pd.DataFrame, description: str) -> None:
-    """Put a batch's comparison onto the batch: as `comparison.csv` and as its description."""
+    """Put a batch's comparison onto the batch, as `comparison.csv`, and its description."""
     client.log_text(batch.info.run_id, comparison.to_csv(index=False), "comparison.csv")
     client.set_tag(batch.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)
