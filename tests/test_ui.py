@@ -42,7 +42,8 @@ VISITED = {
 def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> MlflowClient:
     path = tmp_path_factory.mktemp("ui") / "mlflow.db"
     shutil.copy(trained / "mlflow.db", path)
-    client = MlflowClient(f"sqlite:///{path}")
+    mlflow.set_tracking_uri(f"sqlite:///{path}")
+    client = MlflowClient()
     runs = tracking.families(client, tracking.get_batch(client, TABLE))
     registry.register(client, registry.best_family(runs), TABLE, TABLE.name)
     registry.promote(client, TABLE.name, "production", "1")
