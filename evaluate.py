@@ -33,7 +33,7 @@ def main() -> None:
     args = options().parse_args()
     client = tracking.connect()
     batch = tracking.get_batch(client, TABLE, args.batch)
-    rows = TABLE.read(args.data or batch.data.tags[tracking.DATA_PATH])
+    rows = TABLE.read(tracking.table_path(batch.data.tags[tracking.DATA_PATH], args.data))
     evaluate(client, batch, rows)
     print("next: python register.py")
 

@@ -27,7 +27,7 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     chosen = choose(args.models)
-    path = tracking.table_path(TABLE, args.data)
+    path = tracking.table_path(TABLE.path, args.data)
     rows = TABLE.read(path)
     training, held_out = TABLE.split(rows, folds=models.FOLDS)
     client = tracking.connect()

@@ -74,6 +74,30 @@ def test_a_family_that_was_not_trained_is_said(batch_store: str, call: Call) -> 
     assert "choose from DecisionTreeClassifier, LogisticRegression" in ended.err
 
 
+def test_a_name_mlflow_does_not_take_is_said(batch_store: str, call: Call) -> None:
+    assert is_refusal(call(register, "--name", "a/b"))
+
+
+def test_a_deleted_experiment_is_said(batch_store: str, call: Call) -> None:
+    client = MlflowClient(batch_store)
+    client.delete_experiment(client.get_experiment_by_name("Loan_prediction").experiment_id)  # type: ignore[union-attr]
+    ended = call(train)
+    assert is_refusal(ended)
+    assert "mlflow experiments restore" in ended.err
+
+
+def test_a_run_that_did_not_finish_is_said(batch_store: str, call: Call) -> None:
+    client = MlflowClient(batch_store)
+    family = client.search_runs(["1"], "attributes.run_name = 'LogisticRegression'")[0].info.run_id
+    client.set_terminated(family, "KILLED")
+    assert is_refusal(call(register, "--run", family))
+
+
+def test_an_address_is_shown_without_its_password(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
+    assert "secret" not in call(promote).err
+
+
 def test_a_run_of_another_kind_is_said(batch_store: str, call: Call) -> None:
     client = MlflowClient(batch_store)
     family = client.search_runs(["1"], "attributes.run_name = 'LogisticRegression'")[0].info.run_id
@@ -104,7 +128,7 @@ def test_a_foreign_server_is_not_taken_for_mlflow(call: Call, monkeypatch: pytes
         foreign.terminate()
         foreign.wait()
     assert is_refusal(ended)
-    assert "is not an MLflow server" in ended.err
+    assert "there is no MLflow server" in ended.err
 
 
 def test_an_occupied_port_is_said(in_production: str) -> None:

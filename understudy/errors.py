@@ -20,6 +20,9 @@ class UserError(Exception):
         self.fix = fix
 
 
+_signals: list[int] = []
+
+
 def run(main: Callable[[], None]) -> None:
     """Call a script's main function and turn its end into an exit code.
 
@@ -33,10 +36,21 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         print(f"error: {error.problem}\nfix: {error.fix}", file=sys.stderr)
         sys.exit(2)
+    except Exception:
+        # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
+        if not stopped():
+            raise
+        sys.exit(128 + _signals[0])
+
+
+def stopped() -> bool:
+    """Whether Ctrl-C or SIGTERM has come."""
+    return bool(_signals)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     # Ctrl-C under `mlflow run` brings a SIGTERM right behind, which must not cut off the ending of the runs.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _signals.append(number)
     sys.exit(128 + number)

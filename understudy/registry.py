@@ -10,7 +10,12 @@ import warnings
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.utils import mlflow_tags
 
 from understudy import report, tracking
@@ -38,6 +43,8 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     try:
         client.create_registered_model(name, description=f"Predicts `{table.target}`, one row at a time.")
     except MlflowException as error:
+        if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
+            raise UserError(f"{name!r} cannot name a registered model", "choose another --name") from None
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
     made = client.create_model_version(

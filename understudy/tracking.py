@@ -5,6 +5,7 @@ Runs are found by tags, never by name, so that people may rename them and `mlflo
 
 import hashlib
 import os
+import re
 import subprocess
 import time
 import warnings
@@ -20,11 +21,12 @@ import requests
 from matplotlib.figure import Figure
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
 from understudy import scoring
-from understudy.errors import UserError
+from understudy.errors import UserError, stopped
 from understudy.metrics import Interval
 from understudy.schema import Table
 
@@ -40,6 +42,7 @@ EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
 }
+NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 
 
@@ -62,9 +65,12 @@ def _probe(uri: str) -> None:
     try:
         answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
     except requests.RequestException:
-        raise UserError(f"no tracking server answers at {uri}", "start it, or correct MLFLOW_TRACKING_URI") from None
-    if answer.status_code != 200 or answer.text.strip() != "OK":
-        raise UserError(f"what answers at {uri} is not an MLflow server", "correct MLFLOW_TRACKING_URI")
+        problem, fix = "no tracking server answers at", "start it, or correct MLFLOW_TRACKING_URI"
+    else:
+        if answer.status_code == 200 and answer.text.strip() == "OK":
+            return
+        problem, fix = "there is no MLflow server at", "correct MLFLOW_TRACKING_URI"
+    raise UserError(f"{problem} {re.sub('//[^/]*@', '//', uri)}", fix)
 
 
 def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:
@@ -75,7 +81,11 @@ def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:
     if "MLFLOW_RUN_ID" in os.environ:
         experiment = client.get_experiment(client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id)
     else:
-        if client.get_experiment_by_name(name) is None:
+        there = client.get_experiment_by_name(name)
+        if there and there.lifecycle_stage == "deleted":
+            restore = f"mlflow experiments restore --experiment-id {there.experiment_id}"
+            raise UserError(f"experiment {name} is deleted", f"{restore}, or another --experiment-name")
+        if there is None:
             # The embedded store would put the artifacts into whatever folder one happens to be in.
             embedded = mlflow.get_tracking_uri() == EMBEDDED
             client.create_experiment(name, str(PROJECT / "mlruns" / name) if embedded else None)
@@ -92,9 +102,9 @@ def page(experiment_id: str) -> str:
     return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
-def table_path(table: Table, given: str) -> Path:
-    """The file that was asked for, or the table's own."""
-    return Path(given) if given else PROJECT / table.path
+def table_path(default: str, given: str) -> Path:
+    """The file that was asked for, or else the default one, relative to the project's folder."""
+    return Path(given) if given else PROJECT / default
 
 
 @contextmanager
@@ -111,20 +121,20 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
         mlflow.set_tags({**tags, KIND: kind, mlflow_tags.MLFLOW_RUN_NAME: name})
         yield active.info.run_id
         status = "FINISHED"
-    except SystemExit:
-        status = "KILLED"
-        raise
     finally:
-        mlflow.end_run(status)
+        mlflow.end_run("KILLED" if stopped() else status)
 
 
 def provenance(table: Table, path: Path, digest: str, seed: int) -> dict[str, str]:
     """The tags that say what a run was made from: data, code, packages and seed."""
     changes = subprocess.run(["git", "status", "--porcelain"], cwd=PROJECT, capture_output=True, text=True, check=False)
     lock = PROJECT / "requirements.lock"
+    here = path.resolve()
+    if here.is_relative_to(PROJECT):  # the project may be somewhere else when it is read again
+        here = here.relative_to(PROJECT)
     return {
         TABLE_NAME: table.name,
-        DATA_PATH: str(path.resolve()),
+        DATA_PATH: str(here),
         DATA_DIGEST: digest,
         "git.dirty": str(bool(changes.stdout.strip())).lower() if changes.returncode == 0 else "unknown",
         "lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none",
@@ -198,22 +208,24 @@ def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str = "") -> Ru
     query = f"tags.`{KIND}` = '{BATCH}' and tags.`{TABLE_NAME}` = '{table.name}' and attributes.status = 'FINISHED'"
     found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.end_time DESC"])
     if not found:
-        raise UserError(f"no finished training of {table.name} in {mlflow.get_tracking_uri()}", "python train.py")
+        raise UserError(f"no finished training of {table.name} in the tracking store", "python train.py")
     return found[0]
 
 
 def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
-    """A run by its id.
+    """A finished run by its id.
 
     Raises:
-        UserError: There is no such run, or it is not of this kind.
+        UserError: There is no such run, it is not of this kind, or it has not finished.
     """
     try:
         found = client.get_run(run_id)
-    except mlflow.MlflowException:
+    except mlflow.MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
         found = None
-    if found is None or found.data.tags.get(KIND) != kind:
-        raise UserError(f"{run_id} is not the id of a {kind} run", "copy it from the run's page in MLflow's UI")
+    if found is None or found.data.tags.get(KIND) != kind or found.info.status != "FINISHED":
+        raise UserError(f"{run_id} is not the id of a finished {kind} run", "copy it from its page in MLflow's UI")
     return found
 
 
