@@ -11,7 +11,7 @@ help: ## list the commands
 	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-6s %s\n", $$1, $$2 }'
 
 train: .venv/requirements.lock ## set up .venv, then train and evaluate the model families
-	@mlflow run . --env-manager local --experiment-name Loan_prediction
+	@mlflow run . --env-manager local --experiment-name "$$(python -c 'from understudy.table import TABLE; print(TABLE.name)')"
 
 test: .venv/requirements-test.lock ## set up what the tests need, then run them
 	@pytest

@@ -83,7 +83,7 @@ def figures(name: str, pipeline: Pipeline, held_out: pd.DataFrame, probabilities
     shuffled = permutation_importance(
         pipeline,
         held_out[columns],
-        held_out[TABLE.target],
+        held_out[TABLE.target.name],
         scoring="roc_auc",
         n_repeats=IMPORTANCE_REPEATS,
         random_state=0,

@@ -82,7 +82,7 @@ def test_a_model_can_be_loaded_by_its_run_and_its_family(runs: dict[str, Run]) -
     _, held_out = TABLE.split(TABLE.read(SAMPLE))
     for name, run in runs.items():
         model = mlflow.sklearn.load_model(f"runs:/{run.info.run_id}/{name}")
-        right = (model.predict(held_out) == held_out[TABLE.target]).mean()
+        right = (model.predict(held_out) == held_out[TABLE.target.name]).mean()
         assert right == pytest.approx(run.data.metrics["Accuracy"], abs=1e-12)
 
 

@@ -101,7 +101,7 @@ def search(table: Table, rows: pd.DataFrame, family: Family, grid: Grid, seed: i
         n_jobs=jobs,
     )
     # The features depend on nothing that is fitted: computed once here, not again in every fold.
-    searched.fit(features[1].transform(rows), rows[table.target])
+    searched.fit(features[1].transform(rows), rows[table.target.name])
     searched.best_estimator_ = Pipeline([features, *searched.best_estimator_.steps])
     return searched
 

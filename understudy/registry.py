@@ -41,7 +41,7 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
         if version.run_id == run.info.run_id:
             return version, False
     try:
-        client.create_registered_model(name, description=f"Predicts `{table.target}`, one row at a time.")
+        client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
             raise UserError(f"{name!r} cannot name a registered model", "choose another --name") from None

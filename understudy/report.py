@@ -56,7 +56,7 @@ def version_card(table: Table, name: str, family: str, params: Mapping[str, str]
 
 Held out: {held_out}.
 
-Predicts `{table.target}`, {table.negative} or {table.positive}.
+Predicts `{table.target.name}`, {table.negative} or {table.positive}.
 
 ### Columns
 

@@ -44,10 +44,9 @@ class Table:
         name: The registered model's and the experiment's name.
         path: The table that is used when no other is given, relative to the project's folder.
         identifier: The column that names a row; it alone decides the side a row is on.
-        target: The column to predict.
-        negative, positive: The target's two values.
+        target: The column to predict; its two values are the negative and the positive label.
         columns: What the model takes as raw rows.
-        features: What the model computes with, in the order of the encoded form.
+        features: What the model computes with, in the order of the encoded form; empty means the columns.
         held_out: The share of rows kept from training, 0 to 1.
         split_seed: Part of the hash that picks them. Changing it mixes rows that earlier models
             were trained on into the held-out side.
@@ -56,24 +55,35 @@ class Table:
     name: str
     path: str
     identifier: str
-    target: str
-    negative: str
-    positive: str
+    target: Category
     columns: tuple[Category | Number, ...]
-    features: tuple[Feature, ...]
+    features: tuple[Feature, ...] = ()
     held_out: float = 0.30
     split_seed: int = 0
 
     @property
     def labelled(self) -> tuple[Column, ...]:
         """The columns of a training table."""
-        target = Category(self.target, (self.negative, self.positive))
-        return (Identifier(self.identifier), *self.columns, target)
+        return (Identifier(self.identifier), *self.columns, self.target)
+
+    @property
+    def negative(self) -> str:
+        """The target's first value."""
+        return str(self.target.values[0])
+
+    @property
+    def positive(self) -> str:
+        """The target's second value."""
+        return str(self.target.values[1])
 
     @property
     def encoded(self) -> tuple[Category | Number, ...]:
         """The columns of the encoded form, one per feature: codes, numbers, natural logarithms."""
-        return tuple(map(self._encoded, self.features))
+        return tuple(map(self._encoded, self._features))
+
+    @property
+    def _features(self) -> tuple[Feature, ...]:
+        return self.features or tuple(Feature(column.name) for column in self.columns)
 
     def _encoded(self, feature: Feature) -> Category | Number:
         sources = [column for column in self.columns if column.name in feature.sources]
@@ -101,8 +111,9 @@ class Table:
         if rows.columns.is_unique:
             rows = rows.assign(**{c.name: typed(rows[c.name], c) for c in self.labelled if c.name in rows})
         found = [*faults(rows, self.labelled), *self._logarithm_faults(rows)]
-        if self.target in rows and rows.columns.is_unique and len(rows[self.target].dropna().unique()) == 1:
-            found.append(Fault(self.target, "one class only", f"both {self.negative} and {self.positive}"))
+        name = self.target.name
+        if name in rows and rows.columns.is_unique and len(rows[name].dropna().unique()) == 1:
+            found.append(Fault(name, "one class only", f"both {self.negative} and {self.positive}"))
         if found:
             raise UserError(
                 f"{path} does not fit the table (row 1 is below the header): {'; '.join(map(str, found))}",
@@ -122,7 +133,7 @@ class Table:
     def _logarithm_faults(self, rows: pd.DataFrame) -> list[Fault]:
         """Sums that are not above 0 although each of their columns is within its range."""
         found: list[Fault] = []
-        for feature in self.features:
+        for feature in self._features:
             columns = [column for column in self.columns if column.name in feature.sources]
             if feature.log and not list(faults(rows[[c.name for c in columns if c.name in rows]], columns)):
                 total = rows[list(feature.sources)].astype(float).sum(axis=1, skipna=False).to_numpy()
@@ -136,7 +147,7 @@ class Table:
         """
         columns = {column.name: column for column in self.columns}
         features = []
-        for feature in self.features:
+        for feature in self._features:
             column = columns[feature.sources[0]]
             if isinstance(column, Category):
                 codes = pd.Index(column.values).get_indexer(pd.Index(rows[column.name])).astype(float)
@@ -148,7 +159,7 @@ class Table:
 
     def labels(self, rows: pd.DataFrame) -> NDArray[np.int_]:
         """1 where the target is positive, else 0; shape (n,)."""
-        return (rows[self.target] == self.positive).to_numpy().astype(int)
+        return (rows[self.target.name] == self.positive).to_numpy().astype(int)
 
     def split(self, rows: pd.DataFrame, folds: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Training and held-out rows; a row's side depends on its identifier alone.
@@ -159,10 +170,10 @@ class Table:
         held_out = np.array([self._draw(name) < self.held_out for name in rows[self.identifier]], dtype=bool)
         sides = rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True)
         for label in (self.negative, self.positive):
-            trained, kept = ((side[self.target] == label).sum() for side in sides)
+            trained, kept = ((side[self.target.name] == label).sum() for side in sides)
             if trained < folds or kept < 1:
                 raise UserError(
-                    f"too few rows with {self.target} {label}: {trained} to train on, {kept} held out",
+                    f"too few rows with {self.target.name} {label}: {trained} to train on, {kept} held out",
                     f"give a table with at least {folds} to train on and 1 held out for each class",
                 )
         return sides
