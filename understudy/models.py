@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from sklearn import dummy, ensemble, linear_model, tree
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer
-from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
-from sklearn.tree import DecisionTreeClassifier
 
 from understudy.columns import Category
 from understudy.schema import Table
@@ -40,17 +37,17 @@ class Family:
 
 FAMILIES = {
     "DecisionTreeClassifier": Family(
-        DecisionTreeClassifier(),
+        tree.DecisionTreeClassifier(),
         quick={"max_depth": [3, 5, 7], "criterion": ["gini", "entropy"]},
         book={"max_depth": [3, 5, 7, 9, 11, 13], "criterion": ["gini", "entropy"]},
     ),
     "LogisticRegression": Family(
-        LogisticRegression(solver="liblinear"),
+        linear_model.LogisticRegression(solver="liblinear"),
         quick={"C": [10, 1, 0.1], "l1_ratio": [0]},
         book={"C": [100, 10, 1, 0.1, 0.01], "l1_ratio": [1, 0]},
     ),
     "RandomForestClassifier": Family(
-        RandomForestClassifier(),
+        ensemble.RandomForestClassifier(),
         quick={"n_estimators": [100], "max_depth": [5, 15]},
         book={
             "n_estimators": [400, 700],
@@ -59,7 +56,7 @@ FAMILIES = {
             "max_leaf_nodes": [50, 100],
         },
     ),
-    FLOOR: Family(DummyClassifier(strategy="prior"), quick={}, book={}),
+    FLOOR: Family(dummy.DummyClassifier(strategy="prior"), quick={}, book={}),
 }
 
 

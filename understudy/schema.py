@@ -108,8 +108,9 @@ class Table:
             UserError: The file cannot be read, or rows break the table's rules: all faults at once.
         """
         rows = _read_csv(path)
+        known = {column.name: column for column in self.labelled}
         if rows.columns.is_unique:
-            rows = rows.assign(**{c.name: typed(rows[c.name], c) for c in self.labelled if c.name in rows})
+            rows = rows.apply(lambda cells: typed(cells, known[cells.name]) if cells.name in known else cells)
         found = [*faults(rows, self.labelled), *self._logarithm_faults(rows)]
         name = self.target.name
         if name in rows and rows.columns.is_unique and len(rows[name].dropna().unique()) == 1:

@@ -149,7 +149,11 @@ def datasets(table: Table, path: Path, training: pd.DataFrame, held_out: pd.Data
     for context, rows in [("training", training), ("held-out", held_out)]:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # two of MLflow's sources fit a path
             dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
-                rows, source=str(path), targets=table.target.name, name=f"{path.stem} {context}", digest=table.digest(rows)
+                rows,
+                source=str(path),
+                targets=table.target.name,
+                name=f"{path.stem} {context}",
+                digest=table.digest(rows),
             )
         tag = InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context)
         inputs.append(DatasetInput(Dataset(**dataset.to_dict()), [tag]))
