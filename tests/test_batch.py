@@ -152,6 +152,19 @@ def test_the_real_table_is_trained_on_with_the_families_asked_for(store: str, ca
     assert call(evaluate).code == 0
 
 
+@pytest.mark.parametrize("path", [SAMPLE, pytest.param(REAL, marks=needs_real_table)])
+def test_the_same_again_gives_the_same_to_the_last_digit(path: Path, store: str, call: Callable[..., Ended]) -> None:
+    client = MlflowClient(store)
+    seen = []
+    for jobs in ("1", "2"):
+        call(train, "--data", str(path), "--jobs", jobs)
+        runs = tracking.families(client, tracking.get_batch(client, TABLE))
+        metrics = [{k: v for k, v in run.data.metrics.items() if k != "training/seconds"} for run in runs]
+        seen.append((metrics, [run.data.tags["model.digest"] for run in runs]))
+    assert seen[0] == seen[1]
+    assert len(set(seen[0][1])) == len(models.FAMILIES)
+
+
 def test_a_seed_changes_the_folds_and_is_recorded(store: str, call: Callable[..., Ended]) -> None:
     call(train, "--models", "DecisionTreeClassifier", "--seed", "5")
     client = MlflowClient(store)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import joblib
 import pandas as pd
 from sklearn import dummy, ensemble, linear_model, tree
 from sklearn.base import BaseEstimator, clone
@@ -109,6 +110,14 @@ def params(searched: GridSearchCV) -> dict[str, object]:
     if "l1_ratio" in best:
         best["penalty"] = {0: "l2", 1: "l1"}[best.pop("l1_ratio")]
     return best
+
+
+def digest(pipeline: Pipeline) -> str:
+    """32 hexadecimal digits that two fitted Pipelines share if all they have learned is equal, to the last bit.
+
+    Not for a Pipeline that was loaded from a file: its objects are put together in another way.
+    """
+    return str(joblib.hash(pipeline[1:]))
 
 
 def metrics(searched: GridSearchCV) -> dict[str, float]:

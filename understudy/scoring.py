@@ -22,6 +22,7 @@ from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from understudy.columns import ROWS_SHOWN, Fault, fault
+from understudy.errors import UserError
 from understudy.metrics import Floats
 from understudy.schema import Table
 
@@ -70,19 +71,19 @@ class Scorer:
         output = (params or {}).get("output", LABEL)
         if output not in (LABEL, PROBABILITY):
             raise RowsRefused([Fault("params.output", "unknown value", f"{LABEL}, {PROBABILITY}")])
-        features = self._features(_frame(rows, [column.name for column in self.table.encoded]))
+        features = self._features(*_frame(rows, [column.name for column in self.table.encoded]))
         if output == LABEL:
             labels: list[Any] = self.pipeline[1:].predict(features).tolist()
             return labels
         probabilities: list[Any] = positive(self.pipeline[1:], features, self.table).tolist()
         return probabilities
 
-    def _features(self, rows: pd.DataFrame) -> Floats:
-        """Told apart by their columns: the encoded form has features that no raw row has, and the other way round."""
+    def _features(self, rows: pd.DataFrame, is_encoded: bool) -> Floats:
+        """Named forms are told apart by the columns that only one of them has; where none has, rows are raw."""
         raw = {column.name for column in self.table.columns}
         encoded = {column.name for column in self.table.encoded}
         given = set(rows.columns)
-        is_encoded = len(given & (encoded - raw)) > len(given & (raw - encoded))
+        is_encoded = is_encoded or len(given & (encoded - raw)) > len(given & (raw - encoded))
         faults = self.table.encoded_faults(rows) if is_encoded else self.table.faults(rows)
         if faults:
             raise RowsRefused(faults)
@@ -98,14 +99,14 @@ def positive(pipeline: Pipeline, rows: Any, table: Table) -> Floats:
     return probabilities
 
 
-def _frame(rows: Any, names: list[str]) -> pd.DataFrame:
-    """Rows of any accepted form as a frame; unnamed ones get the names of the encoded form."""
+def _frame(rows: Any, names: list[str]) -> tuple[pd.DataFrame, bool]:
+    """Rows of any accepted form as a frame, and whether they came unnamed: then they get the encoded form's names."""
     try:
         if isinstance(rows, pd.DataFrame) and isinstance(rows.columns, pd.RangeIndex):
-            return _named(rows.to_numpy(), names)
+            return _named(rows.to_numpy(), names), True
         if isinstance(rows, list | np.ndarray) and len(rows) and not isinstance(rows[0], dict):
-            return _named(rows, names)
-        return pd.DataFrame(rows)
+            return _named(rows, names), True
+        return pd.DataFrame(rows), False
     except (ValueError, TypeError, AttributeError):
         raise RowsRefused([Fault("the table", "not rows of equal length", "rows of one form")]) from None
 
@@ -125,7 +126,20 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
         path: The folder.
         mlflow_model: What is known of the model; completed and written as `MLmodel`.
         pipeline: The fitted Pipeline, whose first step holds its table.
+
+    Raises:
+        UserError: The Pipeline holds something that only pickle could save.
     """
+    try:
+        data = skops.dumps(pipeline)
+        # Naming the types stops no attacker, since the list lies beside the model; see docs/decisions.
+        types = skops.get_untrusted_types(data=data)
+        skops.loads(data, trusted=types)
+    except Exception as error:
+        raise UserError(
+            f"{type(pipeline[-1]).__name__} cannot be saved without pickle: {error}",
+            "build the model from classes and functions that have a name in a module, no lambda",
+        ) from None
     mlflow_sklearn.save_model(
         pipeline,
         path,
@@ -134,8 +148,7 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
         code_paths=[str(Path(__file__).parent)],
         pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         serialization_format="skops",
-        # Naming the types stops no attacker, since the list lies beside the model; see docs/decisions.
-        skops_trusted_types=skops.get_untrusted_types(data=skops.dumps(pipeline)),
+        skops_trusted_types=types,
     )
     environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME]["env"]
     pyfunc.add_to_model(

@@ -25,7 +25,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
-from understudy import scoring
+from understudy import models, scoring
 from understudy.errors import UserError, stopped
 from understudy.metrics import Interval
 from understudy.schema import Table
@@ -38,6 +38,7 @@ FAMILY_NAME = "understudy.family"
 TABLE_NAME = "understudy.table"
 DATA_PATH = "data.path"
 DATA_DIGEST = "data.digest"
+MODEL_DIGEST = "model.digest"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
@@ -187,6 +188,7 @@ def log_family(
         run_id,
         metrics=_metrics(metrics, now, info.model_id, inputs, "training"),
         params=[Param(key, str(value)) for key, value in params.items()],
+        tags=[RunTag(MODEL_DIGEST, models.digest(pipeline))],
     )
     client.log_inputs(run_id, inputs)
 
