@@ -61,18 +61,29 @@ def evaluate(client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame) -> Non
         results[name] = metrics.evaluate(labels, scores[name])
         cv_scores[name] = run.data.metrics["Mean CV score"]
         drawn = figures(name, pipeline, held_out, scores[name])
+        slices = slice_table(held_out, scores[name])
+        sensitive = [column.name for column in TABLE.categories if column.sensitive]
+        if sensitive:
+            drawn["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
         card = report.family_card(run.data.params, cv_scores[name], results[name])
-        tracking.log_evaluation(client, run, results[name], drawn, card)
+        tracking.log_evaluation(client, run, results[name], drawn, {"slices": slices}, card)
     overview = {"ROC_curve": plots.roc(labels, scores), "comparison": plots.comparison(results)}
     tracking.log_figures(client, batch, overview, tracking.PROJECT / "plots")
     comparison = report.comparison(cv_scores, results)
     headline = comparison[["Family", "Mean CV score", "Accuracy", "AUC"]]
     caption = f"{len(held_out)} held-out rows, value (95 % interval):"
-    tracking.log_comparison(client, batch, comparison, f"{caption}\n\n{report.markdown(headline)}")
+    tracking.log_tables(client, batch, {"comparison": comparison})
+    tracking.describe(client, batch, f"{caption}\n\n{report.markdown(headline)}")
     print(caption)
     print(headline.to_string(index=False))
     print("plots: plots/")
     print(f"compare (after make ui): {tracking.page(batch.info.experiment_id)}")
+
+
+def slice_table(held_out: pd.DataFrame, probabilities: Floats) -> pd.DataFrame:
+    """How the rows of each value of each category column fare."""
+    labels, called = TABLE.labels(held_out), probabilities > 0.5
+    return pd.concat([metrics.slices(labels, called, held_out[column.name]) for column in TABLE.categories])
 
 
 def figures(name: str, pipeline: Pipeline, held_out: pd.DataFrame, probabilities: Floats) -> dict[str, Figure]:

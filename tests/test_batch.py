@@ -23,7 +23,7 @@ from understudy.table import TABLE
 
 METRICS = ["Accuracy", "f1-score", "AUC", "PR AUC", "Log loss", "Brier score"]
 PLOTS = ["ROC_curve", "calibration", "confusion_matrix", "permutation_importance", "precision_recall"]
-PLOTS += ["score_distribution"]
+PLOTS += ["score_distribution", "groups"]
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_plots_are_on_each_run_and_in_the_projects_folder(
 ) -> None:
     for name, run in runs.items():
         on_run = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id)}
-        assert on_run == set(PLOTS)
+        assert on_run == {*PLOTS, "slices"}
         assert {path.stem for path in (trained / "plots" / name).iterdir()} == set(PLOTS)
     assert {Path(file.path).name for file in client.list_artifacts(batch.info.run_id)} == {
         "comparison.csv",
@@ -103,6 +103,24 @@ def test_plots_are_on_each_run_and_in_the_projects_folder(
     comparison = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{batch.info.run_id}/comparison.csv"))
     assert comparison["Family"].tolist() == list(runs)
     assert "| Family | Mean CV score |" in batch.data.tags["mlflow.note.content"]
+
+
+def test_every_run_reports_how_groups_and_slices_fare(runs: dict[str, Run]) -> None:
+    _, held_out = TABLE.split(TABLE.read(SAMPLE))
+    for name, run in runs.items():
+        slices = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/slices.csv"))
+        assert list(dict.fromkeys(slices["column"])) == [column.name for column in TABLE.categories]
+        assert (slices.groupby("column")["rows"].sum() == len(held_out)).all()
+        women = slices[(slices["column"] == "Gender") & (slices["value"] == "Female")].iloc[0]
+        rows = held_out[held_out["Gender"] == "Female"]
+        called = mlflow.sklearn.load_model(f"runs:/{run.info.run_id}/{name}").predict(rows) == TABLE.positive
+        truth = rows["Loan_Status"] == TABLE.positive
+        assert women["rows"] == len(rows)
+        assert women["positive rate"] == pytest.approx(called.mean())
+        assert women["true positive rate"] == pytest.approx(called[truth].mean())
+        assert women["false positive rate"] == pytest.approx(called[~truth].mean())
+        assert women["positive rate low"] <= women["positive rate"] <= women["positive rate high"]
+        assert slices.sort_values("rows").groupby("column")["ratio"].last().eq(1).all()
 
 
 def snapshot(client: MlflowClient, runs: list[Run]) -> list[object]:

@@ -137,6 +137,18 @@ def test_every_family_beats_the_floor_on_held_out_rows(path: Any) -> None:
         assert area == 0.5 if name == models.FLOOR else low > 0.5
 
 
+def test_slices_count_missing_cells_and_leave_empty_rates_open() -> None:
+    values = pd.Series([0, 0, 1, None], name="Credit_History")
+    found = metrics.slices(np.array([1, 1, 0, 1]), np.array([True, False, True, True]), values).set_index("value")
+    assert found["rows"].to_dict() == {0.0: 2, 1.0: 1, "missing": 1}
+    assert found["positive rate"].to_dict() == {0.0: 0.5, 1.0: 1.0, "missing": 1.0}
+    assert found["ratio"].to_dict() == {0.0: 1.0, 1.0: 2.0, "missing": 2.0}
+    first = found.iloc[0]
+    assert np.isnan(first["false positive rate"])
+    low, high = first["positive rate low"], first["positive rate high"]
+    assert (low, high) == pytest.approx((0.0945, 0.9055), abs=1e-4)
+
+
 def test_figures_are_drawn_and_empty_bins_do_no_harm() -> None:
     labels, probabilities = np.array([0, 1, 0, 1, 1]), np.array([0.2, 0.2, 0.2, 0.9, 0.9])
     figures = [
@@ -146,6 +158,7 @@ def test_figures_are_drawn_and_empty_bins_do_no_harm() -> None:
         plots.confusion(labels, probabilities, ("N", "Y"), "a"),
         plots.distribution(labels, probabilities, ("N", "Y"), "a"),
         plots.importance(pd.DataFrame({"x": [0.1, 0.2], "y": [0.0, 0.0]}), "a"),
+        plots.groups(metrics.slices(labels, probabilities > 0.5, pd.Series([*"xxyy", None], name="z")), "a"),
         plots.comparison({"a": metrics.evaluate(labels, probabilities)}),
     ]
     for figure in figures:

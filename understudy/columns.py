@@ -41,11 +41,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Category:
-    """A column whose values come from a list; their order gives the codes 0, 1, ..."""
+    """A column whose values come from a list; their order gives the codes 0, 1, ...
+
+    Where `sensitive`, every run reports how the groups that it makes fare.
+    """
 
     name: str
     values: tuple[str, ...] | tuple[int, ...]
     missing: bool = False
+    sensitive: bool = False
     outside = "unknown category"
 
     @property

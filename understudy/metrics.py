@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int_]
@@ -61,3 +63,44 @@ def weighted(labels: Labels, probabilities: Floats, weights: Floats) -> Mapping[
             "Log loss": weights @ -np.log(sure) / total,
             "Brier score": weights @ (probabilities - positive) ** 2 / total,
         }
+
+
+def slices(labels: Labels, called: NDArray[np.bool_], values: pd.Series) -> pd.DataFrame:
+    """How the rows of each value of a column fare, with 95 % intervals.
+
+    Args:
+        labels: 0 or 1, shape (n,).
+        called: Whether the model answered the positive label, shape (n,).
+        values: The column, shape (n,); missing cells make a slice of their own.
+
+    Returns:
+        A row per value: the count of `rows`, and `positive rate` (share answered positive), `true positive rate`,
+        `false positive rate` and `accuracy`, each with its bounds in ` low` and ` high`, NaN where no row counts; and
+        `ratio`, its positive rate over that of the value with most rows.
+        The bounds are Wilson's (Wilson, Probable inference, Journal of the American Statistical Association 22, 1927).
+    """
+    found = []
+    cells = values.astype(object).where(values.notna(), "missing").to_numpy()
+    for value in dict.fromkeys(sorted(cells, key=str)):
+        at = cells == value
+        truth, answer = labels[at] == 1, called[at]
+        rates = {
+            "positive rate": answer,
+            "true positive rate": answer[truth],
+            "false positive rate": answer[~truth],
+            "accuracy": answer == truth,
+        }
+        found.append({"column": values.name, "value": value, "rows": int(at.sum())} | _shares(rates))
+    table = pd.DataFrame(found)
+    return table.assign(ratio=table["positive rate"] / table["positive rate"][table["rows"].idxmax()])
+
+
+def _shares(rates: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for name, hits in rates.items():
+        value = low = high = float("nan")
+        if len(hits):
+            interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+            value, low, high = float(hits.mean()), float(interval.low), float(interval.high)
+        shares |= {name: value, f"{name} low": low, f"{name} high": high}
+    return shares

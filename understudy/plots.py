@@ -137,6 +137,24 @@ def comparison(results: Mapping[str, Mapping[str, Interval]]) -> Figure:
     return figure
 
 
+def groups(slices: pd.DataFrame, name: str) -> Figure:
+    """Rates of the groups that sensitive columns make, with 95 % intervals; rows as `metrics.slices` gives them."""
+    rates = ["positive rate", "true positive rate", "false positive rate"]
+    with rc_context(STYLE):
+        figure = Figure(figsize=(11, 1.6 + 0.5 * len(slices)), layout="constrained")
+        for rate, axes in zip(rates, figure.subplots(1, len(rates), sharey=True), strict=True):
+            shade = pd.factorize(slices["column"])[0]
+            for y, (_, group) in enumerate(slices.iterrows()):
+                colour = COLOURS[shade[y] % len(COLOURS)]
+                axes.plot([group[f"{rate} low"], group[f"{rate} high"]], [y, y], color=colour)
+                axes.plot(group[rate], y, "o", color=colour, markersize=9)
+            axes.set(title=rate.capitalize(), xlim=(-0.03, 1.03), ylim=(len(slices) - 0.5, -0.5))
+            labels = [f"{g['column']} {g['value']} ({g['rows']} rows)" for _, g in slices.iterrows()]
+            axes.set_yticks(range(len(slices)), labels)
+        figure.suptitle(f"Groups, {name}")
+    return figure
+
+
 def _figure(title: str, draw: Callable[[Axes], None], width: float = 5.6) -> Figure:
     with rc_context(STYLE):
         figure = Figure(figsize=(width, 5.0), layout="constrained")

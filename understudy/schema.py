@@ -77,6 +77,11 @@ class Table:
         return str(self.target.values[1])
 
     @property
+    def categories(self) -> tuple[Category, ...]:
+        """The columns that are categories."""
+        return tuple(column for column in self.columns if isinstance(column, Category))
+
+    @property
     def encoded(self) -> tuple[Category | Number, ...]:
         """The columns of the encoded form, one per feature: codes, numbers, natural logarithms."""
         return tuple(map(self._encoded, self._features))

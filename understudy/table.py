@@ -9,8 +9,8 @@ TABLE = Table(
     identifier="Loan_ID",
     target=Category("Loan_Status", ("N", "Y")),
     columns=(
-        Category("Gender", ("Female", "Male"), missing=True),
-        Category("Married", ("No", "Yes"), missing=True),
+        Category("Gender", ("Female", "Male"), missing=True, sensitive=True),
+        Category("Married", ("No", "Yes"), missing=True, sensitive=True),
         Category("Dependents", ("0", "1", "2", "3+"), missing=True),
         Category("Education", ("Graduate", "Not Graduate")),
         Category("Self_Employed", ("No", "Yes"), missing=True),

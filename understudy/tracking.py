@@ -261,9 +261,10 @@ def log_evaluation(
     run: Run,
     metrics: Mapping[str, Interval],
     figures: Mapping[str, Figure],
+    tables: Mapping[str, pd.DataFrame],
     description: str,
 ) -> None:
-    """Add held-out metrics, figures and a description to a finished run; doing it again changes nothing.
+    """Add held-out metrics, figures, tables and a description to a finished run; doing it again changes nothing.
 
     A metric's bounds are logged beside it, as `interval/<name> low` and `interval/<name> high`. The time is the run's
     own, so that a second evaluation writes the same rows.
@@ -278,6 +279,7 @@ def log_evaluation(
         tags=[RunTag(mlflow_tags.MLFLOW_RUN_NOTE, description)],
     )
     log_figures(client, run, figures, PROJECT / "plots" / family_name(run))
+    log_tables(client, run, tables)
 
 
 def log_figures(client: mlflow.MlflowClient, run: Run, figures: Mapping[str, Figure], folder: Path) -> None:
@@ -291,7 +293,12 @@ def log_figures(client: mlflow.MlflowClient, run: Run, figures: Mapping[str, Fig
         client.log_artifact(run.info.run_id, str(folder / f"{name}.png"))
 
 
-def log_comparison(client: mlflow.MlflowClient, batch: Run, comparison: pd.DataFrame, description: str) -> None:
-    """Put a batch's comparison onto the batch, as `comparison.csv`, and its description."""
-    client.log_text(batch.info.run_id, comparison.to_csv(index=False), "comparison.csv")
-    client.set_tag(batch.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)
+def log_tables(client: mlflow.MlflowClient, run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Put tables onto a run, as CSV files of their names."""
+    for name, table in tables.items():
+        client.log_text(run.info.run_id, table.to_csv(index=False), f"{name}.csv")
+
+
+def describe(client: mlflow.MlflowClient, run: Run, description: str) -> None:
+    """What MLflow's UI shows on top of a run's page, as Markdown."""
+    client.set_tag(run.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)
