@@ -92,7 +92,8 @@ def slices(labels: Labels, called: NDArray[np.bool_], values: pd.Series) -> pd.D
         }
         found.append({"column": values.name, "value": value, "rows": int(at.sum())} | _shares(rates))
     table = pd.DataFrame(found)
-    return table.assign(ratio=table["positive rate"] / table["positive rate"][table["rows"].idxmax()])
+    largest = table["positive rate"].iloc[table["rows"].argmax()]
+    return table.assign(ratio=table["positive rate"] / largest)
 
 
 def _shares(rates: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
