@@ -49,7 +49,7 @@ def main() -> None:
                     "training/rows": len(training),
                 }
                 params = models.params(searched)
-                tracking.log_family(client, run_id, name, searched.best_estimator_, params, metrics, inputs)
+                tracking.log_family(client, run_id, name, searched.pipeline, params, metrics, inputs)
             values = ", ".join(f"{key} {value}" for key, value in params.items())
             print(f"{name}: mean CV score {metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
         evaluate.evaluate(client, client.get_run(batch), rows)

@@ -1,10 +1,14 @@
+from collections.abc import Iterator
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -60,11 +64,39 @@ def test_a_planted_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))
-def test_a_search_gives_the_same_model_on_one_core_and_on_two(name: str) -> None:
+def test_a_search_gives_the_same_model_on_one_core_and_on_two(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "SECONDS_TO_START", 0)
     family = FAMILIES[name]
     one, two = (models.search(TABLE, TRAINING, family, family.quick, seed=3, jobs=jobs) for jobs in (1, 2))
     assert models.metrics(one) == models.metrics(two)
-    assert models.digest(one.best_estimator_) == models.digest(two.best_estimator_)
+    assert models.digest(one.pipeline) == models.digest(two.pipeline)
+
+
+def grids() -> Iterator[Any]:
+    for name, family in FAMILIES.items():
+        yield pytest.param(family, family.quick, id=f"{name} quick")
+        few = {"n_estimators": [7, 4], "max_depth": [15, 20]} if "n_estimators" in family.book else {}
+        yield pytest.param(family, {**family.book, **few}, id=f"{name} book")
+
+
+@pytest.mark.parametrize(("family", "grid"), list(grids()))
+def test_a_search_finds_what_grid_search_cv_finds(family: Family, grid: models.Grid) -> None:
+    searched = models.search(TABLE, TRAINING, family, grid, seed=3, jobs=1)
+    learned = models.pipeline(TABLE, clone(family.classifier))[1:]
+    if "random_state" in family.classifier.get_params():
+        learned[-1].set_params(random_state=3)
+    expected = GridSearchCV(
+        learned,
+        {f"classifier__{name}": values for name, values in grid.items()},
+        scoring=list(models.SCORES),
+        refit="accuracy",
+        cv=StratifiedKFold(models.FOLDS, shuffle=True, random_state=3),
+    ).fit(TABLE.encode(TRAINING), TRAINING[TABLE.target.name])
+    assert {f"classifier__{name}": value for name, value in searched.values.items()} == expected.best_params_
+    for name, scores in searched.scores.items():
+        folds = [f"split{fold}_test_{name}" for fold in range(models.FOLDS)]
+        assert scores.tolist() == [expected.cv_results_[fold][expected.best_index_] for fold in folds]
+    assert models.digest(searched.pipeline) == joblib.hash(expected.best_estimator_)
 
 
 def test_the_book_grid_is_the_textbooks() -> None:
@@ -132,7 +164,7 @@ def test_every_family_beats_the_floor_on_held_out_rows(path: Any) -> None:
     training, held_out = TABLE.split(TABLE.read(path))
     for name, family in FAMILIES.items():
         searched = models.search(TABLE, training, family, family.quick, seed=0, jobs=1)
-        probabilities = searched.best_estimator_.predict_proba(held_out)[:, 1]
+        probabilities = searched.pipeline.predict_proba(held_out)[:, 1]
         area, low, _ = metrics.evaluate(TABLE.labels(held_out), probabilities)["AUC"]
         assert area == 0.5 if name == models.FLOOR else low > 0.5
 
