@@ -142,6 +142,16 @@ def test_metrics_are_scikit_learns_also_with_ties(digits: int) -> None:
     assert all(low <= value <= high for value, low, high in found.values())
 
 
+def test_resampling_in_parts_gives_the_same_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 2, 100), rng.random(100)
+    whole = metrics.evaluate(labels, probabilities)
+    monkeypatch.setattr(metrics, "CELLS", 100 * 30)  # 1,000 resamples are no multiple of 30
+    in_parts = metrics.evaluate(labels, probabilities)
+    for name, interval in whole.items():
+        assert in_parts[name] == pytest.approx(interval, abs=1e-12)
+
+
 def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
     rng = np.random.default_rng(0)
     truth = 0.7602  # area under the ROC curve of two normal distributions one standard deviation apart
