@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.base import clone
+from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
@@ -14,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import train
 from tests.conftest import REAL, SAMPLE, needs_real_table
-from understudy import metrics, models, plots
+from understudy import metrics, models, plots, scoring
 from understudy.errors import UserError
 from understudy.models import FAMILIES, Family
 from understudy.table import TABLE
@@ -189,6 +190,22 @@ def test_slices_count_missing_cells_and_leave_empty_rates_open() -> None:
     assert np.isnan(first["false positive rate"])
     low, high = first["positive rate low"], first["positive rate high"]
     assert (low, high) == pytest.approx((0.0945, 0.9055), abs=1e-4)
+
+
+def test_importance_is_what_scikit_learn_finds() -> None:
+    searched = models.search(TABLE, TRAINING, FAMILIES["LogisticRegression"], {}, seed=0, jobs=1)
+    rows = HELD_OUT[[column.name for column in TABLE.columns]]
+
+    def score(rows: pd.DataFrame) -> metrics.Floats:
+        return scoring.positive(searched.pipeline, rows, TABLE)
+
+    losses = metrics.importance(score, rows, TABLE.labels(HELD_OUT), repeats=30)
+    expected = permutation_importance(
+        searched.pipeline, rows, HELD_OUT[TABLE.target.name], scoring="roc_auc", n_repeats=30, random_state=0
+    )
+    assert losses.shape == (30, len(rows.columns))
+    assert losses.mean().to_numpy() == pytest.approx(expected.importances_mean, abs=0.01)
+    assert losses.std(ddof=0).to_numpy() == pytest.approx(expected.importances_std, abs=0.01)
 
 
 def test_figures_are_drawn_and_empty_bins_do_no_harm() -> None:
