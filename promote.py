@@ -8,15 +8,13 @@ python promote.py rollback     back to the version that the one in Production re
 
 import argparse
 
-from mlflow import MlflowClient
-
-from understudy import errors, registry, tracking
+from understudy import errors
 from understudy.table import TABLE
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", nargs="?", default="show", choices=["show", *registry.STAGES, "rollback"])
+    parser.add_argument("action", nargs="?", default="show", choices=["show", "staging", "production", "rollback"])
     parser.add_argument("--version", default="", help="version number (default: see above)")
     parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
     return parser
@@ -24,10 +22,16 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    # MLflow takes seconds to load, and --help need not wait for it.
+    from understudy import registry, tracking
+
     name = args.name or TABLE.name
     client = tracking.connect()
     if args.action == "show":
-        show(client, name)
+        there = registry.aliases(client, name)
+        for alias, stage in registry.STAGES.items():
+            print(f"{stage}: {f'version {there[alias]}' if alias in there else 'empty'}")
+        print(f"newest: version {registry.versions(client, name)[-1].version}")
     elif args.action == "rollback":
         back, gone = registry.rollback(client, name)
         print(f"{name} version {back} is in Production again, version {gone} is archived")
@@ -42,13 +46,6 @@ def main() -> None:
     else:
         following = "./serve.sh" if "production" in there else "python promote.py staging"
     print(f"next: {following}" + (f" --name {args.name}" if args.name else ""))
-
-
-def show(client: MlflowClient, name: str) -> None:
-    there = registry.aliases(client, name)
-    for alias, stage in registry.STAGES.items():
-        print(f"{stage}: {f'version {there[alias]}' if alias in there else 'empty'}")
-    print(f"newest: version {registry.versions(client, name)[-1].version}")
 
 
 if __name__ == "__main__":

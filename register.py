@@ -7,7 +7,7 @@ python register.py --run RUN_ID                     that run
 
 import argparse
 
-from understudy import errors, registry, tracking
+from understudy import errors
 from understudy.errors import UserError
 from understudy.table import TABLE
 
@@ -22,6 +22,9 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    # MLflow takes seconds to load, and --help need not wait for it.
+    from understudy import registry, tracking
+
     client = tracking.connect()
     if args.run:
         run = tracking.get_run(client, args.run, tracking.FAMILY)

@@ -5,9 +5,7 @@ import os
 import socket
 import sys
 
-import mlflow
-
-from understudy import errors, registry, tracking
+from understudy import errors
 from understudy.errors import UserError
 from understudy.table import TABLE
 
@@ -18,7 +16,7 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", default=TABLE.name, help="registered model (default: %(default)s)")
     parser.add_argument(
-        "--stage", default="Production", choices=list(registry.STAGES.values()), help="(default: %(default)s)"
+        "--stage", default="Production", choices=["Staging", "Production"], help="(default: %(default)s)"
     )
     parser.add_argument("--port", default=1234, type=int, help="(default: %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
@@ -28,6 +26,11 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    # MLflow takes seconds to load, and --help need not wait for it.
+    import mlflow
+
+    from understudy import registry, tracking
+
     client = tracking.connect()
     version = registry.in_stage(client, args.name, args.stage.lower())
     with socket.socket() as probe:
