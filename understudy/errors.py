@@ -34,7 +34,9 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error.problem}\nfix: {error.fix}", file=sys.stderr)
+        # Two lines, whatever a file's header or a query brings along.
+        problem, fix = (" ".join(said.split()) for said in (error.problem, error.fix))
+        print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
         sys.exit(2)
     except Exception:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
