@@ -23,7 +23,9 @@ IMPORTANCE_ROWS = 10_000
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", default="", help="run id of a batch (default: the newest)")
-    parser.add_argument("--data", default="", help="CSV file of the table (default: the one it was trained on)")
+    parser.add_argument(
+        "--data", default="", help="file, URL or database of the table (default: the one it was trained on)"
+    )
     return parser
 
 

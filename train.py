@@ -8,7 +8,7 @@ import argparse
 import time
 
 import evaluate
-from understudy import errors, models, tracking
+from understudy import errors, models, reader, tracking
 from understudy.errors import UserError
 from understudy.table import TABLE
 
@@ -17,7 +17,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="all", help="families by name, with commas between (default: all)")
     parser.add_argument("--grid", default="quick", choices=["quick", "book"], help="values to search (default: quick)")
-    parser.add_argument("--data", default="", help=f"CSV file of the table (default: {TABLE.path})")
+    parser.add_argument("--data", default="", help=f"file, URL or database of the table (default: {TABLE.path})")
     parser.add_argument("--seed", default=0, type=int, help="of the folds and the models (default: 0)")
     parser.add_argument("--jobs", default=-1, type=int, help="processes, -1 for one per core (default: -1)")
     parser.add_argument("--experiment-name", default=TABLE.name, help=f"(default: {TABLE.name})")
@@ -27,15 +27,16 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     chosen = choose(args.models)
-    path = tracking.table_path(TABLE.path, args.data)
-    rows = TABLE.read(path)
+    address = tracking.table_path(TABLE.path, args.data)
+    rows = TABLE.read(address)
     training, held_out = TABLE.split(rows, folds=models.FOLDS)
     client = tracking.connect()
     tracking.choose_experiment(client, args.experiment_name)
-    tags = tracking.provenance(TABLE, path, TABLE.digest(rows), args.seed)
-    inputs = tracking.datasets(TABLE, path, training, held_out)
-    with tracking.run(f"{path.stem} {args.grid}", tracking.BATCH, tags) as batch:
+    tags = tracking.provenance(TABLE, address, TABLE.digest(rows), args.seed)
+    inputs = tracking.datasets(TABLE, address, training, held_out)
+    with tracking.run(f"{reader.name(address)} {args.grid}", tracking.BATCH, tags) as batch:
         asked = {name: value for name, value in vars(args).items() if name != "experiment_name"}
+        asked["data"] = reader.shown(args.data)
         tracking.log_batch(client, batch, asked, inputs)
         for name in chosen:
             family = models.FAMILIES[name]

@@ -35,6 +35,11 @@ class Ended:
     err: str
 
 
+def is_refusal(ended: Ended) -> bool:
+    lines = ended.err.splitlines()
+    return ended.code == 2 and len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith("fix: ")
+
+
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty, migrated store: creating one takes seconds, copying one does not."""

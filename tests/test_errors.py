@@ -13,15 +13,10 @@ import evaluate
 import promote
 import register
 import train
-from tests.conftest import PROJECT, SAMPLE, Ended, environment, free_port
+from tests.conftest import PROJECT, SAMPLE, Ended, environment, free_port, is_refusal
 from understudy import serve
 
 Call = Callable[..., Ended]
-
-
-def is_refusal(ended: Ended) -> bool:
-    lines = ended.err.splitlines()
-    return ended.code == 2 and len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith("fix: ")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from understudy import serve
 
 LAYERS = [
     {"errors"},
-    {"columns"},
+    {"columns", "reader"},
     {"schema"},
     {"table"},
     {"metrics"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"registry"},
     {"serve"},
 ]
-FREE_OF_MLFLOW = {"errors", "columns", "schema", "table", "metrics", "models", "plots", "report"}
+FREE_OF_MLFLOW = {"errors", "columns", "reader", "schema", "table", "metrics", "models", "plots", "report"}
 
 
 def imports(path: Path) -> set[str]:

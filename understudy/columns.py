@@ -6,8 +6,9 @@ The one check of training and of scoring. It works on cells of any type, since r
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any, TypeAlias
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -134,12 +135,27 @@ def fault(column: str, problem: str, allowed: str, where: Mask) -> Iterator[Faul
 
 
 def typed(cells: Cells, column: Column) -> Cells:
-    """Text from a file as the column's type; what is no number stays text, for `faults` to find."""
+    """Cells of a file or a database as the column's type; what does not fit stays as it is, for `faults` to find.
+
+    Numbers in a column of text become what a CSV file would say; so codes of categories are no category.
+    """
     if column.is_text:
-        return cells
-    numbers = pd.to_numeric(cells, errors="coerce").astype(float)
+        return cells if cells.dtype == "str" else cells.astype(object).map(_text, na_action="ignore").infer_objects()
+    stored = cells if _is_numeric(cells) or cells.dtype == "str" else _readable(cells)
+    numbers = pd.to_numeric(stored, errors="coerce").astype(float)
     unread = numbers.isna() & cells.notna()
     return cells.astype(object).where(unread, numbers) if unread.any() else numbers
+
+
+def _readable(cells: Cells) -> Cells:
+    """Without what pandas would take for numbers although it is none: booleans, dates."""
+    return cells.astype(object).where(cells.map(lambda cell: isinstance(cell, str) or _is_number(cell)))
+
+
+def _text(cell: object) -> object:
+    if not _is_number(cell):
+        return cell
+    return str(int(cell)) if isinstance(cell, Integral) else np.format_float_positional(float(cell), trim="-")
 
 
 def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:
@@ -154,8 +170,16 @@ def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:
 
 
 def _is_kind(cells: Cells, text: bool) -> Mask:
-    if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
+    if _is_numeric(cells):
         return np.full(len(cells), not text)
     if text:
         return np.array([isinstance(cell, str) for cell in cells], dtype=bool)
-    return np.array([isinstance(cell, Real) and not isinstance(cell, bool | np.bool_) for cell in cells], dtype=bool)
+    return np.array([_is_number(cell) for cell in cells], dtype=bool)
+
+
+def _is_numeric(cells: Cells) -> bool:
+    return pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
+
+
+def _is_number(cell: object) -> TypeGuard[Real | Decimal]:
+    return isinstance(cell, Real | Decimal) and not isinstance(cell, bool | np.bool_)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from understudy import reader
 from understudy.columns import Category, Column, Fault, Identifier, Number, fault, faults, typed
 from understudy.errors import UserError
 
@@ -103,16 +104,19 @@ class Table:
         return Number(feature.name, unit, low, high, missing)
 
     def read(self, path: str | Path) -> pd.DataFrame:
-        """Read a CSV file of this table, checked and in the order of its identifiers.
+        """Read this table from a file or a database, checked and in the order of its identifiers.
+
+        Args:
+            path: Anything that `--data` takes; see `reader`.
 
         Returns:
-            One row per line, with the identifier, the columns and the target; categories as they
+            One row per row, with the identifier, the columns and the target; categories as they
             are declared, numbers as float64, missing cells as NaN.
 
         Raises:
-            UserError: The file cannot be read, or rows break the table's rules: all faults at once.
+            UserError: It cannot be read, or rows break the table's rules: all faults at once.
         """
-        rows = _read_csv(path)
+        rows = reader.read(str(path))
         known = {column.name: column for column in self.labelled}
         if rows.columns.is_unique:
             rows = rows.apply(lambda cells: typed(cells, known[cells.name]) if cells.name in known else cells)
@@ -121,9 +125,10 @@ class Table:
         if name in rows and rows.columns.is_unique and len(rows[name].dropna().unique()) == 1:
             found.append(Fault(name, "one class only", f"both {self.negative} and {self.positive}"))
         if found:
+            faulty = "; ".join(map(str, found))
             raise UserError(
-                f"{path} does not fit the table (row 1 is below the header): {'; '.join(map(str, found))}",
-                "correct the file, or say in understudy/table.py what is allowed",
+                f"{reader.shown(str(path))} does not fit the table (row 1 is the first below the header): {faulty}",
+                "correct it, or say in understudy/table.py what is allowed",
             )
         order = [column.name for column in self.labelled]
         return rows[order].sort_values(self.identifier, ignore_index=True)
@@ -192,19 +197,3 @@ class Table:
         """12 hexadecimal digits of the SHA-256 of the rows' content, as `read` orders it."""
         content = rows.to_csv(index=False, lineterminator="\n").encode()
         return hashlib.sha256(content).hexdigest()[:12]
-
-
-def _read_csv(path: str | Path) -> pd.DataFrame:
-    try:
-        # Without a header of its own, pandas leaves a repeated column name as it is.
-        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, na_values=[""])
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}", "give the path of a CSV file with --data") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder", "give the path of a CSV file with --data") from None
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty", "give a CSV file with a header and rows with --data") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a CSV file in UTF-8: {reason}", "correct the file") from None
-    return cells[1:].set_axis(cells.iloc[0].tolist(), axis="columns").reset_index(drop=True)

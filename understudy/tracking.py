@@ -4,6 +4,7 @@ Runs are found by tags, never by name, so that people may rename them and `mlflo
 """
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -25,7 +26,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
-from understudy import models, scoring
+from understudy import models, reader, scoring
 from understudy.errors import UserError, stopped
 from understudy.metrics import Interval
 from understudy.schema import Table
@@ -103,9 +104,19 @@ def page(experiment_id: str) -> str:
     return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
-def table_path(default: str, given: str) -> Path:
-    """The file that was asked for, or else the default one, relative to the project's folder."""
-    return Path(given) if given else PROJECT / default
+def table_path(default: str, given: str) -> str:
+    """The address that was asked for, or else the default one, a path being relative to the project's folder.
+
+    Raises:
+        UserError: It has a password, and `mlflow run` has logged it.
+    """
+    if "MLFLOW_RUN_ID" in os.environ and reader.shown(given) != given:
+        run_id = os.environ["MLFLOW_RUN_ID"]
+        raise UserError(
+            f"mlflow run has written the credentials in data into run {run_id}",
+            f"change them, mlflow runs delete --run-id {run_id}, and use {reader.USER} and {reader.PASSWORD}",
+        )
+    return given or (default if "://" in default else str(PROJECT / default))
 
 
 @contextmanager
@@ -126,16 +137,13 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
         mlflow.end_run("KILLED" if stopped() else status)
 
 
-def provenance(table: Table, path: Path, digest: str, seed: int) -> dict[str, str]:
+def provenance(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
     """The tags that say what a run was made from: data, code, packages and seed."""
     changes = subprocess.run(["git", "status", "--porcelain"], cwd=PROJECT, capture_output=True, text=True, check=False)
     lock = PROJECT / "requirements.lock"
-    here = path.resolve()
-    if here.is_relative_to(PROJECT):  # the project may be somewhere else when it is read again
-        here = here.relative_to(PROJECT)
     return {
         TABLE_NAME: table.name,
-        DATA_PATH: str(here),
+        DATA_PATH: _recorded(address),
         DATA_DIGEST: digest,
         "git.dirty": str(bool(changes.stdout.strip())).lower() if changes.returncode == 0 else "unknown",
         "lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none",
@@ -144,20 +152,31 @@ def provenance(table: Table, path: Path, digest: str, seed: int) -> dict[str, st
     }
 
 
-def datasets(table: Table, path: Path, training: pd.DataFrame, held_out: pd.DataFrame) -> list[DatasetInput]:
+def _recorded(address: str) -> str:
+    """The address without credentials, whatever folder it is read again from."""
+    if "://" in address:
+        return re.sub("(?<=^sqlite:///)(?=[^/])", f"{Path.cwd()}/", reader.shown(address))
+    path = Path(address).resolve()
+    # The project may be somewhere else by then.
+    return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+
+
+def datasets(table: Table, address: str, training: pd.DataFrame, held_out: pd.DataFrame) -> list[DatasetInput]:
     """The two sides of a table as inputs of a run, with their digests."""
-    inputs = []
+    inputs, shown = [], reader.shown(address)
+    # MLflow knows no source that is any database.
+    source = {"source_type": "sql", "source": json.dumps({"uri": shown})} if reader.is_database(address) else {}
     for context, rows in [("training", training), ("held-out", held_out)]:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # two of MLflow's sources fit a path
             dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
                 rows,
-                source=str(path),
+                source=None if source else shown,
                 targets=table.target.name,
-                name=f"{path.stem} {context}",
+                name=f"{reader.name(address)} {context}",
                 digest=table.digest(rows),
             )
         tag = InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context)
-        inputs.append(DatasetInput(Dataset(**dataset.to_dict()), [tag]))
+        inputs.append(DatasetInput(Dataset(**{**dataset.to_dict(), **source}), [tag]))
     return inputs
 
 
