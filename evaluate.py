@@ -54,7 +54,7 @@ def evaluate(client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame) -> Non
     scores: dict[str, Floats] = {}
     results: dict[str, dict[str, Interval]] = {}
     cv_scores: dict[str, float] = {}
-    for run in tracking.families(client, batch):
+    for run in [*tracking.families(client, batch), *tracking.families(client, batch, tracking.REFERENCE)]:
         name = tracking.family_name(run)
         pipeline = mlflow.sklearn.load_model(tracking.model_uri(run))
         scores[name] = scoring.positive(pipeline, held_out, TABLE)
@@ -76,6 +76,16 @@ def evaluate(client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame) -> Non
     tracking.describe(client, batch, f"{caption}\n\n{report.markdown(headline)}")
     print(caption)
     print(headline.to_string(index=False))
+    costs = {
+        name: metrics.difference(labels, scores[name], scores[f"{name}{tracking.WITH}"])
+        for name in scores
+        if f"{name}{tracking.WITH}" in scores
+    }
+    if costs:
+        cost = report.costs(costs)
+        tracking.log_tables(client, batch, {"cost_without_sensitive": cost})
+        print("without sensitive columns less with them, on the same rows:")
+        print(cost[["Family", "Accuracy", "AUC"]].to_string(index=False))
     print("plots: plots/")
     print(f"compare (after make ui): {tracking.page(batch.info.experiment_id)}")
 

@@ -20,6 +20,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="", help=f"file, URL or database of the table (default: {TABLE.path})")
     parser.add_argument("--seed", default=0, type=int, help="of the folds and the models (default: 0)")
     parser.add_argument("--jobs", default=-1, type=int, help="processes, -1 for one per core (default: -1)")
+    parser.add_argument(
+        "--without-sensitive", action="store_true", help="hide sensitive columns, and say what it costs"
+    )
     parser.add_argument("--experiment-name", default=TABLE.name, help=f"(default: {TABLE.name})")
     return parser
 
@@ -27,6 +30,7 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     chosen = choose(args.models)
+    table = TABLE.without_sensitive() if args.without_sensitive else TABLE
     address = tracking.table_path(TABLE.path, args.data)
     rows = TABLE.read(address)
     training, held_out = TABLE.split(rows, folds=models.FOLDS)
@@ -38,12 +42,15 @@ def main() -> None:
         asked = {name: value for name, value in vars(args).items() if name != "experiment_name"}
         asked["data"] = reader.shown(args.data)
         tracking.log_batch(client, batch, asked, inputs)
-        for name in chosen:
-            family = models.FAMILIES[name]
-            with tracking.run(name, tracking.FAMILY, {**tags, tracking.FAMILY_NAME: name}) as run_id:
+        plan = [(name, name, tracking.FAMILY, table) for name in chosen]
+        if args.without_sensitive:
+            plan += [(name, f"{name}{tracking.WITH}", tracking.REFERENCE, TABLE) for name in chosen[:-1]]
+        for family_name, name, kind, seen in plan:
+            family = models.FAMILIES[family_name]
+            with tracking.run(name, kind, {**tags, tracking.FAMILY_NAME: name}) as run_id:
                 started = time.perf_counter()
                 grid = family.book if args.grid == "book" else family.quick
-                searched = models.search(TABLE, training, family, grid, args.seed, args.jobs)
+                searched = models.search(seen, training, family, grid, args.seed, args.jobs)
                 metrics = {
                     **models.metrics(searched),
                     "training/seconds": time.perf_counter() - started,

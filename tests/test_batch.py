@@ -44,7 +44,8 @@ def test_a_batch_has_a_run_for_each_family_and_the_floor(batch: Run, runs: dict[
         "DummyClassifier",
     ]
     assert {run.info.status for run in [batch, *runs.values()]} == {"FINISHED"}
-    assert batch.data.params == {"models": "all", "grid": "quick", "data": "", "seed": "0", "jobs": "-1"}
+    asked = {"models": "all", "grid": "quick", "data": "", "seed": "0", "jobs": "-1", "without_sensitive": "False"}
+    assert batch.data.params == asked
 
 
 def test_a_family_run_holds_params_and_metrics_under_the_names_people_know(runs: dict[str, Run]) -> None:

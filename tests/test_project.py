@@ -68,7 +68,8 @@ def test_what_is_pure_never_loads_mlflow() -> None:
 def test_entry_points_have_the_scripts_options_and_defaults(entry_point: str, script: ModuleType) -> None:
     point = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"][entry_point]
     # `mlflow run` has an option of its own for the experiment.
-    options = {a.dest: a.default for a in script.options()._actions if a.dest not in ("help", "experiment_name")}
+    valued = [action for action in script.options()._actions if action.nargs != 0]
+    options = {action.dest: action.default for action in valued if action.dest != "experiment_name"}
     parameters = point["parameters"]
     assert {name: parameter["default"] for name, parameter in parameters.items()} == options
     for name, parameter in parameters.items():

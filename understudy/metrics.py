@@ -29,14 +29,27 @@ def evaluate(labels: Labels, probabilities: Floats, seed: int = 0) -> dict[str, 
         precision-recall curve, log loss in nats, Brier score. The bounds are percentiles 2.5 and 97.5 over
         resamples of the rows (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
     """
-    n = len(labels)
-    values = weighted(labels, probabilities, np.ones((1, n)))
+    return _intervals(len(labels), seed, lambda weights: weighted(labels, probabilities, weights))
+
+
+def difference(labels: Labels, mine: Floats, other: Floats, seed: int = 0) -> dict[str, Interval]:
+    """As `evaluate`, of each metric's difference, mine less the other's: each resample counts for both, shape (n,)."""
+
+    def less(weights: Floats) -> dict[str, Floats]:
+        others = weighted(labels, other, weights)
+        return {name: value - others[name] for name, value in weighted(labels, mine, weights).items()}
+
+    return _intervals(len(labels), seed, less)
+
+
+def _intervals(n: int, seed: int, measure: Callable[[Floats], Mapping[str, Floats]]) -> dict[str, Interval]:
+    values = measure(np.ones((1, n)))
     rng = np.random.default_rng(seed)
     at_once = max(10, CELLS // n)
     resamples = RESAMPLES if n <= MANY_ROWS else RESAMPLES // 5
     sizes = (min(at_once, resamples - done) for done in range(0, resamples, at_once))
     counts = (rng.multinomial(n, np.full(n, 1 / n), size).astype(float) for size in sizes)
-    parts = [weighted(labels, probabilities, part) for part in counts]
+    parts = [measure(part) for part in counts]
     draws = {name: np.concatenate([part[name] for part in parts]) for name in values}
     lows, highs = ({name: float(np.nanpercentile(draw, q)) for name, draw in draws.items()} for q in (2.5, 97.5))
     return {name: (float(value[0]), lows[name], highs[name]) for name, value in values.items()}

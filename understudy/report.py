@@ -17,6 +17,13 @@ def comparison(cv_scores: Mapping[str, float], results: Mapping[str, Mapping[str
     return pd.DataFrame(rows)
 
 
+def costs(differences: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
+    """A row per family: each metric's difference as "value (low to high)"."""
+    return pd.DataFrame(
+        [{"Family": name, **{m: interval(v) for m, v in metrics.items()}} for name, metrics in differences.items()]
+    )
+
+
 def interval(values: Interval) -> str:
     """The value and its bounds, as in "0.806 (0.750 to 0.862)"."""
     value, low, high = values

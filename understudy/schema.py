@@ -5,7 +5,7 @@ The table itself is declared in `table.py`; nothing here knows its columns.
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,13 @@ class Table:
     def labelled(self) -> tuple[Column, ...]:
         """The columns of a training table."""
         return (Identifier(self.identifier), *self.columns, self.target)
+
+    def without_sensitive(self) -> "Table":
+        """The same table for a model that neither learns from nor accepts its sensitive columns."""
+        hidden = {column.name for column in self.categories if column.sensitive}
+        columns = tuple(column for column in self.columns if column.name not in hidden)
+        features = tuple(feature for feature in self.features if not hidden & set(feature.sources))
+        return replace(self, columns=columns, features=features)
 
     @property
     def negative(self) -> str:

@@ -35,6 +35,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 EMBEDDED = f"sqlite:///{PROJECT / 'mlflow.db'}"
 KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
+REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
+WITH = " with sensitive columns"
 FAMILY_NAME = "understudy.family"
 TABLE_NAME = "understudy.table"
 DATA_PATH = "data.path"
@@ -254,9 +256,9 @@ def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
     return found
 
 
-def families(client: mlflow.MlflowClient, batch: Run) -> list[Run]:
-    """The nested runs of a batch, in the order they were made."""
-    query = f"tags.`{mlflow_tags.MLFLOW_PARENT_RUN_ID}` = '{batch.info.run_id}' and tags.`{KIND}` = '{FAMILY}'"
+def families(client: mlflow.MlflowClient, batch: Run, kind: str = FAMILY) -> list[Run]:
+    """The nested runs of a batch of a kind, in the order they were made."""
+    query = f"tags.`{mlflow_tags.MLFLOW_PARENT_RUN_ID}` = '{batch.info.run_id}' and tags.`{KIND}` = '{kind}'"
     return list(client.search_runs([batch.info.experiment_id], query, order_by=["attributes.start_time ASC"]))
 
 
