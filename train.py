@@ -35,6 +35,8 @@ def main() -> None:
     rows = TABLE.read(address)
     training, held_out = TABLE.split(rows, folds=models.FOLDS)
     client = tracking.connect()
+    for killed in tracking.close_killed(client):
+        print(f"{killed}: was killed, and says so now")
     tracking.choose_experiment(client, args.experiment_name)
     tags = tracking.provenance(TABLE, address, TABLE.digest(rows), args.seed)
     inputs = tracking.datasets(TABLE, address, training, held_out)
