@@ -1,9 +1,11 @@
 """How a person's mistake ends: two lines on standard error and exit 2, never a traceback."""
 
+import errno
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 
 class UserError(Exception):
@@ -20,29 +22,62 @@ class UserError(Exception):
         self.fix = fix
 
 
+FREE_SPACE = "free some space there, and start again"
+MAKE_WRITABLE = "make it writable, or use another folder"
+OF_THE_DISK = {
+    errno.ENOSPC: FREE_SPACE,
+    errno.EDQUOT: FREE_SPACE,
+    errno.EROFS: MAKE_WRITABLE,
+    errno.EACCES: MAKE_WRITABLE,
+}
+# What SQLite says, and what MLflow's server repeats.
+OF_THE_STORE = {
+    "database or disk is full": FREE_SPACE,
+    "attempt to write a readonly database": MAKE_WRITABLE,
+    "unable to open database file": MAKE_WRITABLE,
+}
 _signals: list[int] = []
 
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's main function and turn its end into an exit code.
 
-    Exits 2 after a `UserError`, 130 after Ctrl-C, 143 after SIGTERM; anything else is a bug and
-    keeps its traceback.
+    Exits 2 after a `UserError`, or when a disk is full or read-only; 130 after Ctrl-C, 143 after
+    SIGTERM. Anything else is a bug and keeps its traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
         main()
     except UserError as error:
-        # Two lines, whatever a file's header or a query brings along.
-        problem, fix = (" ".join(said.split()) for said in (error.problem, error.fix))
-        print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
-        sys.exit(2)
-    except Exception:
+        _refuse(error)
+    except Exception as error:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
-        if not stopped():
+        if stopped():
+            sys.exit(128 + _signals[0])
+        refusal = next(_refusals(error), None)
+        if refusal is None:
             raise
-        sys.exit(128 + _signals[0])
+        _refuse(refusal)
+
+
+def _refuse(error: UserError) -> NoReturn:
+    # Two lines, whatever a file's header or a query brings along.
+    problem, fix = (" ".join(said.split()) for said in (error.problem, error.fix))
+    print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _refusals(error: BaseException | None) -> Iterator[UserError]:
+    """What an exception, or one that it came from, says of a disk that cannot be written."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            where = error.filename2 or error.filename or "a file"
+            yield UserError(f"cannot write {where}: {error.strerror}", OF_THE_DISK[error.errno])
+        for said, fix in OF_THE_STORE.items():
+            if said in str(error):
+                yield UserError(f"cannot write the tracking store: {said}", fix)
+        error = error.__cause__ or error.__context__
 
 
 def stopped() -> bool:

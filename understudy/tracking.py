@@ -5,6 +5,7 @@ Runs are found by tags, never by name, so that people may rename them and `mlflo
 
 import hashlib
 import json
+import logging
 import os
 import re
 import socket
@@ -28,7 +29,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
-from understudy import models, reader, scoring
+from understudy import errors, models, reader, scoring
 from understudy.errors import UserError, stopped
 from understudy.metrics import Interval
 from understudy.schema import Table
@@ -57,14 +58,22 @@ def connect() -> mlflow.MlflowClient:
     """A client of `MLFLOW_TRACKING_URI`, or else of `mlflow.db` in the project's folder.
 
     Raises:
-        UserError: The server does not answer, or what answers is not MLflow.
+        UserError: The server does not answer, what answers is not MLflow, or there is no place to make the file.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
     if uri.startswith(("http://", "https://")):
         _probe(uri)
+    elif uri.startswith("sqlite:///"):
+        _probe_folder(Path(uri.removeprefix("sqlite:///").split("?")[0]))
+    # MLflow logs the traceback of what it then raises.
+    logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
     mlflow.set_tracking_uri(uri)
     return mlflow.MlflowClient(uri)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
 
 
 def _probe(uri: str) -> None:
@@ -78,6 +87,13 @@ def _probe(uri: str) -> None:
             return
         problem, fix = "there is no MLflow server at", "correct MLFLOW_TRACKING_URI"
     raise UserError(f"{problem} {re.sub('//[^/]*@', '//', uri)}", fix)
+
+
+def _probe_folder(file: Path) -> None:
+    """MLflow would try for minutes to make its file in a folder that is read-only."""
+    folder = next(path for path in file.absolute().parents if path.exists())
+    if not file.exists() and not os.access(folder, os.W_OK):
+        raise UserError(f"cannot make {file}: {folder} is read-only", errors.MAKE_WRITABLE)
 
 
 def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:

@@ -1,0 +1,108 @@
+"""A disk that is full or read-only ends a training in two lines, with its runs ended wherever that can be written."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, Ended, environment, is_refusal
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """The project on a small disk of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        for name in ["understudy", "data"]:
+            shutil.copytree(PROJECT / name, folder / name)
+        for name in ["train.py", "evaluate.py", "requirements.lock"]:
+            shutil.copy(PROJECT / name, folder)
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path, left: int) -> None:
+    there = os.statvfs(disk)
+    (disk / "filling").write_bytes(bytes(there.f_bavail * there.f_frsize - left))
+
+
+def lock(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+
+def train(disk: Path, **extra: str) -> Ended:
+    command = [sys.executable, "train.py", "--models", "LogisticRegression"]
+    ran = subprocess.run(command, cwd=disk, env=environment(**extra), capture_output=True, text=True, check=False)
+    return Ended(ran.returncode, ran.stdout, ran.stderr)
+
+
+def statuses(store: Path) -> list[str]:
+    connection = sqlite3.connect(f"file:{store}?mode=ro&immutable=1", uri=True)
+    found = [status for (status,) in connection.execute("select status from runs")]
+    connection.close()
+    return found
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, migrated: Path) -> Path:
+    """A store that is not on the small disk, while files and plots are."""
+    return Path(shutil.copy(migrated, tmp_path / "elsewhere.db"))
+
+
+def test_a_store_that_cannot_be_started_for_want_of_space_is_said(disk: Path, migrated: Path) -> None:
+    shutil.copy(migrated, disk / "mlflow.db")
+    fill(disk, 0)
+    assert_says(train(disk), "the tracking store: database or disk is full", "free some space")
+    assert statuses(disk / "mlflow.db") == []
+
+
+def test_a_store_that_fills_the_disk_is_said_and_mended_by_the_next_start(disk: Path, migrated: Path) -> None:
+    shutil.copy(migrated, disk / "mlflow.db")
+    fill(disk, 64 * 1024)
+    assert_says(train(disk), "the tracking store: database or disk is full", "free some space")
+    assert "RUNNING" in statuses(disk / "mlflow.db")  # there is no space for another status
+    (disk / "filling").unlink()
+    assert train(disk).code == 0
+    assert set(statuses(disk / "mlflow.db")) <= {"KILLED", "FAILED", "FINISHED"}
+
+
+def test_files_on_a_full_disk_end_failed(disk: Path, elsewhere: Path) -> None:
+    fill(disk, 40_000)
+    assert_says(train(disk, MLFLOW_TRACKING_URI=f"sqlite:///{elsewhere}"), "No space left on device", "free some space")
+    assert statuses(elsewhere) == ["FAILED", "FAILED"]
+
+
+def test_files_in_a_read_only_folder_end_failed(disk: Path, elsewhere: Path) -> None:
+    lock(disk)
+    assert_says(train(disk, MLFLOW_TRACKING_URI=f"sqlite:///{elsewhere}"), "Read-only file system", "make it writable")
+    assert statuses(elsewhere) == ["FAILED", "FAILED"]
+
+
+def test_a_store_in_a_read_only_folder_is_said(disk: Path, migrated: Path) -> None:
+    shutil.copy(migrated, disk / "mlflow.db")
+    lock(disk)
+    assert_says(train(disk), "attempt to write a readonly database", "make it writable")
+    assert statuses(disk / "mlflow.db") == []
+
+
+def test_a_store_that_cannot_be_made_is_said_at_once(disk: Path) -> None:
+    lock(disk)
+    assert_says(train(disk), f"cannot make {disk}/mlflow.db: {disk} is read-only", "make it writable")
+
+
+def assert_says(ended: Ended, problem: str, fix: str) -> None:
+    assert is_refusal(ended), ended.err
+    assert problem in ended.err.splitlines()[0]
+    assert f"fix: {fix}" in ended.err
