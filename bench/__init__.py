@@ -1,0 +1,1 @@
+"""Measurements, for docs/performance.md; no test runs them."""
