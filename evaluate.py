@@ -6,18 +6,8 @@ python evaluate.py --batch RUN_ID   another one
 
 import argparse
 
-import mlflow
-import pandas as pd
-from matplotlib.figure import Figure
-from mlflow.entities import Run
-from sklearn.pipeline import Pipeline
-
-from understudy import errors, metrics, plots, report, scoring, tracking
-from understudy.errors import UserError
-from understudy.metrics import Floats, Interval
+from understudy import errors
 from understudy.table import TABLE
-
-IMPORTANCE_ROWS = 10_000
 
 
 def options() -> argparse.ArgumentParser:
@@ -31,86 +21,14 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    # MLflow takes seconds to load, and --help need not wait for it.
+    from understudy import evaluation, tracking
+
     client = tracking.connect()
     batch = tracking.get_batch(client, TABLE, args.batch)
     rows = TABLE.read(tracking.table_path(batch.data.tags[tracking.DATA_PATH], args.data))
-    evaluate(client, batch, rows)
+    evaluation.evaluate(client, batch, rows)
     print("next: python register.py")
-
-
-def evaluate(client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame) -> None:
-    """Evaluate every family of a batch on the held-out side of its table, log and print the comparison.
-
-    Raises:
-        UserError: The rows are not the ones the batch was trained on.
-    """
-    if TABLE.digest(rows) != batch.data.tags[tracking.DATA_DIGEST]:
-        raise UserError(
-            f"the table is not the one that batch {batch.info.run_id} was trained on",
-            "give that file with --data, or train on this one: python train.py",
-        )
-    _, held_out = TABLE.split(rows)
-    labels = TABLE.labels(held_out)
-    scores: dict[str, Floats] = {}
-    results: dict[str, dict[str, Interval]] = {}
-    cv_scores: dict[str, float] = {}
-    for run in [*tracking.families(client, batch), *tracking.families(client, batch, tracking.REFERENCE)]:
-        name = tracking.family_name(run)
-        pipeline = mlflow.sklearn.load_model(tracking.model_uri(run))
-        scores[name] = scoring.positive(pipeline, held_out, TABLE)
-        results[name] = metrics.evaluate(labels, scores[name])
-        cv_scores[name] = run.data.metrics["Mean CV score"]
-        drawn = figures(name, pipeline, held_out, scores[name])
-        slices = slice_table(held_out, scores[name])
-        sensitive = [column.name for column in TABLE.categories if column.sensitive]
-        if sensitive:
-            drawn["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
-        card = report.family_card(run.data.params, cv_scores[name], results[name])
-        tracking.log_evaluation(client, run, results[name], drawn, {"slices": slices}, card)
-    overview = {"ROC_curve": plots.roc(labels, scores), "comparison": plots.comparison(results)}
-    tracking.log_figures(client, batch, overview, tracking.PROJECT / "plots")
-    comparison = report.comparison(cv_scores, results)
-    headline = comparison[["Family", "Mean CV score", "Accuracy", "AUC"]]
-    caption = f"{len(held_out)} held-out rows, value (95 % interval):"
-    tracking.log_tables(client, batch, {"comparison": comparison})
-    tracking.describe(client, batch, f"{caption}\n\n{report.markdown(headline)}")
-    print(caption)
-    print(headline.to_string(index=False))
-    costs = {
-        name: metrics.difference(labels, scores[name], scores[f"{name}{tracking.WITH}"])
-        for name in scores
-        if f"{name}{tracking.WITH}" in scores
-    }
-    if costs:
-        cost = report.costs(costs)
-        tracking.log_tables(client, batch, {"cost_without_sensitive": cost})
-        print("without sensitive columns less with them, on the same rows:")
-        print(cost[["Family", "Accuracy", "AUC"]].to_string(index=False))
-    print("plots: plots/")
-    print(f"compare (after make ui): {tracking.page(batch.info.experiment_id)}")
-
-
-def slice_table(held_out: pd.DataFrame, probabilities: Floats) -> pd.DataFrame:
-    """How the rows of each value of each category column fare."""
-    labels, called = TABLE.labels(held_out), probabilities > 0.5
-    return pd.concat([metrics.slices(labels, called, held_out[column.name]) for column in TABLE.categories])
-
-
-def figures(name: str, pipeline: Pipeline, held_out: pd.DataFrame, probabilities: Floats) -> dict[str, Figure]:
-    """The plots of one model on the held-out rows, by file name."""
-    labels = TABLE.labels(held_out)
-    one, answers = {name: probabilities}, (TABLE.negative, TABLE.positive)
-    columns = [column.name for column in TABLE.columns]
-    some = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
-    losses = metrics.importance(lambda rows: scoring.positive(pipeline, rows, TABLE), some[columns], TABLE.labels(some))
-    return {
-        "ROC_curve": plots.roc(labels, one),
-        "precision_recall": plots.precision_recall(labels, one),
-        "calibration": plots.calibration(labels, one),
-        "confusion_matrix": plots.confusion(labels, probabilities, answers, name),
-        "score_distribution": plots.distribution(labels, probabilities, answers, name),
-        "permutation_importance": plots.importance(losses, name),
-    }
 
 
 if __name__ == "__main__":

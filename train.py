@@ -7,9 +7,7 @@ python train.py --grid book --data FILE  the textbook's grid on another file
 import argparse
 import time
 
-import evaluate
-from understudy import errors, models, reader, tracking
-from understudy.errors import UserError
+from understudy import errors, reader
 from understudy.table import TABLE
 
 
@@ -29,7 +27,10 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
-    chosen = choose(args.models)
+    # MLflow takes seconds to load, and --help need not wait for it.
+    from understudy import evaluation, models, tracking
+
+    chosen = models.choose(args.models)
     table = TABLE.without_sensitive() if args.without_sensitive else TABLE
     address = tracking.table_path(TABLE.path, args.data)
     rows = TABLE.read(address)
@@ -47,6 +48,7 @@ def main() -> None:
         plan = [(name, name, tracking.FAMILY, table) for name in chosen]
         if args.without_sensitive:
             plan += [(name, f"{name}{tracking.WITH}", tracking.REFERENCE, TABLE) for name in chosen[:-1]]
+        fitted = {}
         for family_name, name, kind, seen in plan:
             family = models.FAMILIES[family_name]
             with tracking.run(name, kind, {**tags, tracking.FAMILY_NAME: name}) as run_id:
@@ -60,20 +62,11 @@ def main() -> None:
                 }
                 params = models.params(searched)
                 tracking.log_family(client, run_id, name, searched.pipeline, params, metrics, inputs)
+            fitted[name] = searched.pipeline
             values = ", ".join(f"{key} {value}" for key, value in params.items())
             print(f"{name}: mean CV score {metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
-        evaluate.evaluate(client, client.get_run(batch), rows)
+        evaluation.evaluate(client, client.get_run(batch), rows, fitted)
     print("next: python register.py")
-
-
-def choose(names: str) -> list[str]:
-    """The families asked for, and the floor that every batch has."""
-    known = [name for name in models.FAMILIES if name != models.FLOOR]
-    chosen = known if names == "all" else names.split(",")
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise UserError(f"--models: there is no family {', '.join(unknown)}", f"choose from {', '.join(known)}, or all")
-    return [*dict.fromkeys(chosen), models.FLOOR]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-import train
 from tests.conftest import REAL, SAMPLE, needs_real_table
 from understudy import metrics, models, plots, scoring
 from understudy.errors import UserError
@@ -119,10 +118,10 @@ def test_the_logistics_penalty_is_reported_by_its_old_name(l1_ratio: int, penalt
 
 
 def test_families_are_chosen_by_name() -> None:
-    assert train.choose("all") == list(FAMILIES)
-    assert train.choose("LogisticRegression") == ["LogisticRegression", "DummyClassifier"]
+    assert models.choose("all") == list(FAMILIES)
+    assert models.choose("LogisticRegression") == ["LogisticRegression", "DummyClassifier"]
     with pytest.raises(UserError, match="no family Logistic"):
-        train.choose("Logistic")
+        models.choose("Logistic")
 
 
 @pytest.mark.parametrize("digits", [0, 1, 2, 9])

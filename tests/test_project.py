@@ -16,7 +16,7 @@ import promote
 import register
 import train
 from tests.conftest import PROJECT, environment
-from understudy import serve
+from understudy import registry, serve
 
 LAYERS = [
     {"errors"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"models", "plots", "report"},
     {"scoring"},
     {"tracking"},
-    {"registry"},
+    {"registry", "evaluation"},
     {"serve"},
 ]
 FREE_OF_MLFLOW = {"errors", "columns", "reader", "schema", "table", "metrics", "models", "plots", "report"}
@@ -75,6 +75,22 @@ def test_entry_points_have_the_scripts_options_and_defaults(entry_point: str, sc
     for name, parameter in parameters.items():
         assert parameter["type"] == ("float" if isinstance(options[name], int) else "string")
         assert f"{{{name}}}" in point["command"]
+
+
+@pytest.mark.parametrize("script", [train, evaluate, register, promote, serve])
+def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
+    command = [sys.executable, "-X", "importtime", str(script.__file__), "--help"]
+    said = subprocess.run(command, env=environment(PYTHONPATH=str(PROJECT)), capture_output=True, text=True, check=True)
+    loaded = {line.rsplit("|", 1)[1].strip() for line in said.stderr.splitlines()}
+    assert "understudy.table" in loaded
+    assert not loaded & {"mlflow", "sklearn", "matplotlib", "scipy"}
+
+
+def test_the_stages_to_choose_from_are_the_registrys() -> None:
+    [action] = [a.choices for a in promote.options()._actions if a.dest == "action"]
+    [stage] = [a.choices for a in serve.options()._actions if a.dest == "stage"]
+    assert list(action or []) == ["show", *registry.STAGES, "rollback"]
+    assert list(stage or []) == list(registry.STAGES.values())
 
 
 def pins(lock: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from understudy.columns import Category
+from understudy.errors import UserError
 from understudy.schema import Table
 
 FOLDS = 5
@@ -67,6 +68,20 @@ FAMILIES = {
     ),
     FLOOR: Family(dummy.DummyClassifier(strategy="prior"), quick={}, book={}),
 }
+
+
+def choose(names: str) -> list[str]:
+    """The families asked for, by name with commas between or "all", and the floor that every batch has.
+
+    Raises:
+        UserError: There is no such family.
+    """
+    known = [name for name in FAMILIES if name != FLOOR]
+    chosen = known if names == "all" else names.split(",")
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise UserError(f"--models: there is no family {', '.join(unknown)}", f"choose from {', '.join(known)}, or all")
+    return [*dict.fromkeys(chosen), FLOOR]
 
 
 def pipeline(table: Table, classifier: BaseEstimator) -> Pipeline:

@@ -1,0 +1,100 @@
+"""A batch's models on the held-out rows: what `train.py` ends with, and `evaluate.py` does again."""
+
+from collections.abc import Mapping
+
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.entities import Run
+from sklearn.pipeline import Pipeline
+
+from understudy import metrics, plots, report, scoring, tracking
+from understudy.errors import UserError
+from understudy.metrics import Floats, Interval, Labels
+from understudy.table import TABLE
+
+IMPORTANCE_ROWS = 10_000
+
+
+def evaluate(
+    client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame, fitted: Mapping[str, Pipeline] | None = None
+) -> None:
+    """Evaluate every family of a batch on the held-out side of its table, log and print the comparison.
+
+    Args:
+        client: Of the store that holds the batch.
+        batch: The batch.
+        rows: Its whole table.
+        fitted: The families' Pipelines, where they are at hand, so that they need not be loaded.
+
+    Raises:
+        UserError: The rows are not the ones the batch was trained on.
+    """
+    if TABLE.digest(rows) != batch.data.tags[tracking.DATA_DIGEST]:
+        raise UserError(
+            f"the table is not the one that batch {batch.info.run_id} was trained on",
+            "give that file with --data, or train on this one: python train.py",
+        )
+    _, held_out = TABLE.split(rows)
+    labels = TABLE.labels(held_out)
+    scores: dict[str, Floats] = {}
+    results: dict[str, dict[str, Interval]] = {}
+    cv_scores: dict[str, float] = {}
+    for run in [*tracking.families(client, batch), *tracking.families(client, batch, tracking.REFERENCE)]:
+        name = tracking.family_name(run)
+        pipeline = fitted[name] if fitted else mlflow.sklearn.load_model(tracking.model_uri(run))
+        scores[name] = scoring.positive(pipeline, held_out, TABLE)
+        results[name] = metrics.evaluate(labels, scores[name])
+        cv_scores[name] = run.data.metrics["Mean CV score"]
+        drawn = figures(name, pipeline, held_out, scores[name])
+        slices = slice_table(held_out, scores[name])
+        sensitive = [column.name for column in TABLE.categories if column.sensitive]
+        if sensitive:
+            drawn["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
+        card = report.family_card(run.data.params, cv_scores[name], results[name])
+        tracking.log_evaluation(client, run, results[name], drawn, {"slices": slices}, card)
+    overview = {"ROC_curve": plots.roc(labels, scores), "comparison": plots.comparison(results)}
+    tracking.log_figures(client, batch, overview, tracking.PROJECT / "plots")
+    comparison = report.comparison(cv_scores, results)
+    headline = comparison[["Family", "Mean CV score", "Accuracy", "AUC"]]
+    caption = f"{len(held_out)} held-out rows, value (95 % interval):"
+    tracking.log_tables(client, batch, {"comparison": comparison})
+    tracking.describe(client, batch, f"{caption}\n\n{report.markdown(headline)}")
+    print(caption)
+    print(headline.to_string(index=False))
+    show_costs(client, batch, labels, scores)
+    print("plots: plots/")
+    print(f"compare (after make ui): {tracking.page(batch.info.experiment_id)}")
+
+
+def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Floats]) -> None:
+    """Log and print what hiding the sensitive columns costs, in a batch that was trained to show it."""
+    pairs = {name: f"{name}{tracking.WITH}" for name in scores if f"{name}{tracking.WITH}" in scores}
+    if pairs:
+        cost = report.costs({name: metrics.difference(labels, scores[name], scores[pairs[name]]) for name in pairs})
+        tracking.log_tables(client, batch, {"cost_without_sensitive": cost})
+        print("without sensitive columns less with them, on the same rows:")
+        print(cost[["Family", "Accuracy", "AUC"]].to_string(index=False))
+
+
+def slice_table(held_out: pd.DataFrame, probabilities: Floats) -> pd.DataFrame:
+    """How the rows of each value of each category column fare."""
+    labels, called = TABLE.labels(held_out), probabilities > 0.5
+    return pd.concat([metrics.slices(labels, called, held_out[column.name]) for column in TABLE.categories])
+
+
+def figures(name: str, pipeline: Pipeline, held_out: pd.DataFrame, probabilities: Floats) -> dict[str, Figure]:
+    """The plots of one model on the held-out rows, by file name."""
+    labels = TABLE.labels(held_out)
+    one, answers = {name: probabilities}, (TABLE.negative, TABLE.positive)
+    columns = [column.name for column in TABLE.columns]
+    some = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
+    losses = metrics.importance(lambda rows: scoring.positive(pipeline, rows, TABLE), some[columns], TABLE.labels(some))
+    return {
+        "ROC_curve": plots.roc(labels, one),
+        "precision_recall": plots.precision_recall(labels, one),
+        "calibration": plots.calibration(labels, one),
+        "confusion_matrix": plots.confusion(labels, probabilities, answers, name),
+        "score_distribution": plots.distribution(labels, probabilities, answers, name),
+        "permutation_importance": plots.importance(losses, name),
+    }
