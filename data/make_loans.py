@@ -4,6 +4,7 @@ The same seed gives the same bytes. Shares of categories and of missing cells fo
 marginals; the rows, and how the decision depends on them, are made up here.
 """
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +23,23 @@ MISSING = {
 }
 
 
-def make(rng: np.random.Generator) -> pd.DataFrame:
+def make(rows: int) -> pd.DataFrame:
     """Draw the table, one row per applicant, in the columns and units of data/README.md."""
-    married = rng.random(ROWS) < 0.65
-    graduate = rng.random(ROWS) < 0.78
-    self_employed = rng.random(ROWS) < 0.14
-    credit_history = rng.random(ROWS) < 0.84
-    area = rng.choice(["Rural", "Semiurban", "Urban"], ROWS, p=[0.29, 0.38, 0.33])
+    rng = np.random.default_rng(SEED)
+    married = rng.random(rows) < 0.65
+    graduate = rng.random(rows) < 0.78
+    self_employed = rng.random(rows) < 0.14
+    credit_history = rng.random(rows) < 0.84
+    area = rng.choice(["Rural", "Semiurban", "Urban"], rows, p=[0.29, 0.38, 0.33])
     dependents = np.where(
         married,
-        rng.choice(["0", "1", "2", "3+"], ROWS, p=[0.45, 0.20, 0.24, 0.11]),
-        rng.choice(["0", "1", "2", "3+"], ROWS, p=[0.84, 0.10, 0.04, 0.02]),
+        rng.choice(["0", "1", "2", "3+"], rows, p=[0.45, 0.20, 0.24, 0.11]),
+        rng.choice(["0", "1", "2", "3+"], rows, p=[0.84, 0.10, 0.04, 0.02]),
     )
     income = np.exp(rng.normal(8.05 + 0.25 * graduate + 0.2 * self_employed, 0.55)).round()
-    second_income = np.where(rng.random(ROWS) < 0.35 + 0.3 * married, np.exp(rng.normal(7.6, 0.6, ROWS)), 0).round()
-    loan = np.exp(0.55 * np.log(income + second_income) + rng.normal(0.15, 0.38, ROWS)).round()
-    months = rng.choice([60, 120, 180, 240, 300, 360, 480], ROWS, p=[0.01, 0.01, 0.07, 0.01, 0.02, 0.85, 0.03])
+    second_income = np.where(rng.random(rows) < 0.35 + 0.3 * married, np.exp(rng.normal(7.6, 0.6, rows)), 0).round()
+    loan = np.exp(0.55 * np.log(income + second_income) + rng.normal(0.15, 0.38, rows)).round()
+    months = rng.choice([60, 120, 180, 240, 300, 360, 480], rows, p=[0.01, 0.01, 0.07, 0.01, 0.02, 0.85, 0.03])
     score = (
         -2.9
         + 3.6 * credit_history
@@ -45,12 +47,12 @@ def make(rng: np.random.Generator) -> pd.DataFrame:
         + 0.5 * married
         + 0.4 * graduate
         - 0.9 * (np.log(1000 * loan / (income + second_income)) - 3.2)
-        + rng.logistic(0, 1, ROWS)
+        + rng.logistic(0, 1, rows)
     )
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
-            "Loan_ID": [f"LP{number:06d}" for number in 1001 + np.cumsum(rng.integers(1, 6, ROWS))],
-            "Gender": np.where(rng.random(ROWS) < 0.70 + 0.18 * married, "Male", "Female"),
+            "Loan_ID": [f"LP{number:06d}" for number in 1001 + np.cumsum(rng.integers(1, 6, rows))],
+            "Gender": np.where(rng.random(rows) < 0.70 + 0.18 * married, "Male", "Female"),
             "Married": np.where(married, "Yes", "No"),
             "Dependents": dependents,
             "Education": np.where(graduate, "Graduate", "Not Graduate"),
@@ -64,14 +66,17 @@ def make(rng: np.random.Generator) -> pd.DataFrame:
             "Loan_Status": np.where(score > 0, "Y", "N"),
         }
     )
+    for column, count in MISSING.items():
+        table.loc[rng.choice(rows, count * rows // ROWS, replace=False), column] = None
+    return table
 
 
 def main() -> None:
-    rng = np.random.default_rng(SEED)
-    table = make(rng)
-    for column, count in MISSING.items():
-        table.loc[rng.choice(ROWS, count, replace=False), column] = None
-    table.to_csv(Path(__file__).with_name("loans.csv"), index=False, lineterminator="\n")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default=ROWS, type=int, help="(default: %(default)s)")
+    parser.add_argument("--to", default=Path(__file__).with_name("loans.csv"), help="(default: %(default)s)")
+    args = parser.parse_args()
+    make(args.rows).to_csv(args.to, index=False, lineterminator="\n")
 
 
 if __name__ == "__main__":
