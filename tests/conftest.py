@@ -62,7 +62,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
     shutil.copy(migrated, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as monkeypatch:
         for _ in connected(folder, monkeypatch):
-            sys.argv = ["train.py"]
+            sys.argv = [str(PROJECT / "train.py")]  # where MLflow looks for the commit
             errors.run(train.main)
     return folder
 

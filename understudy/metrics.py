@@ -74,7 +74,9 @@ def importance(
     losses = {}
     for name in rows.columns:
         places = np.concatenate([rng.permutation(len(rows)) for _ in range(repeats)])
-        shuffled = score(copies.assign(**{name: rows[name].array[places]})).reshape(repeats, -1)
+        changed = copies.copy()
+        changed[name] = rows[name].array[places]
+        shuffled = score(changed).reshape(repeats, -1)
         losses[name] = np.concatenate([whole - weighted(labels, draw, once)["AUC"] for draw in shuffled])
     return pd.DataFrame(losses)
 
