@@ -172,6 +172,8 @@ def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:
 def _is_kind(cells: Cells, text: bool) -> Mask:
     if _is_numeric(cells):
         return np.full(len(cells), not text)
+    if isinstance(cells.dtype, pd.StringDtype):
+        return np.full(len(cells), text)
     if text:
         return np.array([isinstance(cell, str) for cell in cells], dtype=bool)
     return np.array([_is_number(cell) for cell in cells], dtype=bool)

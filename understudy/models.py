@@ -132,7 +132,7 @@ def search(table: Table, rows: pd.DataFrame, family: Family, grid: Grid, seed: i
     chains = _chains(whole[-1], candidates)
     tasks = (
         delayed(_chain_scores)(whole[-1], [candidates[i] for i in chain], *fold)
-        for fold in _folds(whole[1:-1], x, y, seed)
+        for fold in _folds(whole[1:-1], x, y.astype(str), seed)  # on Python objects scores take as long as fits
         for chain in chains
     )
     found = _computed(tasks, FOLDS * len(chains), jobs)
