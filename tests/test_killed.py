@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 import train
 from tests.conftest import PROJECT, Ended, environment
-from understudy import tracking
+from understudy import processes, tracking
 from understudy.tracking import HOST, PID, STARTED
 
 Call = Callable[..., Ended]
@@ -38,7 +38,7 @@ def status(store: str, run_id: str) -> str:
 
 
 def tags(pid: int, **other: str) -> dict[str, str]:
-    return {HOST: tracking._host(), PID: str(pid), STARTED: tracking._started(pid), **other}
+    return {HOST: processes.host(), PID: str(pid), STARTED: processes.started(pid), **other}
 
 
 def ended() -> int:
@@ -98,7 +98,7 @@ def test_only_runs_of_processes_of_this_host_that_are_gone_are_closed(
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare here")
 def test_process_ids_of_a_container_are_not_taken_for_those_of_its_host() -> None:
-    program = [sys.executable, "-c", "from understudy import tracking; print(tracking._host())"]
+    program = [sys.executable, "-c", "from understudy import processes; print(processes.host())"]
     inside = subprocess.run(
         ["unshare", "--pid", "--fork", "--mount-proc", *program],
         cwd=PROJECT,
@@ -109,22 +109,22 @@ def test_process_ids_of_a_container_are_not_taken_for_those_of_its_host() -> Non
     )
     if "unshare" in inside.stderr:
         pytest.skip("only root can make a space of process ids")
-    assert inside.stdout.split()[0] == tracking._host().split()[0]
-    assert inside.stdout.strip() != tracking._host()
+    assert inside.stdout.split()[0] == processes.host().split()[0]
+    assert inside.stdout.strip() != processes.host()
 
 
 def test_where_there_is_no_proc_ps_tells_when_a_process_started(
     living: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    started = tracking._started(living.pid)
+    started = processes.started(living.pid)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    assert tracking._started(living.pid) == started
+    assert processes.started(living.pid) == started
     assert len(started.split()) == 5
-    assert not tracking._is_gone(living.pid, started)
-    assert tracking._is_gone(living.pid, "Mon Jan  1 00:00:00 2001")
-    assert tracking._is_gone(ended(), started)
+    assert not processes.is_gone(living.pid, started)
+    assert processes.is_gone(living.pid, "Mon Jan  1 00:00:00 2001")
+    assert processes.is_gone(ended(), started)
     living.kill()
     time.sleep(0.5)
-    assert tracking._is_gone(living.pid, started)
+    assert processes.is_gone(living.pid, started)

@@ -19,7 +19,7 @@ from tests.conftest import PROJECT, environment
 from understudy import registry, serve
 
 LAYERS = [
-    {"errors"},
+    {"errors", "processes"},
     {"columns", "reader"},
     {"schema"},
     {"table"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"registry", "evaluation"},
     {"serve"},
 ]
-FREE_OF_MLFLOW = {"errors", "columns", "reader", "schema", "table", "metrics", "models", "plots", "report"}
+FREE_OF_MLFLOW = {"errors", "processes", "columns", "reader", "schema", "table", "metrics", "models", "plots", "report"}
 
 
 def imports(path: Path) -> set[str]:

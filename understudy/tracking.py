@@ -8,9 +8,7 @@ import json
 import logging
 import os
 import re
-import socket
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,7 +27,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
-from understudy import errors, models, reader, scoring
+from understudy import errors, models, processes, reader, scoring
 from understudy.errors import UserError, stopped
 from understudy.metrics import Interval
 from understudy.schema import Table
@@ -149,7 +147,7 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     """
     status = "FAILED"
     nested = mlflow.active_run() is not None
-    process = {HOST: _host(), PID: str(os.getpid()), STARTED: _started(os.getpid())}
+    process = {HOST: processes.host(), PID: str(os.getpid()), STARTED: processes.started(os.getpid())}
     active = mlflow.start_run(run_name=name, nested=nested, tags=process)
     try:
         # Set here and not at the start, which ignores them where it takes over the run of `mlflow run`.
@@ -163,48 +161,13 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
 def close_killed(client: mlflow.MlflowClient) -> list[str]:
     """End the runs of processes of this host that are gone, as KILLED; returns the runs' names."""
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{_host()}'"
+    query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{processes.host()}'"
     closed = []
     for found in client.search_runs(experiments, query):
-        if _is_gone(int(found.data.tags[PID]), found.data.tags[STARTED]):
+        if processes.is_gone(int(found.data.tags[PID]), found.data.tags[STARTED]):
             client.set_terminated(found.info.run_id, "KILLED")
             closed.append(str(found.info.run_name))
     return closed
-
-
-def _host() -> str:
-    """The host's name, and a mark of what else must be the same for a process id to mean the same process.
-
-    Machines may have one name, as clones do; and a container may have its host's, with process ids of its own.
-    """
-    machine, processes = Path("/etc/machine-id"), Path("/proc/self/ns/pid")
-    marks = [machine.read_text() if machine.exists() else "", str(processes.readlink()) if processes.exists() else ""]
-    return f"{socket.gethostname()} {hashlib.sha256(' '.join(marks).encode()).hexdigest()[:8]}"
-
-
-def _is_gone(pid: int, started: str) -> bool:
-    """Whether a process has ended, or its number is another one's by now; not if that cannot be seen."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # somebody else's by now, or still
-    return _started(pid) not in ("", started)
-
-
-def _started(pid: int) -> str:
-    """When a process started, in a form of the system's own; "ended" for one that only waits to be collected."""
-    if sys.platform == "linux":
-        try:
-            state, *_, ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:20]
-        except OSError:
-            return ""
-        return "ended" if state in "ZX" else ticks
-    command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
-    shown = subprocess.run(command, env={**os.environ, "LC_ALL": "C", "TZ": "UTC"}, capture_output=True, text=True)
-    state, _, time = shown.stdout.strip().partition(" ")
-    return "ended" if state.startswith("Z") else time.strip()
 
 
 def provenance(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
