@@ -7,7 +7,7 @@ python train.py --grid book --data FILE  the textbook's grid on another file
 import argparse
 import time
 
-from understudy import errors, reader
+from understudy import errors
 from understudy.table import TABLE
 
 
@@ -28,7 +28,7 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy import evaluation, models, tracking
+    from understudy import evaluation, models, reader, tracking
 
     chosen = models.choose(args.models)
     table = TABLE.without_sensitive() if args.without_sensitive else TABLE

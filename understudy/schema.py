@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from understudy import reader
 from understudy.columns import Category, Column, Fault, Identifier, Number, fault, faults, typed
 from understudy.errors import UserError
 
@@ -123,6 +122,8 @@ class Table:
         Raises:
             UserError: It cannot be read, or rows break the table's rules: all faults at once.
         """
+        from understudy import reader  # loads what reads databases, which neither --help nor a served model needs
+
         rows = reader.read(str(path))
         known = {column.name: column for column in self.labelled}
         if rows.columns.is_unique:
