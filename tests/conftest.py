@@ -95,7 +95,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """Call a script's main function with arguments, in this process."""
 
     def call(script: ModuleType, *arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", [f"{script.__name__}.py", *arguments])
+        monkeypatch.setattr(sys, "argv", [script.__file__ or "", *arguments])
         capsys.readouterr()
         try:
             errors.run(script.main)
