@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import REAL, SAMPLE, needs_real_table
-from understudy.columns import Fault
+from understudy.columns import Category, Fault
 from understudy.errors import UserError
 from understudy.table import TABLE
 
@@ -173,6 +174,19 @@ def test_incomes_that_add_up_to_nothing_are_refused(tmp_path: Path, lines: list[
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "table.csv").write_bytes(content)
     assert said in refusal(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize(("values", "stored"), [((0, 1), int), (("False", "True"), bool)])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_labels_may_be_numbers_or_booleans(values: tuple[str, str], stored: type, kind: str, tmp_path: Path) -> None:
+    expected = TABLE.read(SAMPLE)
+    approved = expected["Loan_Status"] == "Y"
+    rows = expected.assign(Loan_Status=approved.astype(stored))
+    path = tmp_path / f"rows.{kind}"
+    rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
+    table = replace(TABLE, target=Category("Loan_Status", values))
+    assert table.labels(table.read(path)).tolist() == approved.astype(int).tolist()
+    assert set(table.read(path)["Loan_Status"]) == {table.negative, table.positive}
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def fault(column: str, problem: str, allowed: str, where: Mask) -> Iterator[Faul
 def typed(cells: Cells, column: Column) -> Cells:
     """Cells of a file or a database as the column's type; what does not fit stays as it is, for `faults` to find.
 
-    Numbers in a column of text become what a CSV file would say; so codes of categories are no category.
+    Numbers and booleans in a column of text become what a CSV file would say; so codes of categories are no category.
     """
     if column.is_text:
         return cells if cells.dtype == "str" else cells.astype(object).map(_text, na_action="ignore").infer_objects()
@@ -153,6 +153,8 @@ def _readable(cells: Cells) -> Cells:
 
 
 def _text(cell: object) -> object:
+    if isinstance(cell, bool | np.bool_):
+        return str(bool(cell))
     if not _is_number(cell):
         return cell
     return str(int(cell)) if isinstance(cell, Integral) else np.format_float_positional(float(cell), trim="-")

@@ -138,6 +138,8 @@ class Table:
                 f"{reader.shown(str(path))} does not fit the table (row 1 is the first below the header): {faulty}",
                 "correct it, or say in understudy/table.py what is allowed",
             )
+        # A model's answers are text, also where a table says 0 and 1.
+        rows[name] = rows[name].map({value: str(value) for value in self.target.values})
         order = [column.name for column in self.labelled]
         return rows[order].sort_values(self.identifier, ignore_index=True)
 
