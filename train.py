@@ -61,7 +61,8 @@ def main() -> None:
                     "training/rows": len(training),
                 }
                 params = models.params(searched)
-                tracking.log_family(client, run_id, name, searched.pipeline, params, metrics, inputs)
+                thresholds = searched.thresholds
+                tracking.log_family(client, run_id, name, searched.pipeline, params, metrics, thresholds, inputs)
             fitted[name] = searched.pipeline
             values = ", ".join(f"{key} {value}" for key, value in params.items())
             print(f"{name}: mean CV score {metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")

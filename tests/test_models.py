@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import joblib
@@ -7,15 +8,17 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sklearn_metrics
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from tests.conftest import REAL, SAMPLE, needs_real_table
-from understudy import metrics, models, plots, scoring
+from understudy import metrics, models, plots, scoring, threshold
 from understudy.errors import UserError
+from understudy.metrics import Scored
 from understudy.models import FAMILIES, Family
 from understudy.table import TABLE
 
@@ -96,7 +99,39 @@ def test_a_search_finds_what_grid_search_cv_finds(family: Family, grid: models.G
     for name, scores in searched.scores.items():
         folds = [f"split{fold}_test_{name}" for fold in range(models.FOLDS)]
         assert scores.tolist() == [expected.cv_results_[fold][expected.best_index_] for fold in folds]
-    assert models.digest(searched.pipeline) == joblib.hash(expected.best_estimator_)
+    decided = searched.pipeline[-1].estimator_
+    fitted = decided.calibrated_classifiers_[0].estimator if searched.calibrated else decided
+    assert joblib.hash([*searched.pipeline[1:-1], fitted]) == joblib.hash([*expected.best_estimator_])
+
+
+@pytest.mark.parametrize("name", ["DecisionTreeClassifier", "LogisticRegression"])
+def test_probabilities_are_calibrated_where_that_lowers_the_log_loss_out_of_fold(name: str) -> None:
+    family, labels = FAMILIES[name], TABLE.labels(TRAINING)
+    searched = models.search(TABLE, TRAINING, family, family.quick, seed=0, jobs=1)
+    whole = models.pipeline(TABLE, models.classifier(searched.pipeline))
+    folds = StratifiedKFold(models.FOLDS, shuffle=True, random_state=0)
+    raw = cross_val_predict(whole, TRAINING, TRAINING["Loan_Status"], cv=folds, method="predict_proba")[:, 1]
+    assert searched.log_loss == pytest.approx(sklearn_metrics.log_loss(labels, raw), rel=1e-12)
+    # scikit-learn's own, with a search of folds inside each fold, is what the shortcut stands for.
+    nested = CalibratedClassifierCV(whole, cv=folds, ensemble=False)
+    slow = cross_val_predict(nested, TRAINING, TRAINING["Loan_Status"], cv=folds, method="predict_proba")[:, 1]
+    assert searched.log_loss_calibrated == pytest.approx(sklearn_metrics.log_loss(labels, slow), abs=0.02)
+    assert searched.calibrated == (name == "DecisionTreeClassifier")
+    final = searched.pipeline[-1].estimator_
+    assert isinstance(final, CalibratedClassifierCV if searched.calibrated else LogisticRegression)
+
+
+def test_what_is_served_decides_at_the_threshold_that_the_costs_ask_for() -> None:
+    family = FAMILIES["LogisticRegression"]
+    chosen = {}
+    for costs in [(1, 1), (1, 9), (9, 1)]:
+        table = replace(TABLE, false_positive_cost=costs[0], false_negative_cost=costs[1])
+        pipeline = models.search(table, TRAINING, family, family.quick, seed=0, jobs=1).pipeline
+        probabilities = scoring.positive(pipeline, HELD_OUT, table)
+        chosen[costs] = pipeline[-1].threshold
+        labels = scoring.Scorer(pipeline).predict(HELD_OUT[[column.name for column in TABLE.columns]])
+        assert labels == ["Y" if probability >= chosen[costs] else "N" for probability in probabilities]
+    assert chosen[1, 9] < 0.3 < chosen[1, 1] < 0.7 < chosen[9, 1]
 
 
 def test_the_book_grid_is_the_textbooks() -> None:
@@ -130,14 +165,14 @@ def test_metrics_are_scikit_learns_also_with_ties(digits: int) -> None:
     labels = rng.integers(0, 2, 200)
     probabilities = np.clip(rng.normal(0.4 + 0.2 * labels, 0.25), 0, 1).round(digits)
     expected = {
-        "Accuracy": sklearn_metrics.accuracy_score(labels, probabilities > 0.5),
-        "f1-score": sklearn_metrics.f1_score(labels, probabilities > 0.5),
+        "Accuracy": sklearn_metrics.accuracy_score(labels, probabilities >= 0.5),
+        "f1-score": sklearn_metrics.f1_score(labels, probabilities >= 0.5),
         "AUC": sklearn_metrics.roc_auc_score(labels, probabilities),
         "PR AUC": sklearn_metrics.average_precision_score(labels, probabilities),
         "Log loss": sklearn_metrics.log_loss(labels, probabilities),
         "Brier score": sklearn_metrics.brier_score_loss(labels, probabilities),
     }
-    found = metrics.evaluate(labels, probabilities)
+    found = metrics.evaluate(labels, Scored(probabilities, 0.5))
     assert {name: value for name, (value, _, _) in found.items()} == pytest.approx(expected, abs=1e-12)
     assert all(low <= value <= high for value, low, high in found.values())
 
@@ -145,9 +180,9 @@ def test_metrics_are_scikit_learns_also_with_ties(digits: int) -> None:
 def test_resampling_in_parts_gives_the_same_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     labels, probabilities = rng.integers(0, 2, 100), rng.random(100)
-    whole = metrics.evaluate(labels, probabilities)
+    whole = metrics.evaluate(labels, Scored(probabilities, 0.5))
     monkeypatch.setattr(metrics, "CELLS", 100 * 30)  # 1,000 resamples are no multiple of 30
-    in_parts = metrics.evaluate(labels, probabilities)
+    in_parts = metrics.evaluate(labels, Scored(probabilities, 0.5))
     for name, interval in whole.items():
         assert in_parts[name] == pytest.approx(interval, abs=1e-12)
 
@@ -159,13 +194,13 @@ def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
     for draw in range(200):
         labels = rng.integers(0, 2, 200)
         scores = 1 / (1 + np.exp(-rng.normal(labels, 1)))
-        _, low, high = metrics.evaluate(labels, scores, seed=draw)["AUC"]
+        _, low, high = metrics.evaluate(labels, Scored(scores, 0.5), seed=draw)["AUC"]
         hits += low <= truth <= high
     assert 180 <= hits <= 198
 
 
 def test_resamples_with_one_class_only_do_not_count() -> None:
-    _, low, high = metrics.evaluate(np.array([0, 1, 1]), np.array([0.1, 0.9, 0.8]))["AUC"]
+    _, low, high = metrics.evaluate(np.array([0, 1, 1]), Scored(np.array([0.1, 0.9, 0.8]), 0.5))["AUC"]
     assert (low, high) == (1, 1)
 
 
@@ -175,7 +210,7 @@ def test_every_family_beats_the_floor_on_held_out_rows(path: Any) -> None:
     for name, family in FAMILIES.items():
         searched = models.search(TABLE, training, family, family.quick, seed=0, jobs=1)
         probabilities = searched.pipeline.predict_proba(held_out)[:, 1]
-        area, low, _ = metrics.evaluate(TABLE.labels(held_out), probabilities)["AUC"]
+        area, low, _ = metrics.evaluate(TABLE.labels(held_out), Scored(probabilities, 0.5))["AUC"]
         assert area == 0.5 if name == models.FLOOR else low > 0.5
 
 
@@ -213,11 +248,12 @@ def test_figures_are_drawn_and_empty_bins_do_no_harm() -> None:
         plots.roc(labels, {"a": probabilities, "b": 1 - probabilities}),
         plots.precision_recall(labels, {"a": probabilities}),
         plots.calibration(labels, {"a": probabilities}),
-        plots.confusion(labels, probabilities, ("N", "Y"), "a"),
-        plots.distribution(labels, probabilities, ("N", "Y"), "a"),
+        plots.confusion(labels, Scored(probabilities, 0.5), ("N", "Y"), "a"),
+        plots.distribution(labels, Scored(probabilities, 0.5), ("N", "Y"), "a"),
+        plots.threshold({"rows": threshold.curve(TABLE, labels, probabilities)}, 0.5, "a"),
         plots.importance(pd.DataFrame({"x": [0.1, 0.2], "y": [0.0, 0.0]}), "a"),
         plots.groups(metrics.slices(labels, probabilities > 0.5, pd.Series([*"xxyy", None], name="z")), "a"),
-        plots.comparison({"a": metrics.evaluate(labels, probabilities)}),
+        plots.comparison({"a": metrics.evaluate(labels, Scored(probabilities, 0.5))}),
     ]
     for figure in figures:
         figure.canvas.draw()

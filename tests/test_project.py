@@ -24,13 +24,14 @@ LAYERS = [
     {"schema"},
     {"table"},
     {"metrics"},
-    {"models", "plots", "report"},
+    {"threshold", "plots", "report"},
+    {"models"},
     {"scoring"},
     {"tracking"},
     {"registry", "evaluation"},
     {"serve"},
 ]
-FREE_OF_MLFLOW = {"errors", "processes", "columns", "reader", "schema", "table", "metrics", "models", "plots", "report"}
+FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"scoring"})])
 
 
 def imports(path: Path) -> set[str]:

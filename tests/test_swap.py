@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,14 @@ def answers(folder: Path, version: str) -> Any:
     return given[0][1]["predictions"]
 
 
+def recorded(folder: Path) -> set[tuple[str, str]]:
+    """The digests and, but for the time, the metrics of all models trained there, each by its run's name."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store:
+        digests = "select name, value from tags join runs using (run_uuid) where key = 'model.digest'"
+        metrics = "select name, key || value from metrics join runs using (run_uuid) where key != 'training/seconds'"
+        return {*store.execute(digests), *store.execute(metrics)}
+
+
 def test_the_page_changes_ten_lines_in_two_files() -> None:
     diffs = blocks(PAGE, "diff")
     assert len(diffs) == 2
@@ -86,6 +96,9 @@ def test_another_table_and_family_go_the_whole_way(swapped: Path) -> None:
     trained = run(train, swapped)
     assert "HistGradientBoosting: mean CV score 0.9" in trained or "HistGradientBoosting: mean CV score 0.8" in trained
     assert "Hmda_denial version 1 registered" in run(register, swapped)
+    figures = recorded(swapped)
+    run("python train.py --jobs 1", swapped)
+    assert recorded(swapped) == figures
     run(f"{staging} && {production} && python register.py --model HistGradientBoosting", swapped)
     first = answers(swapped, "1")
     assert "Hmda_denial version 2 is in Production, version 1 is archived" in run(

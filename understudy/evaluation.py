@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from mlflow.entities import Run
 from sklearn.pipeline import Pipeline
 
-from understudy import metrics, plots, report, scoring, tracking
+from understudy import metrics, plots, report, scoring, threshold, tracking
 from understudy.errors import UserError
-from understudy.metrics import Floats, Interval, Labels
+from understudy.metrics import Interval, Labels, Scored
 from understudy.table import TABLE
 
 IMPORTANCE_ROWS = 10_000
@@ -37,23 +37,24 @@ def evaluate(
         )
     _, held_out = TABLE.split(rows)
     labels = TABLE.labels(held_out)
-    scores: dict[str, Floats] = {}
+    scores: dict[str, Scored] = {}
     results: dict[str, dict[str, Interval]] = {}
     cv_scores: dict[str, float] = {}
     for run in [*tracking.families(client, batch), *tracking.families(client, batch, tracking.REFERENCE)]:
         name = tracking.family_name(run)
         pipeline = fitted[name] if fitted else mlflow.sklearn.load_model(tracking.model_uri(run))
-        scores[name] = scoring.positive(pipeline, held_out, TABLE)
+        scores[name] = Scored(scoring.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
         results[name] = metrics.evaluate(labels, scores[name])
         cv_scores[name] = run.data.metrics["Mean CV score"]
-        drawn = figures(name, pipeline, held_out, scores[name])
+        drawn = figures(name, pipeline, held_out, scores[name], tracking.thresholds(run))
         slices = slice_table(held_out, scores[name])
         sensitive = [column.name for column in TABLE.categories if column.sensitive]
         if sensitive:
             drawn["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
         card = report.family_card(run.data.params, cv_scores[name], results[name])
         tracking.log_evaluation(client, run, results[name], drawn, {"slices": slices}, card)
-    overview = {"ROC_curve": plots.roc(labels, scores), "comparison": plots.comparison(results)}
+    curves = {name: scored.probabilities for name, scored in scores.items()}
+    overview = {"ROC_curve": plots.roc(labels, curves), "comparison": plots.comparison(results)}
     tracking.log_figures(client, batch, overview, tracking.PROJECT / "plots")
     comparison = report.comparison(cv_scores, results)
     headline = comparison[["Family", "Mean CV score", "Accuracy", "AUC"]]
@@ -67,7 +68,7 @@ def evaluate(
     print(f"compare (after make ui): {tracking.page(batch.info.experiment_id)}")
 
 
-def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Floats]) -> None:
+def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Scored]) -> None:
     """Log and print what hiding the sensitive columns costs, in a batch that was trained to show it."""
     pairs = {name: f"{name}{tracking.WITH}" for name in scores if f"{name}{tracking.WITH}" in scores}
     if pairs:
@@ -77,24 +78,28 @@ def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: 
         print(cost[["Family", "Accuracy", "AUC"]].to_string(index=False))
 
 
-def slice_table(held_out: pd.DataFrame, probabilities: Floats) -> pd.DataFrame:
+def slice_table(held_out: pd.DataFrame, scored: Scored) -> pd.DataFrame:
     """How the rows of each value of each category column fare."""
-    labels, called = TABLE.labels(held_out), probabilities > 0.5
-    return pd.concat([metrics.slices(labels, called, held_out[column.name]) for column in TABLE.categories])
-
-
-def figures(name: str, pipeline: Pipeline, held_out: pd.DataFrame, probabilities: Floats) -> dict[str, Figure]:
-    """The plots of one model on the held-out rows, by file name."""
     labels = TABLE.labels(held_out)
-    one, answers = {name: probabilities}, (TABLE.negative, TABLE.positive)
+    return pd.concat([metrics.slices(labels, scored.called, held_out[column.name]) for column in TABLE.categories])
+
+
+def figures(
+    name: str, pipeline: Pipeline, held_out: pd.DataFrame, scored: Scored, thresholds: pd.DataFrame
+) -> dict[str, Figure]:
+    """The plots of one model on the held-out rows, by file name; `thresholds` is the curve that chose its threshold."""
+    labels = TABLE.labels(held_out)
+    one, answers = {name: scored.probabilities}, (TABLE.negative, TABLE.positive)
     columns = [column.name for column in TABLE.columns]
     some = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
     losses = metrics.importance(lambda rows: scoring.positive(pipeline, rows, TABLE), some[columns], TABLE.labels(some))
+    costs = {"out of fold": thresholds, "held out": threshold.curve(TABLE, labels, scored.probabilities)}
     return {
         "ROC_curve": plots.roc(labels, one),
         "precision_recall": plots.precision_recall(labels, one),
         "calibration": plots.calibration(labels, one),
-        "confusion_matrix": plots.confusion(labels, probabilities, answers, name),
-        "score_distribution": plots.distribution(labels, probabilities, answers, name),
+        "confusion_matrix": plots.confusion(labels, scored, answers, name),
+        "score_distribution": plots.distribution(labels, scored, answers, name),
+        "threshold": plots.threshold(costs, scored.threshold, name),
         "permutation_importance": plots.importance(losses, name),
     }

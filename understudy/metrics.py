@@ -1,6 +1,7 @@
 """Numbers about predictions, each with a 95 % bootstrap interval. Arrays in, numbers out."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,24 +17,42 @@ MANY_ROWS = 10_000  # from here on a fifth of the resamples moves a bound by a t
 CELLS = 300_000  # of the matrix of resamples at once: what fits a processor's cache, not what fits memory
 
 
-def evaluate(labels: Labels, probabilities: Floats, seed: int = 0) -> dict[str, Interval]:
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of n rows.
+
+    Args:
+        probabilities: Of label 1, 0 to 1, shape (n,).
+        threshold: The answer is label 1 from this probability on.
+    """
+
+    probabilities: Floats
+    threshold: float
+
+    @property
+    def called(self) -> NDArray[np.bool_]:
+        """Where the answer is label 1, shape (n,)."""
+        return self.probabilities >= self.threshold
+
+
+def evaluate(labels: Labels, scored: Scored, seed: int = 0) -> dict[str, Interval]:
     """Value, lower and upper 95 % bound of each metric.
 
     Args:
         labels: 0 or 1, shape (n,), both present.
-        probabilities: Of label 1, 0 to 1, shape (n,).
+        scored: What the model says of these rows.
         seed: Of the resampling.
 
     Returns:
-        Name to (value, low, high): accuracy and f1 at a threshold of 0.5, the areas under the ROC and the
+        Name to (value, low, high): accuracy and f1 of the answers, the areas under the ROC and the
         precision-recall curve, log loss in nats, Brier score. The bounds are percentiles 2.5 and 97.5 over
         resamples of the rows (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
     """
-    return _intervals(len(labels), seed, lambda weights: weighted(labels, probabilities, weights))
+    return _intervals(len(labels), seed, lambda weights: weighted(labels, scored, weights))
 
 
-def difference(labels: Labels, mine: Floats, other: Floats, seed: int = 0) -> dict[str, Interval]:
-    """As `evaluate`, of each metric's difference, mine less the other's: each resample counts for both, shape (n,)."""
+def difference(labels: Labels, mine: Scored, other: Scored, seed: int = 0) -> dict[str, Interval]:
+    """As `evaluate`, of each metric's difference, mine less the other's: each resample counts for both."""
 
     def less(weights: Floats) -> dict[str, Floats]:
         others = weighted(labels, other, weights)
@@ -69,7 +88,7 @@ def importance(
     """
     rng = np.random.default_rng(seed)
     once = np.ones((1, len(rows)))
-    whole = weighted(labels, score(rows), once)["AUC"]
+    whole = weighted(labels, Scored(score(rows), 0.5), once)["AUC"]
     copies = pd.concat([rows] * repeats, ignore_index=True)
     losses = {}
     for name in rows.columns:
@@ -77,17 +96,17 @@ def importance(
         changed = copies.copy()
         changed[name] = rows[name].array[places]
         shuffled = score(changed).reshape(repeats, -1)
-        losses[name] = np.concatenate([whole - weighted(labels, draw, once)["AUC"] for draw in shuffled])
+        losses[name] = np.concatenate([whole - weighted(labels, Scored(draw, 0.5), once)["AUC"] for draw in shuffled])
     return pd.DataFrame(losses)
 
 
-def weighted(labels: Labels, probabilities: Floats, weights: Floats) -> Mapping[str, Floats]:
+def weighted(labels: Labels, scored: Scored, weights: Floats) -> Mapping[str, Floats]:
     """Every metric under each row of weights, shape (draws, n) -> name to shape (draws,).
 
     A bootstrap resample is a row of counts, so that all of them are a few matrix products. NaN where a draw has
     one class only. With weights of one the values are scikit-learn's.
     """
-    positive, called = labels == 1, probabilities > 0.5
+    positive, probabilities, called = labels == 1, scored.probabilities, scored.called
     total = weights.sum(axis=1)
     sure = np.clip(np.where(positive, probabilities, 1 - probabilities), np.finfo(float).eps, 1)
     hits = weights @ (called & positive)

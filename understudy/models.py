@@ -14,26 +14,31 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from scipy.special import logit
 from sklearn import dummy, ensemble, linear_model, tree
 from sklearn.base import BaseEstimator, clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
-from sklearn.metrics import check_scoring
-from sklearn.model_selection import ParameterGrid, StratifiedKFold
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from sklearn.model_selection import FixedThresholdClassifier, ParameterGrid, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
+from understudy import threshold
 from understudy.columns import Category
 from understudy.errors import UserError
+from understudy.metrics import Floats, Labels
 from understudy.schema import Table
 
 FOLDS = 5
 FLOOR = "DummyClassifier"
-SCORES = ("accuracy", "roc_auc", "neg_log_loss")
+SCORES = ("accuracy", "roc_auc")
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
 
 Grid = Mapping[str, Sequence[Any]]
 Cells: TypeAlias = NDArray[Any]
+Splits: TypeAlias = Sequence[tuple[Cells, Cells]]
 
 
 @dataclass(frozen=True)
@@ -103,18 +108,30 @@ class Search:
     Args:
         values: The best grid values, by the classifier's own names.
         scores: At the best values, each of `SCORES` to its values on the folds, shape (FOLDS,).
+        log_loss: On the folds, of the classifier's probabilities, in nats.
+        log_loss_calibrated: The same with a sigmoid on them; where it is lower, the Pipeline has that sigmoid.
+        thresholds: What each threshold costs on the folds, as `threshold.curve` gives it.
         pipeline: Fitted on all training rows with the best values; takes raw rows.
     """
 
     values: Mapping[str, Any]
-    scores: Mapping[str, NDArray[np.float64]]
+    scores: Mapping[str, Floats]
+    log_loss: float
+    log_loss_calibrated: float
+    thresholds: pd.DataFrame
     pipeline: Pipeline
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the Pipeline's probabilities are calibrated."""
+        return self.log_loss_calibrated < self.log_loss
 
 
 def search(table: Table, rows: pd.DataFrame, family: Family, grid: Grid, seed: int, jobs: int) -> Search:
     """Cross-validated search over a grid, as GridSearchCV does it: the first candidate of the best mean accuracy.
 
-    What candidates have in common is computed once: the features, each fold's preparation, a forest's trees.
+    What candidates have in common is computed once: the features, each fold's preparation, a forest's trees. The
+    best one's probabilities on the folds then decide on calibration and on the threshold.
 
     Args:
         table: What the rows are.
@@ -124,26 +141,72 @@ def search(table: Table, rows: pd.DataFrame, family: Family, grid: Grid, seed: i
         seed: Of the folds and of the classifier, where it draws at random.
         jobs: Processes; -1 is one per core. The result does not depend on it.
     """
-    whole = pipeline(table, clone(family.classifier))
-    if "random_state" in whole[-1].get_params():
-        whole[-1].set_params(random_state=seed)
-    x, y = whole[0].transform(rows), rows[table.target.name].to_numpy()
+    features, *prepare, (_, classifier) = pipeline(table, clone(family.classifier)).steps
+    if "random_state" in classifier.get_params():
+        classifier.set_params(random_state=seed)
+    x, y, labels = features[1].transform(rows), rows[table.target.name].to_numpy(), table.labels(rows)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    splits = list(folds.split(x, y))
     candidates = list(ParameterGrid(grid))
-    chains = _chains(whole[-1], candidates)
+    tried = _out_of_fold(Pipeline([*prepare, ("classifier", classifier)]), candidates, x, labels, splits, jobs)
+    right = (tried > 0.5) == labels
+    best = int(np.mean([right[:, kept].mean(axis=1) for _, kept in splits], axis=0).argmax())
+    classifier.set_params(**candidates[best])
+    sigmoid = _calibrated(classifier, labels, tried[best], splits)
+    losses = log_loss(labels, tried[best]), log_loss(labels, sigmoid)
+    calibrate = losses[1] < losses[0]
+    thresholds = threshold.curve(table, labels, sigmoid if calibrate else tried[best])
+    decided = FixedThresholdClassifier(
+        CalibratedClassifierCV(classifier, cv=folds, ensemble=False) if calibrate else classifier,
+        threshold=threshold.choose(table, thresholds),
+        pos_label=table.positive,
+        response_method="predict_proba",
+    )
+    fitted = Pipeline([*prepare, ("classifier", decided)]).fit(x, y)
+    scores = _scores(labels, tried[best], splits)
+    return Search(candidates[best], scores, *losses, thresholds, Pipeline([features, *fitted.steps]))
+
+
+def _out_of_fold(
+    learned: Pipeline,
+    candidates: Sequence[Mapping[str, Any]],
+    x: Cells,
+    labels: Labels,
+    splits: Splits,
+    jobs: int,
+) -> Floats:
+    """Each candidate's probabilities of label 1 for every row, given when its fold was kept, shape (candidates, n)."""
+    chains = _chains(learned[-1], candidates)
     tasks = (
-        delayed(_chain_scores)(whole[-1], [candidates[i] for i in chain], *fold)
-        for fold in _folds(whole[1:-1], x, y.astype(str), seed)  # on Python objects scores take as long as fits
+        delayed(_chain_probabilities)(learned[-1], [candidates[i] for i in chain], *fold)
+        for fold in _folds(learned[:-1], x, labels, splits)
         for chain in chains
     )
-    found = _computed(tasks, FOLDS * len(chains), jobs)
-    scores = np.empty((len(candidates), FOLDS, len(SCORES)))
-    for number, chain_scores in enumerate(found):
+    probabilities = np.empty((len(candidates), len(labels)))
+    for number, found in enumerate(_computed(tasks, len(splits) * len(chains), jobs)):
         fold, chain = divmod(number, len(chains))
-        scores[chains[chain], fold] = chain_scores
-    best = int(scores[:, :, 0].mean(axis=1).argmax())
-    whole[-1].set_params(**candidates[best])
-    fitted = Pipeline([whole.steps[0], *whole[1:].fit(x, y).steps])
-    return Search(candidates[best], dict(zip(SCORES, scores[best].T, strict=True)), fitted)
+        probabilities[np.array(chains[chain])[:, None], splits[fold][1]] = found
+    return probabilities
+
+
+def _calibrated(classifier: BaseEstimator, labels: Labels, probabilities: Floats, splits: Splits) -> Floats:
+    """What a sigmoid that is fitted on the other folds' probabilities makes of each fold's, shape (n,)."""
+    # A classifier's decision function, where it has one, is what CalibratedClassifierCV would fit its sigmoid on.
+    edge = np.finfo(float).eps
+    has_logits = hasattr(classifier, "decision_function")
+    responses = logit(np.clip(probabilities, edge, 1 - edge)) if has_logits else probabilities
+    sigmoid = linear_model.LogisticRegression(C=np.inf)
+    fitted: Floats = cross_val_predict(sigmoid, responses[:, None], labels, cv=splits, method="predict_proba")[:, 1]
+    return fitted
+
+
+def _scores(labels: Labels, probabilities: Floats, splits: Splits) -> dict[str, Floats]:
+    """Each of `SCORES` on each fold, shape (FOLDS,)."""
+    kept = [(labels[fold], probabilities[fold]) for _, fold in splits]
+    return {
+        "accuracy": np.array([accuracy_score(truth, found > 0.5) for truth, found in kept]),
+        "roc_auc": np.array([roc_auc_score(truth, found) for truth, found in kept]),
+    }
 
 
 def _chains(classifier: BaseEstimator, candidates: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -156,27 +219,26 @@ def _chains(classifier: BaseEstimator, candidates: Sequence[Mapping[str, Any]]) 
     return list(chains.values())
 
 
-def _folds(prepare: Pipeline, x: Cells, y: Cells, seed: int) -> Iterator[tuple[Cells, Cells, Cells, Cells]]:
-    """Prepared rows and labels to fit on, and to score, for each fold; nothing is learned from those to score."""
-    for fitted, kept in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y):
+def _folds(prepare: Pipeline, x: Cells, y: Labels, splits: Splits) -> Iterator[tuple[Cells, Labels, Cells]]:
+    """Prepared rows and labels to fit on, and rows to score, for each fold; nothing is learned from those to score."""
+    for fitted, kept in splits:
         own = clone(prepare)
-        yield own.fit_transform(x[fitted]), y[fitted], own.transform(x[kept]), y[kept]
+        yield own.fit_transform(x[fitted]), y[fitted], own.transform(x[kept])
 
 
-def _chain_scores(
-    classifier: BaseEstimator, chain: Sequence[Mapping[str, Any]], x: Cells, y: Cells, kept_x: Cells, kept_y: Cells
-) -> list[list[float]]:
-    """The candidates' scores on the rows that were kept, in the order of `SCORES`."""
+def _chain_probabilities(
+    classifier: BaseEstimator, chain: Sequence[Mapping[str, Any]], x: Cells, y: Labels, kept: Cells
+) -> list[Floats]:
+    """The candidates' probabilities of label 1 for the rows that were kept, shape (rows,) each."""
     classifier = clone(classifier)
     if len(chain) > 1:
         # A forest of 400 trees is the first 400 of the 700 with the same seed.
         classifier.set_params(warm_start=True)
-    scores = []
+    found = []
     for candidate in chain:
         classifier.set_params(**candidate).fit(x, y)
-        scored = check_scoring(classifier, scoring=list(SCORES))(classifier, kept_x, kept_y)
-        scores.append([scored[name] for name in SCORES])
-    return scores
+        found.append(classifier.predict_proba(kept)[:, 1])
+    return found
 
 
 def _computed(tasks: Iterator[Any], count: int, jobs: int) -> list[Any]:
@@ -196,6 +258,12 @@ def params(searched: Search) -> dict[str, object]:
     return best
 
 
+def classifier(pipeline: Pipeline) -> BaseEstimator:
+    """The classifier of a fitted Pipeline, without the calibration and the threshold around it."""
+    estimator = pipeline[-1].estimator
+    return estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
+
+
 def digest(pipeline: Pipeline) -> str:
     """32 hexadecimal digits that two fitted Pipelines share if all they have learned is equal, to the last bit.
 
@@ -205,13 +273,20 @@ def digest(pipeline: Pipeline) -> str:
 
 
 def metrics(searched: Search) -> dict[str, float]:
-    """Cross-validation's figures for the best grid values: accuracy and its spread over folds, ROC AUC, log loss."""
-    accuracy, area, log_likelihood = (searched.scores[name] for name in SCORES)
+    """Cross-validation's figures for the best grid values.
+
+    Accuracy at a threshold of 0.5, as GridSearchCV has it, and its spread over the folds; ROC AUC; log loss without
+    and with calibration; the threshold that was chosen, and the mean cost of a row at it.
+    """
+    accuracy, chosen = searched.scores["accuracy"], float(searched.pipeline[-1].threshold)
     return {
         "Mean CV score": float(accuracy.mean()),
         "cv/score std": float(accuracy.std()),
         "cv/score min": float(accuracy.min()),
         "cv/score max": float(accuracy.max()),
-        "cv/AUC": float(area.mean()),
-        "cv/log loss": float(-log_likelihood.mean()),
+        "cv/AUC": float(searched.scores["roc_auc"].mean()),
+        "cv/log loss": searched.log_loss,
+        "cv/log loss calibrated": searched.log_loss_calibrated,
+        "cv/threshold": chosen,
+        "cv/cost": float(searched.thresholds.set_index("threshold")["cost"][chosen]),
     }

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
 
-from understudy.metrics import Floats, Interval, Labels
+from understudy.metrics import Floats, Interval, Labels, Scored
 
 Scores = Mapping[str, Floats]
 
@@ -76,11 +76,11 @@ def calibration(labels: Labels, scores: Scores, bins: int = 8) -> Figure:
     return _figure("Calibration", draw)
 
 
-def confusion(labels: Labels, probabilities: Floats, answers: tuple[str, str], name: str) -> Figure:
+def confusion(labels: Labels, scored: Scored, answers: tuple[str, str], name: str) -> Figure:
     """Counts of true against predicted labels; `answers` are the words for label 0 and label 1."""
 
     def draw(axes: Axes) -> None:
-        counts = confusion_matrix(labels, (probabilities > 0.5).astype(int), labels=[0, 1])
+        counts = confusion_matrix(labels, scored.called.astype(int), labels=[0, 1])
         axes.imshow(counts, cmap="Blues", vmin=0)
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if count > counts.max() / 2 else "black"
@@ -93,17 +93,32 @@ def confusion(labels: Labels, probabilities: Floats, answers: tuple[str, str], n
     return _figure(f"Confusion matrix\n{name}", draw)
 
 
-def distribution(labels: Labels, probabilities: Floats, answers: tuple[str, str], name: str) -> Figure:
-    """How the probabilities of label 1 are spread, stacked by true label."""
+def distribution(labels: Labels, scored: Scored, answers: tuple[str, str], name: str) -> Figure:
+    """How the probabilities of label 1 are spread, stacked by true label, and the threshold."""
 
     def draw(axes: Axes) -> None:
         edges = np.linspace(0, 1, 21).tolist()
-        groups = [probabilities[labels == 0], probabilities[labels == 1]]
+        groups = [scored.probabilities[labels == 0], scored.probabilities[labels == 1]]
         axes.hist(groups, edges, stacked=True, color=COLOURS[1::-1], label=[f"true {answer}" for answer in answers])
+        at = scored.threshold
+        axes.axvline(at, color="black", linestyle="--", linewidth=1.5, label=f"threshold {at:.2f}")
         axes.set(xlabel=f"Predicted probability of {answers[1]}", ylabel="Rows", xlim=(0, 1))
         axes.legend(loc="upper left")
 
     return _figure(f"Score distribution\n{name}", draw)
+
+
+def threshold(curves: Mapping[str, pd.DataFrame], chosen: float, name: str) -> Figure:
+    """What each threshold costs a row, a line for each of the curves as `threshold.curve` gives them."""
+
+    def draw(axes: Axes) -> None:
+        for (rows, curve), colour in zip(curves.items(), COLOURS, strict=False):
+            axes.plot(curve["threshold"], curve["cost"], color=colour, label=rows)
+        axes.axvline(chosen, color="black", linestyle="--", linewidth=1.5, label=f"chosen {chosen:.2f}")
+        axes.set(xlabel="Threshold", ylabel="Mean cost of a row", xlim=(0, 1), ylim=(0, None))
+        axes.legend(loc="lower right")
+
+    return _figure(f"Decision threshold\n{name}", draw)
 
 
 def importance(losses: pd.DataFrame, name: str) -> Figure:

@@ -32,7 +32,12 @@ HISTORY_KEPT = 100
 def best_family(runs: list[Run]) -> Run:
     """The run with the highest mean cross-validation score; of equal ones, the lowest log loss. Never the floor."""
     candidates = [run for run in runs if tracking.family_name(run) != FLOOR]
-    return max(candidates, key=lambda run: (run.data.metrics["Mean CV score"], -run.data.metrics["cv/log loss"]))
+    return max(candidates, key=lambda run: (run.data.metrics["Mean CV score"], -_log_loss(run)))
+
+
+def _log_loss(run: Run) -> float:
+    """What cross-validation says of the probabilities that the model gives: calibrated where that is better."""
+    return min(run.data.metrics[name] for name in ("cv/log loss", "cv/log loss calibrated"))
 
 
 def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[ModelVersion, bool]:

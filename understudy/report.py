@@ -63,7 +63,8 @@ def version_card(table: Table, name: str, family: str, params: Mapping[str, str]
 
 Held out: {held_out}.
 
-Predicts `{table.target.name}`, {table.negative} or {table.positive}.
+Predicts `{table.target.name}`, {table.negative} or {table.positive}: {table.positive} from a probability of \
+{metrics["cv/threshold"]:.2f} on.
 
 ### Columns
 

@@ -50,6 +50,8 @@ class Table:
         held_out: The share of rows kept from training, 0 to 1.
         split_seed: Part of the hash that picks them. Changing it mixes rows that earlier models
             were trained on into the held-out side.
+        false_positive_cost: What a wrong positive answer costs, in any unit, above 0.
+        false_negative_cost: What a wrong negative answer costs, in the same unit, above 0.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Table:
     features: tuple[Feature, ...] = ()
     held_out: float = 0.30
     split_seed: int = 0
+    false_positive_cost: float = 1
+    false_negative_cost: float = 1
 
     @property
     def labelled(self) -> tuple[Column, ...]:

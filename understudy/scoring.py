@@ -21,6 +21,7 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from sklearn.pipeline import Pipeline
 from skops import io as skops
 
+from understudy import models
 from understudy.columns import ROWS_SHOWN, Fault, fault
 from understudy.errors import UserError
 from understudy.metrics import Floats
@@ -137,7 +138,7 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
         skops.loads(data, trusted=types)
     except Exception as error:
         raise UserError(
-            f"{type(pipeline[-1]).__name__} cannot be saved without pickle: {error}",
+            f"{type(models.classifier(pipeline)).__name__} cannot be saved without pickle: {error}",
             "build the model from classes and functions that have a name in a module, no lambda",
         ) from None
     mlflow_sklearn.save_model(

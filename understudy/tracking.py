@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from platform import python_version
 
@@ -44,6 +45,7 @@ HOST, PID, STARTED = "process.host", "process.pid", "process.started"
 DATA_PATH = "data.path"
 DATA_DIGEST = "data.digest"
 MODEL_DIGEST = "model.digest"
+THRESHOLDS = "thresholds.csv"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
@@ -229,9 +231,10 @@ def log_family(
     pipeline: Pipeline,
     params: Mapping[str, object],
     metrics: Mapping[str, float],
+    thresholds: pd.DataFrame,
     inputs: list[DatasetInput],
 ) -> None:
-    """Log what training found: the model in its two flavors, the best params, cross-validation's metrics, the rows."""
+    """Log what training found: the model in its two flavors, the best params, cross-validation's figures, the rows."""
     info = Model.log(
         None, flavor=scoring, flavor_name="sklearn", name=name, run_id=run_id, params=dict(params), pipeline=pipeline
     )
@@ -242,7 +245,13 @@ def log_family(
         params=[Param(key, str(value)) for key, value in params.items()],
         tags=[RunTag(MODEL_DIGEST, models.digest(pipeline))],
     )
+    client.log_text(run_id, thresholds.to_csv(index=False), THRESHOLDS)
     client.log_inputs(run_id, inputs)
+
+
+def thresholds(run: Run) -> pd.DataFrame:
+    """What each threshold costs on the folds, as a family's run logged it."""
+    return pd.read_csv(StringIO(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{THRESHOLDS}")))
 
 
 def _metrics(

@@ -1,0 +1,51 @@
+"""From which probability on the answer is positive, by what wrong answers cost. Arrays in, numbers out."""
+
+import numpy as np
+import pandas as pd
+
+from understudy.metrics import Floats, Labels
+from understudy.schema import Table
+
+
+def curve(table: Table, labels: Labels, probabilities: Floats) -> pd.DataFrame:
+    """What every hundredth, and the break-even of `choose`, costs as a threshold.
+
+    Args:
+        table: Declares the costs of wrong answers.
+        labels: 0 or 1, shape (n,).
+        probabilities: Of label 1, 0 to 1, shape (n,).
+
+    Returns:
+        A row per `threshold`, ascending: the shares of all rows that are `false positives` and `false negatives`,
+        the mean `cost` of a row, and `error`, the standard error of what it costs more than the cheapest.
+    """
+    thresholds = np.union1d(np.arange(1, 100) / 100, break_even(table))
+    shares = np.array([_wrong(labels, probabilities, threshold).mean(axis=1) for threshold in thresholds])
+    costs = np.array([table.false_positive_cost, table.false_negative_cost])
+    cheapest = costs @ _wrong(labels, probabilities, thresholds[(shares @ costs).argmin()])
+    more = (costs @ _wrong(labels, probabilities, threshold) - cheapest for threshold in thresholds)
+    errors = [row.std() / np.sqrt(len(labels)) for row in more]
+    found = {"threshold": thresholds, "false positives": shares[:, 0], "false negatives": shares[:, 1]}
+    return pd.DataFrame({**found, "cost": shares @ costs, "error": errors})
+
+
+def choose(table: Table, curve: pd.DataFrame) -> float:
+    """Of the thresholds within one standard error of the cheapest, the nearest to the break-even.
+
+    The break-even is right for probabilities that are exact (Elkan, The Foundations of Cost-Sensitive Learning,
+    IJCAI 2001); the rows move it only where they can tell. The rule of one standard error is that of Breiman,
+    Friedman, Olshen and Stone, Classification and Regression Trees, 1984.
+    """
+    near = curve[curve["cost"] - curve["cost"].min() <= curve["error"]]["threshold"].to_numpy()
+    return float(near[np.abs(near - break_even(table)).argmin()])
+
+
+def break_even(table: Table) -> float:
+    """The probability at which both answers cost the same."""
+    return table.false_positive_cost / (table.false_positive_cost + table.false_negative_cost)
+
+
+def _wrong(labels: Labels, probabilities: Floats, threshold: float) -> Floats:
+    """Where answers are false positives, and where false negatives, shape (2, n)."""
+    positive = probabilities >= threshold
+    return np.stack([positive & (labels == 0), ~positive & (labels == 1)]).astype(float)
