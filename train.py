@@ -45,6 +45,7 @@ def main() -> None:
         asked = {name: value for name, value in vars(args).items() if name != "experiment_name"}
         asked["data"] = reader.shown(args.data)
         tracking.log_batch(client, batch, asked, inputs)
+        tracking.log_rows(client, batch, held_out, training[[TABLE.identifier]])
         plan = [(name, name, tracking.FAMILY, table) for name in chosen]
         if args.without_sensitive:
             plan += [(name, f"{name}{tracking.WITH}", tracking.REFERENCE, TABLE) for name in chosen[:-1]]

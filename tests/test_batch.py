@@ -88,6 +88,15 @@ def test_a_model_can_be_loaded_by_its_run_and_its_family(runs: dict[str, Run]) -
         assert right == pytest.approx(run.data.metrics["Accuracy"], abs=1e-12)
 
 
+def test_the_rows_that_versions_are_compared_on_are_kept_with_the_batch(
+    client: MlflowClient, batch: Run, runs: dict[str, Run]
+) -> None:
+    training, held_out = TABLE.split(TABLE.read(SAMPLE))
+    for run in [batch, runs["LogisticRegression"]]:
+        pd.testing.assert_frame_equal(tracking.rows(client, run, tracking.HELD_OUT), held_out)
+        pd.testing.assert_frame_equal(tracking.rows(client, run, tracking.TRAINED_ON), training[["Loan_ID"]])
+
+
 def test_plots_are_on_each_run_and_in_the_projects_folder(
     client: MlflowClient, batch: Run, runs: dict[str, Run], trained: Path
 ) -> None:
@@ -99,6 +108,7 @@ def test_plots_are_on_each_run_and_in_the_projects_folder(
         "comparison.csv",
         "comparison.png",
         "ROC_curve.png",
+        "rows",
     }
     assert (trained / "plots" / "ROC_curve.png").stat().st_size > 10_000
     assert (trained / "plots" / "comparison.png").stat().st_size > 10_000

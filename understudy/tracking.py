@@ -17,6 +17,7 @@ from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from platform import python_version
+from tempfile import TemporaryDirectory
 
 import mlflow
 import pandas as pd
@@ -46,6 +47,7 @@ DATA_PATH = "data.path"
 DATA_DIGEST = "data.digest"
 MODEL_DIGEST = "model.digest"
 THRESHOLDS = "thresholds.csv"
+ROWS, HELD_OUT, TRAINED_ON = "rows", "held_out.parquet", "trained_on.parquet"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
@@ -218,10 +220,34 @@ def datasets(table: Table, address: str, training: pd.DataFrame, held_out: pd.Da
 def log_batch(
     client: mlflow.MlflowClient, run_id: str, params: Mapping[str, object], inputs: list[DatasetInput]
 ) -> None:
-    """Log a batch's options, unless `mlflow run` has done it with its own spelling, and its rows."""
+    """Log a batch's options, unless `mlflow run` has done it with its own spelling, and which rows it takes."""
     there = client.get_run(run_id).data.params
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items() if key not in there])
     client.log_inputs(run_id, inputs)
+
+
+def log_rows(client: mlflow.MlflowClient, run_id: str, held_out: pd.DataFrame, trained_on: pd.DataFrame) -> None:
+    """Keep with a batch the rows that later versions are compared on, and the identifiers of those it learned from."""
+    with TemporaryDirectory() as folder:
+        for name, rows in [(HELD_OUT, held_out), (TRAINED_ON, trained_on)]:
+            rows.to_parquet(Path(folder, name), index=False)
+        client.log_artifacts(run_id, folder, ROWS)
+
+
+def rows(client: mlflow.MlflowClient, run: Run, name: str) -> pd.DataFrame:
+    """`HELD_OUT` or `TRAINED_ON` of the batch that a family's run is part of.
+
+    Raises:
+        UserError: The run is none of training's, or the rows are gone.
+    """
+    parent = run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, run.info.run_id)
+    with TemporaryDirectory() as folder:
+        try:
+            return pd.read_parquet(client.download_artifacts(parent, f"{ROWS}/{name}", folder))
+        except (mlflow.MlflowException, OSError):
+            raise UserError(
+                f"run {parent} has no {ROWS}/{name}", "train again with this version of the project: python train.py"
+            ) from None
 
 
 def log_family(
