@@ -1,6 +1,6 @@
 """Numbers about predictions, each with a 95 % bootstrap interval. Arrays in, numbers out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,15 +63,37 @@ def difference(labels: Labels, mine: Scored, other: Scored, seed: int = 0) -> di
 
 def _intervals(n: int, seed: int, measure: Callable[[Floats], Mapping[str, Floats]]) -> dict[str, Interval]:
     values = measure(np.ones((1, n)))
-    rng = np.random.default_rng(seed)
-    at_once = max(10, CELLS // n)
-    resamples = RESAMPLES if n <= MANY_ROWS else RESAMPLES // 5
-    sizes = (min(at_once, resamples - done) for done in range(0, resamples, at_once))
-    counts = (rng.multinomial(n, np.full(n, 1 / n), size).astype(float) for size in sizes)
-    parts = [measure(part) for part in counts]
+    parts = [measure(part) for part in _resamples(n, RESAMPLES, seed)]
     draws = {name: np.concatenate([part[name] for part in parts]) for name in values}
     lows, highs = ({name: float(np.nanpercentile(draw, q)) for name, draw in draws.items()} for q in (2.5, 97.5))
     return {name: (float(value[0]), lows[name], highs[name]) for name, value in values.items()}
+
+
+def _resamples(n: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each of n rows is drawn in each resample: parts of shape (some, n), a fifth of them for many rows."""
+    rng = np.random.default_rng(seed)
+    at_once = max(10, CELLS // n)
+    resamples = resamples if n <= MANY_ROWS else resamples // 5
+    for done in range(0, resamples, at_once):
+        yield rng.multinomial(n, np.full(n, 1 / n), min(at_once, resamples - done)).astype(float)
+
+
+def areas(labels: Labels, scores: Sequence[Floats], resamples: int, seed: int = 0) -> tuple[Floats, Floats]:
+    """The area under the ROC curve of several models on the same rows and on the same resamples of them.
+
+    Args:
+        labels: 0 or 1, shape (n,), both present.
+        scores: Of each model, higher for label 1, shape (n,).
+        resamples: How many; a fifth of them for many rows.
+        seed: Of the resampling.
+
+    Returns:
+        The models' areas, shape (models,), and those in each resample that has both classes, shape (models, draws).
+    """
+    values = [area(labels, score, np.ones((1, len(labels)))) for score in scores]
+    parts = [[area(labels, score, part) for score in scores] for part in _resamples(len(labels), resamples, seed)]
+    draws = np.concatenate(parts, axis=1)
+    return np.concatenate(values), draws[:, np.isfinite(draws).all(axis=0)]
 
 
 def importance(
@@ -88,7 +110,7 @@ def importance(
     """
     rng = np.random.default_rng(seed)
     once = np.ones((1, len(rows)))
-    whole = weighted(labels, Scored(score(rows), 0.5), once)["AUC"]
+    whole = area(labels, score(rows), once)
     copies = pd.concat([rows] * repeats, ignore_index=True)
     losses = {}
     for name in rows.columns:
@@ -96,7 +118,7 @@ def importance(
         changed = copies.copy()
         changed[name] = rows[name].array[places]
         shuffled = score(changed).reshape(repeats, -1)
-        losses[name] = np.concatenate([whole - weighted(labels, Scored(draw, 0.5), once)["AUC"] for draw in shuffled])
+        losses[name] = np.concatenate([whole - area(labels, draw, once) for draw in shuffled])
     return pd.DataFrame(losses)
 
 
@@ -108,26 +130,48 @@ def weighted(labels: Labels, scored: Scored, weights: Floats) -> Mapping[str, Fl
     """
     positive, probabilities, called = labels == 1, scored.probabilities, scored.called
     total = weights.sum(axis=1)
-    sure = np.clip(np.where(positive, probabilities, 1 - probabilities), np.finfo(float).eps, 1)
     hits = weights @ (called & positive)
-    order = np.argsort(-probabilities, kind="stable")
-    last_of_tie = np.flatnonzero(np.append(np.diff(probabilities[order]) != 0, True))
-    ranked = weights[:, order]
-    true = np.cumsum(ranked * positive[order], axis=1)[:, last_of_tie]
-    false = np.cumsum(ranked, axis=1)[:, last_of_tie] - true
-    gained = np.diff(true, axis=1, prepend=0)
+    true, false = _ranked(labels, probabilities, weights)
     with np.errstate(invalid="ignore", divide="ignore"):
-        recall = gained / true[:, -1:]
+        recall = np.diff(true, axis=1, prepend=0) / true[:, -1:]
         precision = np.nan_to_num(true / (true + false))
-        false_rate = np.diff(false, axis=1, prepend=0) / false[:, -1:]
         return {
             "Accuracy": weights @ (called == positive) / total,
             "f1-score": 2 * hits / (weights @ called + weights @ positive),
-            "AUC": np.sum(false_rate * (true - gained / 2), axis=1) / true[:, -1],
+            "AUC": _area(true, false),
             "PR AUC": np.sum(recall * precision, axis=1),
-            "Log loss": weights @ -np.log(sure) / total,
+            "Log loss": weights @ log_losses(labels, probabilities) / total,
             "Brier score": weights @ (probabilities - positive) ** 2 / total,
         }
+
+
+def area(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """The area under the ROC curve alone, as `weighted` has it."""
+    return _area(*_ranked(labels, probabilities, weights))
+
+
+def log_losses(labels: Labels, probabilities: Floats) -> Floats:
+    """Each row's log loss in nats, shape (n,); finite also where a model was sure of the wrong label."""
+    sure = np.where(labels == 1, probabilities, 1 - probabilities)
+    losses: Floats = -np.log(np.clip(sure, np.finfo(float).eps, 1))
+    return losses
+
+
+def _ranked(labels: Labels, probabilities: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Weights of the true and of the false positives at each threshold from the highest: (draws, thresholds) each."""
+    order = np.argsort(-probabilities, kind="stable")
+    last_of_tie = np.flatnonzero(np.append(np.diff(probabilities[order]) != 0, True))
+    ranked = weights[:, order]
+    true = np.cumsum(ranked * (labels == 1)[order], axis=1)[:, last_of_tie]
+    return true, np.cumsum(ranked, axis=1)[:, last_of_tie] - true
+
+
+def _area(true: Floats, false: Floats) -> Floats:
+    gained, lost = (np.diff(counts, axis=1, prepend=0) for counts in (true, false))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # Dividing once, and last, keeps equal areas equal to the last bit, however the ranks are tied.
+        area: Floats = np.sum(lost * (true - gained / 2), axis=1) / (true[:, -1] * false[:, -1])
+    return area
 
 
 def slices(labels: Labels, called: NDArray[np.bool_], values: pd.Series) -> pd.DataFrame:
