@@ -37,6 +37,23 @@ class Feature:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a new version may cost before it is kept out of Production; see docs/promotion.md.
+
+    Args:
+        margin: How far its area under the ROC curve may lie below that of the version it replaces, 0 to 1.
+        slice_margin: How far its mean log loss on a group of rows may lie above that version's, in nats.
+        milliseconds: For the answer to one row.
+        megabytes: Of its files, in millions of bytes.
+    """
+
+    margin: float = 0.05
+    slice_margin: float = 0.05
+    milliseconds: float = 300
+    megabytes: float = 200
+
+
+@dataclass(frozen=True)
 class Table:
     """A labelled table of rows with two classes, and how its rows become features.
 
@@ -52,6 +69,7 @@ class Table:
             were trained on into the held-out side.
         false_positive_cost: What a wrong positive answer costs, in any unit, above 0.
         false_negative_cost: What a wrong negative answer costs, in the same unit, above 0.
+        limits: What a new version may cost.
     """
 
     name: str
@@ -64,6 +82,7 @@ class Table:
     split_seed: int = 0
     false_positive_cost: float = 1
     false_negative_cost: float = 1
+    limits: Limits = Limits()
 
     @property
     def labelled(self) -> tuple[Column, ...]:
