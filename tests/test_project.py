@@ -22,7 +22,7 @@ LAYERS = [
     {"errors", "processes"},
     {"columns", "reader"},
     {"schema"},
-    {"table"},
+    {"table", "contract"},
     {"metrics"},
     {"threshold", "plots", "report"},
     {"models"},
