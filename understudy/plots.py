@@ -3,7 +3,7 @@
 Sized to be read as a thumbnail: few words, large letters, one message each.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -168,6 +168,30 @@ def groups(slices: pd.DataFrame, name: str) -> Figure:
             axes.set_yticks(range(len(slices)), labels)
         figure.suptitle(f"Groups, {name}")
     return figure
+
+
+def differences(draws: Sequence[float], interval: Interval, limit: float, name: str) -> Figure:
+    """How the difference in ROC AUC, challenger less champion, varies over resamples of the held-out rows.
+
+    Args:
+        draws: The differences, shape (draws,).
+        interval: Value, lower and upper 95 % bound; the bar at the foot.
+        limit: What the interval has to be above.
+        name: Who is compared, for the title.
+    """
+    value, low, high = interval
+
+    def draw(axes: Axes) -> None:
+        axes.hist(draws, bins=40, color=COLOURS[0], alpha=0.45)
+        axes.axvline(limit, color=COLOURS[1], label=f"limit {limit:.3f}")
+        axes.axvline(0, color=COLOURS[7], linewidth=1.5, linestyle="--", label="no difference")
+        said = f"{value:.3f} ({low:.3f} to {high:.3f})"
+        [bar] = axes.plot([low, value, high], [0, 0, 0], "o-", color=COLOURS[7], linewidth=4, markersize=11, label=said)
+        bar.set(markevery=[1], clip_on=False)
+        axes.set(xlabel="ROC AUC, challenger less champion", ylabel="Resamples")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, columnspacing=1.2)
+
+    return _figure(f"Difference in ROC AUC\n{name}", draw, width=7.0)
 
 
 def _figure(title: str, draw: Callable[[Axes], None], width: float = 5.6) -> Figure:
