@@ -1,4 +1,4 @@
-"""How a person's mistake ends: two lines on standard error and exit 2, never a traceback."""
+"""How mistakes and refusals end: two lines on standard error and exit 2, or one and exit 3; never a traceback."""
 
 import errno
 import signal
@@ -22,6 +22,20 @@ class UserError(Exception):
         self.fix = fix
 
 
+class Refused(Exception):  # noqa: N818
+    """A decision against what was asked: nobody's mistake, and nothing was moved unless `why` says so.
+
+    Args:
+        why: One sentence, without a full stop.
+        table: What was looked at, as lines for people; may be empty.
+    """
+
+    def __init__(self, why: str, table: str = "") -> None:
+        super().__init__(why)
+        self.why = why
+        self.table = table
+
+
 FREE_SPACE = "free some space there, and start again"
 MAKE_WRITABLE = "make it writable, or use another folder"
 OF_THE_DISK = {
@@ -42,8 +56,8 @@ _signals: list[int] = []
 def run(main: Callable[[], None]) -> None:
     """Call a script's main function and turn its end into an exit code.
 
-    Exits 2 after a `UserError`, or when a disk is full or read-only; 130 after Ctrl-C, 143 after
-    SIGTERM. Anything else is a bug and keeps its traceback.
+    Exits 2 after a `UserError`, or when a disk is full or read-only; 3 after a `Refused`; 130 after
+    Ctrl-C, 143 after SIGTERM. Anything else is a bug and keeps its traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -51,6 +65,10 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _refuse(error)
+    except Refused as refused:
+        print(refused.table, end="\n" if refused.table else "")
+        print(f"refused: {refused.why}", file=sys.stderr)
+        sys.exit(3)
     except Exception as error:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
         if stopped():
