@@ -20,7 +20,7 @@ from understudy import registry, serve
 
 LAYERS = [
     {"errors", "processes"},
-    {"columns", "reader"},
+    {"columns", "reader", "retry"},
     {"schema"},
     {"table", "contract"},
     {"metrics"},

@@ -23,13 +23,18 @@ import mlflow
 import pandas as pd
 import requests
 from matplotlib.figure import Figure
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, LoggedModel, Metric, Param, Run, RunTag
 from mlflow.models import Model
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
-from understudy import errors, models, processes, reader, scoring
+from understudy import errors, models, processes, reader, retry, scoring
 from understudy.errors import UserError, stopped
 from understudy.metrics import Interval
 from understudy.schema import Table
@@ -39,6 +44,7 @@ EMBEDDED = f"sqlite:///{PROJECT / 'mlflow.db'}"
 KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
 REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
+RECORD = "promotion"  # what was decided about a version
 WITH = " with sensitive columns"
 FAMILY_NAME = "understudy.family"
 TABLE_NAME = "understudy.table"
@@ -51,6 +57,10 @@ ROWS, HELD_OUT, TRAINED_ON = "rows", "held_out.parquet", "trained_on.parquet"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
+}
+RECORDS_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
 }
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
@@ -106,18 +116,32 @@ def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:
     if "MLFLOW_RUN_ID" in os.environ:
         experiment = client.get_experiment(client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id)
     else:
-        there = client.get_experiment_by_name(name)
-        if there and there.lifecycle_stage == "deleted":
-            restore = f"mlflow experiments restore --experiment-id {there.experiment_id}"
-            raise UserError(f"experiment {name} is deleted", f"{restore}, or another --experiment-name")
-        if there is None:
-            # The embedded store would put the artifacts into whatever folder one happens to be in.
-            embedded = mlflow.get_tracking_uri() == EMBEDDED
-            client.create_experiment(name, str(PROJECT / "mlruns" / name) if embedded else None)
+        _experiment(client, name, EXPERIMENT_TAGS)
         experiment = mlflow.set_experiment(name)
     for tag, value in EXPERIMENT_TAGS.items():
         if tag not in experiment.tags:
             client.set_experiment_tag(experiment.experiment_id, tag, value)
+
+
+def _experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Experiment:
+    """The experiment of that name, made with these tags if there is none.
+
+    Raises:
+        UserError: It is deleted.
+    """
+    there = client.get_experiment_by_name(name)
+    if there and there.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {there.experiment_id}"
+        raise UserError(f"experiment {name} is deleted", f"{restore}, or use another name")
+    if there is None:
+        # The embedded store would put the artifacts into whatever folder one happens to be in.
+        embedded = mlflow.get_tracking_uri() == EMBEDDED
+        try:
+            client.create_experiment(name, str(PROJECT / "mlruns" / name) if embedded else None, dict(tags))
+        except mlflow.MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # another process was faster
+                raise
+    return client.get_experiment_by_name(name)  # type: ignore[return-value]
 
 
 def page(experiment_id: str) -> str:
@@ -151,7 +175,7 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     """
     status = "FAILED"
     nested = mlflow.active_run() is not None
-    process = {HOST: processes.host(), PID: str(os.getpid()), STARTED: processes.started(os.getpid())}
+    process = _process()
     active = mlflow.start_run(run_name=name, nested=nested, tags=process)
     try:
         # Set here and not at the start, which ignores them where it takes over the run of `mlflow run`.
@@ -162,13 +186,29 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
         mlflow.end_run("KILLED" if stopped() else status)
 
 
+def _process() -> dict[str, str]:
+    """The tags that say which process a run belongs to."""
+    return {HOST: processes.host(), PID: str(os.getpid()), STARTED: processes.started(os.getpid())}
+
+
+def is_left(run: Run) -> bool:
+    """Whether a run is unfinished although its process, of this host, is gone."""
+    tags = run.data.tags
+    if run.info.status != "RUNNING" or tags.get(HOST) != processes.host():
+        return False
+    return processes.is_gone(int(tags[PID]), tags[STARTED])
+
+
 def close_killed(client: mlflow.MlflowClient) -> list[str]:
-    """End the runs of processes of this host that are gone, as KILLED; returns the runs' names."""
+    """End the runs of processes of this host that are gone, as KILLED; returns the runs' names.
+
+    Not the records of promotions: only the aliases know how those ended.
+    """
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{processes.host()}'"
     closed = []
     for found in client.search_runs(experiments, query):
-        if processes.is_gone(int(found.data.tags[PID]), found.data.tags[STARTED]):
+        if found.data.tags.get(KIND) != RECORD and is_left(found):
             client.set_terminated(found.info.run_id, "KILLED")
             closed.append(str(found.info.run_name))
     return closed
@@ -343,6 +383,17 @@ def model_id(run: Run) -> str:
     return str(run.outputs.model_outputs[0].model_id)  # type: ignore[union-attr]
 
 
+def logged_models(client: mlflow.MlflowClient) -> list[LoggedModel]:
+    """All models that runs have logged, in any experiment."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found: list[LoggedModel] = []
+    page = client.search_logged_models(experiments)
+    while page.token:
+        found += page
+        page = client.search_logged_models(experiments, page_token=page.token)
+    return found + list(page)
+
+
 def log_evaluation(
     client: mlflow.MlflowClient,
     run: Run,
@@ -389,3 +440,43 @@ def log_tables(client: mlflow.MlflowClient, run: Run, tables: Mapping[str, pd.Da
 def describe(client: mlflow.MlflowClient, run: Run, description: str) -> None:
     """What MLflow's UI shows on top of a run's page, as Markdown."""
     client.set_tag(run.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)
+
+
+def open_record(
+    client: mlflow.MlflowClient,
+    experiment: str,
+    name: str,
+    tags: Mapping[str, str],
+    metrics: Mapping[str, float],
+    files: Mapping[str, str],
+    figures: Mapping[str, Figure],
+) -> Run:
+    """A new, unfinished run of this process for a decision, with the texts and figures that it rests on.
+
+    It is made in one write, with all its tags, so that it is whole wherever the process may be cut off.
+    """
+    there = _experiment(client, experiment, RECORDS_TAGS)
+    made = client.create_run(there.experiment_id, tags={**_process(), KIND: RECORD, **tags}, run_name=name)
+    if metrics:
+        now = int(time.time() * 1000)
+        client.log_batch(made.info.run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
+    for file, text in files.items():
+        client.log_text(made.info.run_id, text, file)
+    for file, figure in figures.items():
+        client.log_figure(made.info.run_id, figure, file)
+    return made
+
+
+def close_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str], status: str) -> None:
+    """Say how a decision ended, then end its run; doing it again changes nothing."""
+    retry.insist(client.log_batch, run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    retry.insist(client.set_terminated, run_id, status)
+
+
+def records(client: mlflow.MlflowClient, experiment: str) -> list[Run]:
+    """The runs of the decisions in an experiment, in the order they were made; none if there is no such experiment."""
+    there = client.get_experiment_by_name(experiment)
+    if there is None:
+        return []
+    query, order = f"tags.`{KIND}` = '{RECORD}'", ["attributes.start_time ASC"]
+    return list(client.search_runs([there.experiment_id], query, max_results=10_000, order_by=order))
