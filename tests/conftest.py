@@ -119,7 +119,8 @@ def registered(batch_store: str, call: Callable[..., Ended]) -> str:
 @pytest.fixture
 def in_production(registered: str, call: Callable[..., Ended]) -> str:
     """A store with version 1 in Production."""
-    call(promote, "production", "--version", "1")
+    call(promote, "staging", "--version", "1")
+    call(promote, "production")
     return registered
 
 

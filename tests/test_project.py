@@ -1,5 +1,6 @@
 """What the project's files promise about each other."""
 
+import argparse
 import ast
 import hashlib
 import re
@@ -29,6 +30,9 @@ LAYERS = [
     {"scoring"},
     {"tracking"},
     {"registry", "evaluation"},
+    {"records"},
+    {"promotion", "lineage"},
+    {"audit"},
     {"serve"},
 ]
 FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"scoring"})])
@@ -63,9 +67,7 @@ def test_what_is_pure_never_loads_mlflow() -> None:
         subprocess.run([sys.executable, "-c", program], cwd=PROJECT, env=environment(), check=True)
 
 
-@pytest.mark.parametrize(
-    ("entry_point", "script"), [("main", train), ("evaluate", evaluate), ("register", register), ("promote", promote)]
-)
+@pytest.mark.parametrize(("entry_point", "script"), [("main", train), ("evaluate", evaluate), ("register", register)])
 def test_entry_points_have_the_scripts_options_and_defaults(entry_point: str, script: ModuleType) -> None:
     point = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"][entry_point]
     # `mlflow run` has an option of its own for the experiment.
@@ -78,6 +80,33 @@ def test_entry_points_have_the_scripts_options_and_defaults(entry_point: str, sc
         assert f"{{{name}}}" in point["command"]
 
 
+def verbs() -> dict[str, argparse.ArgumentParser]:
+    """The verbs of promote.py."""
+    [action] = [action for action in promote.options()._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(action.choices)
+
+
+def test_the_entry_point_promote_can_say_every_verb() -> None:
+    point = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]["promote"]
+    defaults = {name: parameter["default"] for name, parameter in point["parameters"].items()}
+    assert defaults == {"action": "show", "version": "", "name": "", "reason": ""}
+    for verb in verbs():
+        said = point["command"].format(action=verb, name="A", version="''", reason="''").replace("python", "echo")
+        words = subprocess.run(["bash", "-c", said], capture_output=True, text=True, check=True).stdout.split()
+        assert promote.options().parse_args(words[1:]).action == verb
+    given = point["command"].format(action="rollback", name="A", version="3", reason="'so it was'")
+    said = given.replace("python", "printf '%s\\n'")
+    words = subprocess.run(["bash", "-c", said], capture_output=True, text=True, check=True).stdout.splitlines()
+    asked = promote.options().parse_args(words[1:])
+    assert (asked.action, asked.name, asked.version, asked.reason) == ("rollback", "A", "3", "so it was")
+
+
+@pytest.mark.parametrize("verb", ["staging", "production", "rollback", "archive", "adopt", "check", "show"])
+def test_every_verb_says_what_it_takes(verb: str) -> None:
+    assert verb in promote.options().format_help()
+    assert "--name" in verbs()[verb].format_help()
+
+
 @pytest.mark.parametrize("script", [train, evaluate, register, promote, serve])
 def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
     command = [sys.executable, "-X", "importtime", str(script.__file__), "--help"]
@@ -88,9 +117,8 @@ def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
 
 
 def test_the_stages_to_choose_from_are_the_registrys() -> None:
-    [action] = [a.choices for a in promote.options()._actions if a.dest == "action"]
     [stage] = [a.choices for a in serve.options()._actions if a.dest == "stage"]
-    assert list(action or []) == ["show", *registry.STAGES, "rollback"]
+    assert set(registry.STAGES) <= set(verbs())
     assert list(stage or []) == list(registry.STAGES.values())
 
 

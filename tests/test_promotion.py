@@ -1,19 +1,32 @@
 """Registering, and moving versions through the stages."""
 
 import json
+import os
+import shutil
+import subprocess
+import time
+import warnings
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 
 import mlflow
+import pytest
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
 import promote
 import register
 from tests.conftest import Ended
-from understudy import registry, tracking
+from understudy import audit, processes, promotion, records, registry, tracking
+from understudy.errors import Refused
+from understudy.records import Record, Verdict
 from understudy.table import TABLE
 
 NAME = TABLE.name
 Call = Callable[..., Ended]
+FORCED = ["--force", "--reason", "because"]
+BACK = ["rollback", "--reason", "complaints"]
 
 
 def where(client: MlflowClient) -> tuple[dict[str, str], dict[str, str | None]]:
@@ -86,7 +99,7 @@ def test_versions_move_through_the_stages_and_back(registered: str, client: Mlfl
             {"1": "Archived", "2": "Production"},
         ),
         (
-            ["rollback"],
+            ["rollback", "--reason", "complaints"],
             "version 1 is in Production again, version 2 is archived",
             {"production": "1"},
             {"1": "Production", "2": "Archived"},
@@ -98,24 +111,28 @@ def test_versions_move_through_the_stages_and_back(registered: str, client: Mlfl
         assert said in ended.out
         assert where(client) == (aliases, stages)
     shown = call(promote)
-    assert shown.out == "Staging: empty\nProduction: version 1\nnewest: version 2\nnext: ./serve.sh\n"
-    assert call(promote, "rollback").err.startswith(f"error: version 1 of {NAME} replaced none")
+    assert shown.out.startswith("Staging: empty\nProduction: version 1\nnewest: version 2\n")
+    assert shown.out.endswith("reason: complaints\nnext: ./serve.sh\n")
+    assert call(promote, *BACK).err.startswith(f"error: version 1 of {NAME} replaced none")
 
 
 def test_rolling_back_twice_goes_two_back(in_production: str, client: MlflowClient, call: Call) -> None:
     call(register, "--model", "RandomForestClassifier")
-    call(promote, "production", "--version", "2")
-    call(promote, "production", "--version", "3")
-    call(promote, "rollback")
-    call(promote, "rollback")
+    call(promote, "production", "--version", "2", *FORCED)
+    call(promote, "production", "--version", "3", *FORCED)
+    assert "version 2 is in Production again" in call(promote, *BACK).out
+    assert "version 1 is in Production again" in call(promote, *BACK).out
     assert where(client) == ({"production": "1"}, {"1": "Production", "2": "Archived", "3": "Archived"})
+    assert "version 3 is in Production again" in call(promote, *BACK, "--to", "3").out
+    assert call(promote, "check").code == 0
 
 
 def test_doing_it_again_changes_nothing(in_production: str, client: MlflowClient, call: Call) -> None:
     before = where(client)
     assert call(promote, "production", "--version", "1").out.startswith(f"{NAME} version 1 is in Production\n")
     assert where(client) == before
-    assert call(promote, "rollback").code == 2
+    assert len(records.find(client, NAME)) == 2
+    assert call(promote, *BACK).code == 2
 
 
 def test_production_and_staging_can_be_loaded_by_stage_and_by_alias(in_production: str, call: Call) -> None:
@@ -130,13 +147,15 @@ def test_production_and_staging_can_be_loaded_by_stage_and_by_alias(in_productio
 def test_every_step_is_refused_when_there_is_nothing_to_take(batch_store: str, call: Call) -> None:
     no_model = f"error: there is no registered model {NAME}\nfix: python register.py\n"
     for action in ["show", "staging", "production", "rollback"]:
-        assert (call(promote, action).code, call(promote, action).err) == (2, no_model)
+        ended = call(promote, action, *(BACK[1:] if action == "rollback" else []))
+        assert (ended.code, ended.err) == (2, no_model)
     call(register)
     for action, said in [
         ("production", f"error: no version of {NAME} is in Staging\nfix: python promote.py staging\n"),
         ("rollback", f"error: no version of {NAME} is in Production\nfix: python promote.py production\n"),
     ]:
-        assert (call(promote, action).code, call(promote, action).err) == (2, said)
+        ended = call(promote, action, *(BACK[1:] if action == "rollback" else []))
+        assert (ended.code, ended.err) == (2, said)
 
 
 def test_the_version_in_production_does_not_go_to_staging(in_production: str, client: MlflowClient, call: Call) -> None:
@@ -144,3 +163,283 @@ def test_the_version_in_production_does_not_go_to_staging(in_production: str, cl
     assert call(promote, "staging", "--version", "1").err.startswith(f"error: version 1 of {NAME} is in Production")
     assert call(promote, "staging", "--version", "7").err.startswith(f"error: {NAME} has no version 7\nfix: choose")
     assert where(client) == before
+
+
+def by_hand(client: MlflowClient, version: str, stage: str) -> None:
+    """What a click in MLflow's UI does."""
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
+        client.transition_model_version_stage(NAME, version, stage)
+
+
+def last(client: MlflowClient) -> Record:
+    """The record that was opened last."""
+    return max(records.find(client, NAME), key=lambda record: record.opened)
+
+
+@pytest.fixture
+def a_gate_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decision made elsewhere, as the promotion sees one."""
+
+    def decide(rule: str) -> promotion.Decide:
+        return lambda planned: Verdict(
+            allowed=False,
+            why=f"version {planned.version} is worse than version {planned.before}",
+            table="check    value\nroc auc  -0.100",
+            rule=rule,
+            metrics={"champion/value": -0.1},
+            files={"gate.json": '{"allowed": false}'},
+            figures={"differences.png": Figure()},
+        )
+
+    monkeypatch.setattr(promotion, "decide", decide)
+
+
+def test_what_is_refused_is_recorded_and_moves_nothing(
+    in_production: str, client: MlflowClient, call: Call, a_gate_that_refuses: None
+) -> None:
+    client.set_registered_model_alias(NAME, "staging", "2")
+    by_hand(client, "2", "Staging")
+    before = where(client)
+    ended = call(promote, "production", "--rule", "better")
+    assert (ended.code, ended.out) == (3, "check    value\nroc auc  -0.100\n")
+    assert ended.err == "refused: version 2 is worse than version 1\n"
+    assert where(client) == before
+    assert (last(client).outcome, last(client).rule) == ("refused", "better")
+    assert call(promote, "rollback", "--reason", "it was no promotion").code == 2
+
+
+def test_a_forced_promotion_says_so_and_a_record_holds_what_it_rests_on(
+    in_production: str, client: MlflowClient, call: Call, a_gate_that_refuses: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
+    assert call(promote, "production", "--version", "2", "--force").code == 2
+    assert call(promote, "production", "--version", "2", *FORCED).code == 0
+    version = client.get_model_version(NAME, "2")
+    run = client.get_run(version.tags[registry.RECORD])
+    record = last(client)
+    assert (record.version, record.before, record.who, record.reason) == ("2", "1", "anna", "because")
+    assert (record.forced, record.outcome, record.run_id) == (True, "completed", run.info.run_id)
+    assert record.why == "version 2 is worse than version 1"
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"champion/value": -0.1})
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"gate.json", "differences.png"}
+    experiment = client.get_experiment(run.info.experiment_id)
+    assert experiment.name == f"{NAME} promotions"
+    assert run.info.start_time <= record.time <= run.info.end_time
+    assert run.data.tags["mlflow.user"] == "anna"
+
+
+def test_a_version_that_was_never_in_staging_needs_force(in_production: str, client: MlflowClient, call: Call) -> None:
+    refused = call(promote, "production", "--version", "2")
+    assert refused.err.startswith(f"error: version 2 of {NAME} was never in Staging\nfix: python promote.py staging")
+    call(promote, "staging", "--version", "2")
+    call(register, "--model", "RandomForestClassifier")
+    call(promote, "staging", "--version", "3")  # takes the place of version 2, which was there
+    assert call(promote, "production", "--version", "2").code == 0
+
+
+def test_nothing_moves_when_the_alias_moved_after_the_decision(in_production: str, client: MlflowClient) -> None:
+    def meanwhile(planned: Record) -> Verdict:
+        client.set_registered_model_alias(NAME, "production", "2")
+        return Verdict()
+
+    client.create_model_version(NAME, "s3://nowhere/model")
+    with pytest.raises(Refused, match="has changed meanwhile: it had version 1, it has version 2 now"):
+        promotion.promote(client, NAME, Record("production", "3", "production", forced=True), meanwhile)
+    assert registry.aliases(client, NAME)["production"] == "2"
+    assert (last(client).outcome, last(client).version) == ("refused", "3")
+
+
+def test_a_promotion_that_lasted_no_moment_says_so_and_is_no_history(
+    in_production: str, client: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = records.now
+
+    def meanwhile() -> int:
+        monkeypatch.setattr(records, "now", clock)
+        promotion.promote(client, NAME, Record("production", "3", "production", forced=True), lambda planned: Verdict())
+        return clock()
+
+    call(register, "--model", "RandomForestClassifier")
+    monkeypatch.setattr(records, "now", meanwhile)
+    ended = call(promote, "production", "--version", "2", *FORCED)
+    assert (ended.code, ended.err) == (3, f"refused: version 3 of {NAME} took the place of version 2 at once\n")
+    assert records.history(records.find(client, NAME)) == ["1", "3"]
+    assert where(client) == ({"production": "3"}, {"1": "Archived", "2": "Archived", "3": "Production"})
+    assert call(promote, "check").code == 0
+
+
+def moves(*said: tuple[str, str, str]) -> list[Record]:
+    return [
+        Record(action, version, "production", before, outcome="completed", time=100 * number)
+        for number, (action, version, before) in enumerate(said, start=1)
+    ]
+
+
+def test_history_is_a_stack() -> None:
+    up = [("production", "1", ""), ("production", "2", "1"), ("production", "3", "2")]
+    assert records.history(moves(*up)) == ["1", "2", "3"]
+    assert records.history(moves(*up, ("rollback", "2", "3"))) == ["1", "2"]
+    assert records.history(moves(*up, ("rollback", "1", "3"), ("production", "4", "1"))) == ["1", "4"]
+    assert records.history(moves(*up, ("rollback", "2", "3"), ("rollback", "3", "2"))) == ["1", "3"]
+    assert records.history(moves(("production", "2", "1"), ("production", "2", "1"))) == ["1", "2"]
+    assert records.history(moves(("production", "1", ""), ("rollback", "1", "9"))) == ["1"]
+
+
+def test_what_was_in_production_at_a_time_is_known() -> None:
+    found = moves(("production", "2", "1"), ("production", "3", "2"), ("rollback", "2", "3"))
+    assert [records.at(found, when) for when in (50, 100, 199, 200, 1000)] == ["1", "2", "2", "3", "2"]
+    assert records.at([], 100) == ""
+
+
+def test_show_says_what_was_when_and_where_a_version_comes_from(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    time.sleep(0.01)
+    between = datetime.now().isoformat()
+    call(promote, "production", "--version", "2", *FORCED)
+    assert f"in Production at {between}: version 1\n" in call(promote, "show", "--at", between).out
+    assert "2099-01-01: version 2\n" in call(promote, "show", "--at", "2099-01-01").out
+    assert call(promote, "show", "--at", "yesterday").code == 2
+    shown = call(promote, "show", "2").out
+    run = client.get_run(client.get_model_version(NAME, "2").run_id or "")
+    for tag in [tracking.DATA_DIGEST, "mlflow.source.git.commit", "lock.digest", "seed", tracking.MODEL_DIGEST]:
+        assert run.data.tags[tag] in shown
+    assert f"run: {run.info.run_id}\n" in shown
+    assert f"{registry.RECORD}: {last(client).run_id}\n" in shown
+    assert "completed: production of version 2 in place of version 1, forced; reason: because\n" in shown
+    assert call(promote, "show", "7").code == 2
+
+
+def test_a_version_that_cannot_be_scored_is_never_rolled_back_to(
+    in_production: str, client: MlflowClient, call: Call, tmp_path: Path
+) -> None:
+    call(promote, "production", "--version", "2", *FORCED)
+    model = client.get_logged_model(str(client.get_model_version(NAME, "1").source).removeprefix("models:/"))
+    kept = tmp_path / "kept"
+    shutil.move(model.artifact_location, kept)
+    before = where(client)
+    try:
+        ended = call(promote, *BACK)
+        assert (ended.code, ended.out) == (2, "")
+        assert call(promote, "check").code == 4
+        shutil.copytree(kept, model.artifact_location)
+        Path(model.artifact_location, "model.skops").write_bytes(b"damaged")
+        assert "error: the model cannot score a row" in call(promote, *BACK).err
+    finally:
+        shutil.rmtree(model.artifact_location, ignore_errors=True)
+        shutil.move(kept, model.artifact_location)
+    assert where(client) == before
+    started = time.perf_counter()
+    assert call(promote, *BACK).code == 0
+    assert time.perf_counter() - started < 5
+
+
+def test_a_rollback_needs_a_reason_and_goes_only_where_production_was(in_production: str, call: Call) -> None:
+    needed = 'error: rollback needs a --reason\nfix: python promote.py rollback --reason "..."\n'
+    assert call(promote, "rollback").err == needed
+    assert "version 2 of Loan_prediction was never in Production" in call(promote, *BACK, "--to", "2").err
+    assert "version 1 of Loan_prediction is in Production already" in call(promote, *BACK, "--to", "1").err
+    assert "has no version 9" in call(promote, *BACK, "--to", "9").err
+
+
+def test_archive_takes_a_version_out_of_staging_and_never_out_of_production(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    assert call(promote, "archive", "--version", "1").err.startswith(f"error: version 1 of {NAME} is in Production")
+    call(promote, "staging")
+    assert call(promote, "archive", "--version", "2", "--reason", "old").code == 0
+    assert where(client) == ({"production": "1"}, {"1": "Production", "2": "Archived"})
+    assert (last(client).action, last(client).outcome) == ("archive", "completed")
+    assert call(promote, "check").out == f"{NAME}: all is well\nnext: ./serve.sh\n"
+
+
+def test_what_was_done_by_hand_is_found_left_alone_and_adopted(
+    registered: str, client: MlflowClient, call: Call
+) -> None:
+    by_hand(client, "1", "Production")
+    assert "no version of" in call(promote, "rollback", "--reason", "no alias").err
+    checked = call(promote, "check", "--repair")
+    assert checked.code == 4
+    assert "Production: the alias names none, the stage shows version 1" in checked.out
+    call(promote, "staging")
+    assert where(client) == ({"staging": "2"}, {"1": "Production", "2": "Staging"})
+    adopted = call(promote, "adopt", "--reason", "set up by hand")
+    assert adopted.out.startswith(f"{NAME} version 1 is in Production, with alias, stage and record\n")
+    assert where(client) == ({"production": "1", "staging": "2"}, {"1": "Production", "2": "Staging"})
+    assert call(promote, "check").code == 0
+    client.set_registered_model_alias(NAME, "production", "2")
+    assert "version 2 is in Production without a record" in call(promote, "check").out
+    assert call(promote, "adopt", "--reason", "by alias").code == 0
+    assert call(promote, "check").code == 0
+    assert "version 1 is in Production again" in call(promote, *BACK).out
+
+
+def test_adopt_asks_which_when_the_ui_has_put_two_there(in_production: str, client: MlflowClient, call: Call) -> None:
+    call(register, "--model", "RandomForestClassifier")
+    by_hand(client, "2", "Production")
+    by_hand(client, "3", "Production")
+    found = call(promote, "check").out
+    assert "Production: the alias names version 1, the stage shows version 1, 2, 3" in found
+    assert call(promote, "adopt", "--reason", "x").code == 2
+    assert call(promote, "adopt", "--version", "3", "--reason", "the newest").code == 0
+    assert where(client)[1] == {"1": "Archived", "2": "Archived", "3": "Production"}
+    assert records.history(records.find(client, NAME)) == ["1", "3"]
+
+
+def test_check_repairs_stages_by_the_alias_and_records_it(in_production: str, client: MlflowClient, call: Call) -> None:
+    by_hand(client, "2", "Production")
+    found = call(promote, "check")
+    assert found.code == 4
+    assert found.out.endswith("next: python promote.py check --repair\n")
+    mended = call(promote, "check", "--repair")
+    assert mended.out.startswith("mended: version 2 is in the stage Archived\n")
+    assert where(client) == ({"production": "1"}, {"1": "Production", "2": "Archived"})
+    assert (last(client).action, last(client).reason) == ("repair", "version 2 is in the stage Archived")
+
+
+def test_check_finds_versions_without_what_is_behind_them(
+    in_production: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    assert audit.findings(client, NAME) == []
+    made = client.create_model_version(NAME, str(tmp_path / "nothing"))
+    source = client.get_model_version(NAME, "2")
+    model = client.get_logged_model(str(source.source).removeprefix("models:/"))
+    client.delete_model_version(NAME, "2")
+    client.delete_run(client.get_model_version(NAME, "1").run_id or "")
+    said = "\n".join(finding.what for finding in audit.findings(client, NAME))
+    assert f"version {made.version} has no run behind it" in said
+    assert f"model {model.model_id} says it is version 2, which is not there" in said
+    assert "the run of version 1 is deleted" in said
+    client.delete_logged_model(str(client.get_model_version(NAME, "1").source).removeprefix("models:/"))
+    assert "version 1 has no model behind it" in [finding.what for finding in audit.findings(client, NAME)]
+
+
+def test_the_story_without_stages(
+    registered: str, client: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "KEEP_STAGES", False)
+    for arguments in [["staging", "--version", "1"], ["production"], ["staging"], ["production"], BACK, ["check"]]:
+        assert call(promote, *arguments).code == 0, arguments
+    assert where(client) == ({"production": "1"}, {"1": "None", "2": "None"})
+    assert call(promote, "production", "--version", "2").code == 0
+    call(promote, *BACK)
+    client.set_registered_model_alias(NAME, "staging", "1")
+    assert call(promote, "check").code == 4
+    assert call(promote, "check", "--repair").code == 0
+
+
+def test_training_does_not_close_records_of_killed_promotions(in_production: str, client: MlflowClient) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    process = {tracking.HOST: processes.host(), tracking.PID: str(gone.pid), tracking.STARTED: "1"}
+    experiment = client.get_run(last(client).run_id).info.experiment_id
+    run = client.create_run(experiment, tags={**process, tracking.KIND: tracking.RECORD})
+    assert tracking.close_killed(client) == []
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+def test_a_container_without_a_user_name_promotes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ["MLFLOW_TRACKING_USERNAME", "LOGNAME", "USER", "LNAME", "USERNAME"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    assert records.who() == "987654"

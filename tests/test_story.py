@@ -111,8 +111,10 @@ def test_the_readmes_story(clone: Path) -> None:
         ]
         assert "Meier" not in json.dumps(refusal)
         assert "stack_trace" not in refusal
-    run("python register.py --model RandomForestClassifier && python promote.py production --version 2", clone)
-    assert "version 1 is in Production again, version 2 is archived" in run("python promote.py rollback", clone)
+    run("python register.py --model RandomForestClassifier && python promote.py staging", clone)
+    assert "version 2 is in Production, version 1 is archived" in run(production, clone)
+    back = run('python promote.py rollback --reason "complaints"', clone)
+    assert "version 1 is in Production again, version 2 is archived" in back
     assert "Production: version 1" in run("python promote.py", clone)
 
 

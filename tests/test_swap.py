@@ -102,17 +102,18 @@ def test_another_table_and_family_go_the_whole_way(swapped: Path) -> None:
     run(f"{staging} && {production} && python register.py --model HistGradientBoosting", swapped)
     first = answers(swapped, "1")
     assert "Hmda_denial version 2 is in Production, version 1 is archived" in run(
-        "python promote.py production --version 2", swapped
+        "python promote.py staging && python promote.py production", swapped
     )
     assert answers(swapped, "2") != first
-    run("python promote.py rollback && python evaluate.py", swapped)
+    run("python promote.py rollback --reason complaints && python evaluate.py", swapped)
     assert "Production: version 1" in run("python promote.py", swapped)
 
 
 def test_a_model_of_classes_of_ones_own_is_served_and_one_with_a_lambda_refused(swapped: Path) -> None:
     with (swapped / "understudy" / "models.py").open("a") as models:
         models.write(VOTING)
-    run("python train.py --models Voting && python register.py && python promote.py production --version 1", swapped)
+    run("python train.py --models Voting && python register.py", swapped)
+    run("python promote.py staging && python promote.py production", swapped)
     fitted = run(
         "python -c 'import mlflow; from understudy.table import TABLE; "
         'rows = TABLE.split(TABLE.read(TABLE.path))[1][:100]; mlflow.set_tracking_uri("sqlite:///mlflow.db"); '

@@ -20,7 +20,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.conftest import environment, free_port
-from understudy import models, registry, tracking
+from understudy import models, promotion, registry, tracking
+from understudy.records import Record
 from understudy.table import TABLE
 
 BROWSER, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
@@ -46,7 +47,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> MlflowClie
     client = MlflowClient()
     runs = tracking.families(client, tracking.get_batch(client, TABLE))
     registry.register(client, registry.best_family(runs), TABLE, TABLE.name)
-    registry.promote(client, TABLE.name, "production", "1")
+    for stage in ("staging", "production"):
+        promotion.promote(client, TABLE.name, Record(stage, "1", stage), promotion.decide(""))
     return client
 
 

@@ -1,11 +1,12 @@
 """Registered versions: the only module that touches them.
 
-The alias is the one truth about what is in Staging and in Production; MLflow's stages, which people and old clients
-read, are made to follow it.
+The alias is the one truth about what is in Staging and in Production, since it names at most one version at every
+instant. MLflow's stages, which people and old clients read, are made to follow it.
 """
 
 import json
 import warnings
+from collections.abc import Collection
 
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Run
@@ -18,15 +19,15 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils import mlflow_tags
 
-from understudy import report, tracking
-from understudy.errors import UserError
+from understudy import report, retry, tracking
+from understudy.errors import Refused, UserError
 from understudy.models import FLOOR
 from understudy.schema import Table
 
 STAGES = {"staging": "Staging", "production": "Production"}
 ARCHIVED = "Archived"
-HISTORY = "understudy.production.history"
-HISTORY_KEPT = 100
+KEEP_STAGES = True  # False leaves MLflow's stages alone, for the day they are gone
+RECORD = "understudy.record"  # the run of the last decision about a version
 
 
 def best_family(runs: list[Run]) -> Run:
@@ -104,6 +105,20 @@ def in_stage(client: MlflowClient, name: str, stage: str) -> str:
     return version
 
 
+def known(client: MlflowClient, name: str, wanted: str) -> str:
+    """The wanted version, if there is one of that number.
+
+    Raises:
+        UserError: There is none.
+    """
+    numbers = [str(version.version) for version in versions(client, name)]
+    if not numbers:
+        raise UserError(f"{name} has no versions", "python register.py")
+    if wanted not in numbers:
+        raise UserError(f"{name} has no version {wanted}", f"choose from {', '.join(numbers)} with --version")
+    return wanted
+
+
 def choose(client: MlflowClient, name: str, stage: str, wanted: str) -> str:
     """The version to promote: the wanted one, else the newest for Staging, else the one in Staging.
 
@@ -111,62 +126,92 @@ def choose(client: MlflowClient, name: str, stage: str, wanted: str) -> str:
         UserError: There is no such version, or it is in Production and should go to Staging.
     """
     there = aliases(client, name)
-    known = [str(version.version) for version in versions(client, name)]
-    if not known:
-        raise UserError(f"{name} has no versions", "python register.py")
-    if not wanted and stage == "production":
+    newest = [str(version.version) for version in versions(client, name)][-1:]
+    if not wanted and newest and stage == "production":
         return in_stage(client, name, "staging")
-    version = wanted or known[-1]
-    if version not in known:
-        raise UserError(f"{name} has no version {version}", f"choose from {', '.join(known)} with --version")
+    version = known(client, name, wanted or "".join(newest))
     if stage == "staging" and version == there.get("production"):
         raise UserError(f"version {version} of {name} is in Production", "python register.py, or another --version")
     return version
 
 
-def promote(client: MlflowClient, name: str, stage: str, version: str) -> str | None:
-    """Put a version into a stage; returns the version it replaced, if any, which is archived now."""
-    there = aliases(client, name)
-    replaced = there.get(stage)
-    if replaced == version:
-        replaced = None
-    elif stage == "production" and replaced:
-        client.set_registered_model_tag(name, HISTORY, " ".join([*history(client, name), replaced][-HISTORY_KEPT:]))
-    client.set_registered_model_alias(name, stage, version)
-    if stage == "production" and there.get("staging") == version:
-        client.delete_registered_model_alias(name, "staging")
-    settle(client, name)
-    return replaced
+def move(client: MlflowClient, name: str, alias: str, version: str, before: str) -> None:
+    """Point an alias at a version, if it still names `before` ("" for none).
 
-
-def rollback(client: MlflowClient, name: str) -> tuple[str, str]:
-    """Bring back the version that the one in Production replaced; returns it and the one that went.
+    Never written twice without being read in between, so that a write that failed cannot undo somebody else's.
 
     Raises:
-        UserError: Nothing was replaced, or what was is gone.
+        Refused: It names another version by now, and is left as it is.
     """
-    current = in_stage(client, name, "production")
-    *earlier, previous = history(client, name) or [""]
-    if not previous:
-        raise UserError(f"version {current} of {name} replaced none", "python promote.py production --version N")
-    choose(client, name, "production", previous)
-    client.set_registered_model_tag(name, HISTORY, " ".join(earlier))
-    client.set_registered_model_alias(name, "production", previous)
-    settle(client, name)
-    return previous, current
+    for number in range(retry.TRIES):
+        there = aliases(client, name).get(alias, "")
+        if there == version and number:
+            return  # the answer was lost, not the write
+        if there != before:
+            was, now = (f"version {one}" if one else "none" for one in (before, there))
+            raise Refused(f"{STAGES[alias]} of {name} has changed meanwhile: it had {was}, it has {now} now")
+        try:
+            with retry.one_try():
+                client.set_registered_model_alias(name, alias, version)
+            return
+        except MlflowException as error:
+            if number == retry.TRIES - 1 or not (retry.is_undone(error) or retry.is_unclear(error)):
+                raise
+        retry.pause(number)
 
 
-def history(client: MlflowClient, name: str) -> list[str]:
-    """The versions that were replaced in Production, the latest last."""
-    return str(registered_model(client, name).tags.get(HISTORY, "")).split()
+def remove(client: MlflowClient, name: str, alias: str) -> None:
+    """Let an alias name no version."""
+    retry.insist(client.delete_registered_model_alias, name, alias)
 
 
-def settle(client: MlflowClient, name: str) -> None:
-    """Make the stages follow the aliases: whatever is staged without its alias is archived."""
-    wanted = {version: STAGES[alias] for alias, version in aliases(client, name).items() if alias in STAGES}
-    for version in versions(client, name):
-        staged = version.current_stage in STAGES.values()
-        stage = wanted.get(str(version.version), ARCHIVED if staged else version.current_stage)
-        if stage != version.current_stage:
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # stages are deprecated, and used
-                client.transition_model_version_stage(name, version.version, stage)
+def settle(client: MlflowClient, name: str, gone: Collection[str] = ()) -> list[str]:
+    """Make the stages follow the aliases; returns what was done, for people.
+
+    Everyone who moves an alias calls it afterwards. It ends when a pass has found nothing to write: that pass has read
+    the alias after everything that this process wrote. So whoever writes last leaves the stages as the alias says.
+
+    Args:
+        client: Of the store that holds the model.
+        name: The registered model's.
+        gone: Versions that were in a stage by their alias, though MLflow may not show it yet: archived, unless they
+            are there again.
+    """
+    done: list[str] = []
+    while more := _pass(client, name, gone):
+        done += more
+    return done
+
+
+def _pass(client: MlflowClient, name: str, gone: Collection[str]) -> list[str]:
+    there = aliases(client, name)
+    if "staging" in there and there["staging"] == there.get("production"):
+        remove(client, name, "staging")
+        return [f"version {there['staging']} is in Production, and no longer in Staging"]
+    return [
+        _transition(client, name, str(version.version), stage)
+        for version in versions(client, name)
+        if (stage := _wanted(version, there, gone)) != version.current_stage
+    ]
+
+
+def _wanted(version: ModelVersion, there: dict[str, str], gone: Collection[str]) -> str:
+    """The stage that the aliases give a version; where a stage has no alias, people's own choice stays."""
+    number, now = str(version.version), str(version.current_stage)
+    if not KEEP_STAGES:
+        return now
+    by_alias = {there[alias]: stage for alias, stage in STAGES.items() if alias in there}
+    if number in by_alias:
+        return by_alias[number]
+    return ARCHIVED if number in gone or now in by_alias.values() else now
+
+
+def _transition(client: MlflowClient, name: str, version: str, stage: str) -> str:
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # stages are deprecated, and used
+        retry.insist(client.transition_model_version_stage, name, version, stage)
+    return f"version {version} is in the stage {stage}"
+
+
+def tag(client: MlflowClient, name: str, version: str, run_id: str) -> None:
+    """Let a version name the run of the last decision about it."""
+    retry.insist(client.set_model_version_tag, name, version, RECORD, run_id)

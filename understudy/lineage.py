@@ -1,0 +1,66 @@
+"""Where a version comes from and what happened to it, from the tags and records that are there."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from mlflow import MlflowClient, MlflowException
+from mlflow.utils import mlflow_tags
+
+from understudy import records, registry, tracking
+from understudy.errors import UserError
+from understudy.records import Record
+
+OF_THE_RUN = {
+    "family": tracking.FAMILY_NAME,
+    "data": tracking.DATA_PATH,
+    "data digest": tracking.DATA_DIGEST,
+    "commit": mlflow_tags.MLFLOW_GIT_COMMIT,
+    "uncommitted changes": "git.dirty",
+    "lock digest": "lock.digest",
+    "packages": "packages",
+    "seed": "seed",
+    "model digest": tracking.MODEL_DIGEST,
+}
+
+
+def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
+    """What is known of a version, by what it is called for people.
+
+    Raises:
+        UserError: There is no such version.
+    """
+    registry.known(client, name, number)
+    version = client.get_model_version(name, number)
+    known = {"made": clock(version.creation_timestamp), "source": str(version.source), "run": version.run_id or "none"}
+    try:
+        run = client.get_run(version.run_id or "")
+    except MlflowException as error:
+        if error.error_code not in tracking.NOT_THERE:
+            raise
+    else:
+        known |= {said: run.data.tags[tag] for said, tag in OF_THE_RUN.items() if tag in run.data.tags}
+        known["params"] = ", ".join(f"{key} {value}" for key, value in run.data.params.items()) or "none"
+    return known | dict(version.tags)
+
+
+def story(found: list[Record]) -> Iterator[str]:
+    """Records as lines for people, the latest last."""
+    for record in found:
+        yield f"{clock(record.time or record.opened)}  {record.who}: {records.sentence(record)}"
+
+
+def clock(milliseconds: int) -> str:
+    """Milliseconds since 1970 as local time."""
+    return datetime.fromtimestamp(milliseconds / 1000).astimezone().isoformat(" ", "seconds")
+
+
+def milliseconds(text: str) -> int:
+    """A time such as 2026-11-01T12:00, local unless it says otherwise, in milliseconds since 1970.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1000)
+    except ValueError:
+        raise UserError(f"{text!r} is no time", "write it as in --at 2026-11-01T12:00") from None

@@ -1,0 +1,219 @@
+"""The verbs of `promote.py`: what moves versions, each leaving its record, and the order of its writes.
+
+Every verb opens its record, moves the alias, makes the stages follow and closes the record. Cut off anywhere, it
+leaves what the next promotion and `promote.py check --repair` bring right.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+
+from understudy import records, registry
+from understudy.columns import Category
+from understudy.errors import Refused, UserError
+from understudy.records import Record, Verdict
+from understudy.registry import STAGES
+from understudy.schema import Table
+
+# What decides about a planned record, whose `before` is the version in its stage; what it looks at is its own matter.
+Decide = Callable[[Record], Verdict]
+
+
+def decide(rule: str) -> Decide:
+    """What decides about promotions by a rule: every version may go anywhere."""
+    return lambda planned: Verdict(rule=rule)
+
+
+def promote(client: MlflowClient, name: str, planned: Record, judge: Decide) -> str:
+    """Put a version into a stage; returns the version it took the place of, "" for none.
+
+    Args:
+        client: Of the store that holds the model.
+        name: The registered model's.
+        planned: What is asked, without `before`.
+        judge: Asked unless the version is there already, and then nothing is recorded either.
+
+    Raises:
+        UserError: It was never in Staging, should go to Production, and is not forced to.
+        Refused: By the verdict, or because somebody else moved the alias meanwhile.
+    """
+    records.recover(client, name)
+    before = registry.aliases(client, name).get(planned.stage, "")
+    if before == planned.version:
+        registry.settle(client, name)
+        return ""
+    if planned.stage == "production" and not (planned.forced or was_staged(client, name, planned.version)):
+        fix = f"python promote.py staging --version {planned.version}, or --force with a --reason"
+        raise UserError(f"version {planned.version} of {name} was never in Staging", fix)
+    planned = replace(planned, before=before)
+    _carry_out(client, name, planned, judge(planned))
+    return before
+
+
+def was_staged(client: MlflowClient, name: str, version: str) -> bool:
+    """Whether a version is in Staging, or has been there or in Production."""
+    if version in registry.aliases(client, name).values():
+        return True
+    found = records.find(client, name)
+    moved = [record for record in found if record.stage and record.outcome == records.COMPLETED]
+    return version in {one for record in moved for one in (record.version, record.before)}
+
+
+def rollback(client: MlflowClient, name: str, to: str, reason: str) -> tuple[str, str]:
+    """Bring back the version that the one in Production replaced, or `to`; returns it and the one that went.
+
+    Nothing is moved before its files have been verified and have scored a row.
+
+    Raises:
+        UserError: Nothing was replaced, or what was is gone, cannot be scored or was never in Production.
+        Refused: Somebody else moved the alias meanwhile.
+    """
+    records.recover(client, name)
+    current = registry.in_stage(client, name, "production")
+    found = records.find(client, name)
+    stack = records.history(found)
+    stack += [current] if stack[-1:] != [current] else []
+    version = registry.known(client, name, to) if to else "".join(stack[-2:-1])
+    if not version:
+        raise UserError(f"version {current} of {name} replaced none", "python promote.py production --version N")
+    registry.known(client, name, version)
+    _refuse_strangers(name, version, current, found)
+    with checked_copy(name, version) as folder:
+        score_a_row(folder)
+    planned = Record(records.ROLLBACK, version, "production", current, reason)
+    _carry_out(client, name, planned, Verdict())
+    return version, current
+
+
+def _refuse_strangers(name: str, version: str, current: str, found: list[Record]) -> None:
+    moves = records.in_production(found)
+    if version == current:
+        raise UserError(f"version {version} of {name} is in Production already", "choose another with --to")
+    if version not in {one for record in moves for one in (record.version, record.before)}:
+        problem = f"version {version} of {name} was never in Production"
+        raise UserError(problem, f"python promote.py production --version {version}")
+
+
+def archive(client: MlflowClient, name: str, version: str, reason: str) -> None:
+    """Take a version out of Staging and mark it as archived.
+
+    Raises:
+        UserError: It is in Production.
+        Refused: Somebody else put it into a stage meanwhile.
+    """
+    records.recover(client, name)
+    there = registry.aliases(client, name)
+    if registry.known(client, name, version) == there.get("production"):
+        fix = 'python promote.py rollback --reason "...", or put another version there first'
+        raise UserError(f"version {version} of {name} is in Production", fix)
+    record = records.start(client, name, Record(records.ARCHIVE, version, reason=reason), Verdict())
+    if there.get("staging") == version:
+        registry.remove(client, name, "staging")
+    registry.settle(client, name, [version])
+    alias = next((alias for alias, one in registry.aliases(client, name).items() if one == version), "")
+    records.close(client, record, records.SUPERSEDED if alias else records.COMPLETED)
+    if alias:
+        raise Refused(f"somebody has put version {version} of {name} into {STAGES[alias]} meanwhile")
+
+
+def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Decide, forced: bool) -> tuple[str, str]:
+    """Bring record, alias and stage of a version together that was put into a stage by hand; returns it and the stage.
+
+    Raises:
+        UserError: There is no such version, or it is in no stage.
+        Refused: By the verdict, or because somebody else moved the alias meanwhile.
+    """
+    records.recover(client, name)
+    there = registry.aliases(client, name)
+    version = registry.known(client, name, wanted) if wanted else _by_hand(client, name, there)
+    stages = {str(one.version): str(one.current_stage) for one in registry.versions(client, name)}
+    said = [alias for alias, stage in STAGES.items() if there.get(alias) == version or stages[version] == stage]
+    if not said:
+        problem = f"version {version} of {name} is in no stage"
+        raise UserError(problem, f"python promote.py staging --version {version}")
+    stage = "production" if "production" in said else "staging"
+    planned = Record(records.ADOPT, version, stage, there.get(stage, ""), reason, forced)
+    _carry_out(client, name, planned, judge(planned))
+    return version, STAGES[stage]
+
+
+def _by_hand(client: MlflowClient, name: str, there: dict[str, str]) -> str:
+    """The version that was put into Production by hand: by the alias if no record says so, or else by the stage."""
+    current = there.get("production", "")
+    if current and records.history(records.find(client, name))[-1:] != [current]:
+        return current
+    staged = [str(one.version) for one in registry.versions(client, name) if one.current_stage == STAGES["production"]]
+    others = [version for version in staged if version != current]
+    if len(others) > 1:
+        raise UserError(f"versions {', '.join(others)} of {name} are in Production", "choose one with --version")
+    if not others and not current:
+        raise UserError(f"no version of {name} is in Production", "python promote.py production")
+    return "".join(others) or current
+
+
+def _carry_out(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> None:
+    record = records.start(client, name, planned, verdict)
+    if not (verdict.allowed or planned.forced):
+        records.close(client, record, records.REFUSED)
+        raise Refused(verdict.why, verdict.table)
+    if planned.before != planned.version:
+        try:
+            registry.move(client, name, planned.stage, planned.version, planned.before)
+        except Refused as refused:
+            records.close(client, record, records.REFUSED, why=refused.why)
+            raise
+    # The time counts only if a read after it still shows this move: then no later move can have an earlier time.
+    moved = records.now()
+    there = registry.aliases(client, name).get(planned.stage, "")
+    registry.settle(client, name, {planned.version, planned.before})
+    outcome = records.COMPLETED if there == planned.version else records.SUPERSEDED
+    records.close(client, record, outcome, moved)
+    if outcome == records.SUPERSEDED:
+        raise Refused(f"version {there or 'none'} of {name} took the place of version {planned.version} at once")
+
+
+@contextmanager
+def checked_copy(name: str, version: str) -> Iterator[Path]:
+    """A private copy of a version's files, gone afterwards.
+
+    Raises:
+        UserError: They cannot be had.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=folder)
+        except (OSError, mlflow.MlflowException) as error:
+            raise UserError(f"the files of version {version} of {name} cannot be had: {error}", RESTORE) from None
+        if not Path(path, "MLmodel").exists():  # MLflow copies nothing from where there is nothing
+            raise UserError(f"the files of version {version} of {name} are not there", RESTORE)
+        yield Path(path)
+
+
+RESTORE = "restore the artifact store from its backup, or choose another version"
+
+
+def score_a_row(folder: Path) -> None:
+    """Load a model as it is served and let it score one row that its own table allows.
+
+    Raises:
+        UserError: It cannot.
+    """
+    try:
+        model = mlflow.pyfunc.load_model(str(folder))
+        table = getattr(model._model_impl, "table", None)
+        if table is not None:  # a model of somebody else's making is loaded only
+            model.predict(_a_row(table))
+    except Exception as error:
+        raise UserError(f"the model cannot score a row: {error}", RESTORE) from error
+
+
+def _a_row(table: Table) -> pd.DataFrame:
+    return pd.DataFrame(
+        {column.name: [column.values[0] if isinstance(column, Category) else column.high] for column in table.columns}
+    )
