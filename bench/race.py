@@ -1,0 +1,216 @@
+"""Eight processes put eight versions into Production at once, on SQLite behind a server: ours, and MLflow's own call.
+
+python bench/race.py --rounds 50
+"""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.request
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from understudy import promotion, records, registry
+from understudy.errors import Refused
+from understudy.records import Record
+
+PROCESSES = 8
+FORK = multiprocessing.get_context("fork")  # importing MLflow takes each process seconds
+Race = Callable[[str, str], list[str]]
+
+
+@dataclass
+class Outcome:
+    """What a round came to: how each call ended, and what does not fit together afterwards."""
+
+    ended: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    in_production: int = 0
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=50, help="of each kind (default: %(default)s)")
+    return parser
+
+
+def main() -> None:
+    rounds = options().parse_args().rounds
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+    head = ["rounds with one version in Production", "versions in Production", "how the calls ended", "seconds a round"]
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as uri, racers(uri) as race:
+        client = MlflowClient(uri)
+        for way in ("ours", "stock"):
+            for occupied in (False, True):
+                started = time.perf_counter()
+                outcomes = [one_round(client, race, way, occupied) for _ in range(rounds)]
+                seconds = (time.perf_counter() - started) / rounds
+                print(f"{way}, Production {'occupied' if occupied else 'empty'} before:")
+                found = Counter(outcome.in_production for outcome in outcomes)
+                ended = sum((outcome.ended for outcome in outcomes), Counter[str]())
+                wrong = [what for outcome in outcomes for what in outcome.wrong]
+                shown = [f"{found[1]} of {rounds}", spread(found), spread(ended), f"{seconds:.1f}"]
+                for label, value in zip(head, shown, strict=True):
+                    print(f"    {label}: {value}")
+                print(f"    what does not fit together: {'; '.join(sorted(set(wrong))) or 'nothing'}", flush=True)
+
+
+def spread(counted: Counter[str] | Counter[int]) -> str:
+    return ", ".join(f"{number} x {what}" for what, number in sorted(counted.items(), key=str))
+
+
+def one_round(client: MlflowClient, race: Race, way: str, occupied: bool) -> Outcome:
+    """One race over a model of its own."""
+    name = f"race-{time.time_ns()}"
+    client.create_registered_model(name)
+    for _ in range(PROCESSES + occupied):
+        client.create_model_version(name, "s3://nowhere/model", await_creation_for=0)
+    if occupied:
+        call(way, client, name, str(PROCESSES + 1))
+    with polled(client, name, occupied and way == "ours") as failures:
+        outcome = Outcome(Counter(race(way, name)))
+    outcome.wrong += failures
+    stages = Counter(str(version.current_stage) for version in registry.versions(client, name))
+    outcome.in_production = stages["Production"]
+    if way == "ours":
+        outcome.wrong += misfits(client, name, outcome.ended, occupied)
+    return outcome
+
+
+def misfits(client: MlflowClient, name: str, ended: Counter[str], occupied: bool) -> list[str]:
+    """What a race of ours has left that does not fit together."""
+    alias = registry.aliases(client, name).get("production")
+    stages = {str(version.version): version.current_stage for version in registry.versions(client, name)}
+    found = records.find(client, name)
+    moved = [record for record in found if record.outcome in (records.COMPLETED, records.SUPERSEDED)]
+    was_there = {record.version for record in moved} - {alias}
+    wrong = []
+    if [version for version, stage in stages.items() if stage == "Production"] != [alias]:
+        wrong.append("stage and alias")
+    if {version for version, stage in stages.items() if stage == "Archived"} != was_there:
+        wrong.append("who was there is not archived")
+    if len(moved) != occupied + ended["done"] + ended["superseded"] or len(found) != occupied + PROCESSES:
+        wrong.append("records")
+    if any(not record.outcome for record in found) or records.history(found)[-1:] != [alias]:
+        wrong.append("history")
+    return wrong
+
+
+def call(way: str, client: MlflowClient, name: str, version: str) -> str:
+    """Put a version into Production; returns how that ended."""
+    try:
+        if way == "stock":
+            with warnings.catch_warnings(action="ignore"):
+                client.transition_model_version_stage(name, version, "Production", archive_existing_versions=True)
+        else:
+            asked = Record("production", version, "production", reason="a race", forced=True)
+            promotion.promote(client, name, asked, promotion.decide(""))
+    except Refused as refused:
+        return "superseded" if "at once" in refused.why else "refused"
+    except Exception as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {str(error)[:100]}"
+    return "done"
+
+
+@contextmanager
+def polled(client: MlflowClient, name: str, wanted: bool) -> Iterator[list[str]]:
+    """Ask all the while what `models:/<name>@production` is; yields the failures."""
+    failures: list[str] = []
+    over = threading.Event()
+
+    def poll() -> None:
+        while not over.is_set():
+            try:
+                client.get_model_version_by_alias(name, "production")
+            except Exception as error:
+                failures.append(f"poll: {error}")
+            over.wait(0.02)
+
+    thread = threading.Thread(target=poll)
+    if wanted:
+        thread.start()
+    try:
+        yield failures
+    finally:
+        over.set()
+        if wanted:
+            thread.join()
+
+
+@contextmanager
+def racers(uri: str) -> Iterator[Race]:
+    """Processes that wait for a race; yields what runs one over the versions 1 to 8 of a model."""
+    barrier = FORK.Barrier(PROCESSES)
+    pipes = [FORK.Pipe() for _ in range(PROCESSES)]
+    processes = [
+        FORK.Process(target=racer, args=(uri, str(number + 1), pipe[1], barrier), daemon=True)
+        for number, pipe in enumerate(pipes)
+    ]
+    for process in processes:
+        process.start()
+
+    def race(way: str, name: str) -> list[str]:
+        for ours, _ in pipes:
+            ours.send((way, name))
+        return [ours.recv() for ours, _ in pipes]
+
+    try:
+        yield race
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def racer(uri: str, version: str, orders: Connection, barrier: Barrier) -> None:
+    client = MlflowClient(uri)
+    while True:
+        way, name = orders.recv()
+        barrier.wait()
+        orders.send(call(way, client, name, version))
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """MLflow's server as it comes, on `mlflow.db` of a folder; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [*command, "--port", port], cwd=folder, stdout=log, stderr=log, start_new_session=True
+        )
+        uri = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(f"{uri}/health")
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield uri
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers take 15 seconds to end by themselves
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()
