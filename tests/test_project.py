@@ -29,6 +29,7 @@ LAYERS = [
     {"models", "gate"},
     {"scoring"},
     {"tracking"},
+    {"manifest"},
     {"registry", "evaluation"},
     {"records"},
     {"promotion", "lineage"},

@@ -19,7 +19,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils import mlflow_tags
 
-from understudy import report, retry, tracking
+from understudy import manifest, report, retry, tracking
 from understudy.errors import Refused, UserError
 from understudy.models import FLOOR
 from understudy.schema import Table
@@ -42,10 +42,16 @@ def _log_loss(run: Run) -> float:
 
 
 def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[ModelVersion, bool]:
-    """The version of a family run's model, and whether it was made now; a run never registers twice."""
+    """The version of a family run's model, and whether it was made now; a run never registers twice.
+
+    Raises:
+        UserError: The model's files are gone, or no registered model can have that name.
+    """
     for version in versions(client, name):
         if version.run_id == run.info.run_id:
+            _link(client, tracking.model_id(run), version)
             return version, False
+    recorded = manifest.record(client, run.info.run_id, tracking.model_uri(run))
     try:
         client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
     except MlflowException as error:
@@ -59,12 +65,18 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
         model_id=tracking.model_id(run),
         run_id=run.info.run_id,
         description=report.version_card(table, name, tracking.family_name(run), run.data.params, run.data.metrics),
-        tags={tag: run.data.tags[tag] for tag in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)},
+        tags={tag: run.data.tags[tag] for tag in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)} | recorded,
     )
-    # What MLflow's own register_model leaves on the logged model, whose page says "not registered" without it.
-    link = json.dumps([{"name": name, "version": made.version}])
-    client.set_logged_model_tags(tracking.model_id(run), {mlflow_tags.MLFLOW_MODEL_VERSIONS: link})
+    _link(client, tracking.model_id(run), made)
     return made, True
+
+
+def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
+    """What MLflow's own register_model leaves on the logged model, whose page says "not registered" without it."""
+    known = json.loads(client.get_logged_model(model_id).tags.get(mlflow_tags.MLFLOW_MODEL_VERSIONS, "[]"))
+    link = {"name": version.name, "version": version.version}
+    if link not in known:
+        client.set_logged_model_tags(model_id, {mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps([*known, link])})
 
 
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:

@@ -437,6 +437,11 @@ def log_tables(client: mlflow.MlflowClient, run: Run, tables: Mapping[str, pd.Da
         client.log_text(run.info.run_id, table.to_csv(index=False), f"{name}.csv")
 
 
+def log_text(client: mlflow.MlflowClient, run_id: str, text: str, name: str) -> None:
+    """Put a text onto a run, as a file of that name."""
+    client.log_text(run_id, text, name)
+
+
 def describe(client: mlflow.MlflowClient, run: Run, description: str) -> None:
     """What MLflow's UI shows on top of a run's page, as Markdown."""
     client.set_tag(run.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)
