@@ -20,7 +20,7 @@ from tests.conftest import PROJECT, environment
 from understudy import registry, serve
 
 LAYERS = [
-    {"errors", "processes"},
+    {"errors", "processes", "supervise"},
     {"columns", "reader", "retry"},
     {"schema"},
     {"table", "contract"},

@@ -2,8 +2,11 @@
 
 import pickle
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,8 +19,9 @@ from mlflow.entities.model_registry import ModelVersion
 from skops import io as skops
 
 import register
-from tests.conftest import PROJECT, Ended, environment
+from tests.conftest import PROJECT, Ended, environment, free_port, is_refusal
 from tests.test_scoring import APPLICANT
+from tests.test_supervise import group, is_left
 from understudy import manifest, tracking
 from understudy.errors import UserError
 from understudy.table import TABLE
@@ -237,3 +241,42 @@ def test_registering_again_mends_what_a_killed_one_left(
     assert client.get_logged_model(model).tags["mlflow.modelVersions"] == linked
     assert call(register, "--name", "Another").code == 0
     assert client.get_logged_model(model).tags["mlflow.modelVersions"].count("version") == 2
+
+
+def test_serve_sh_serves_no_planted_code(stored: Path, client: MlflowClient, tmp_path: Path) -> None:
+    client.set_registered_model_alias(NAME, "production", "1")
+    for name in ["bundled code", "another loader", "skops"]:
+        TAMPERINGS[name].plant(stored, canary(tmp_path / "ran"))
+    (tmp_path / "tmp").mkdir()
+    settings = environment(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri(), TMPDIR=str(tmp_path / "tmp"))
+    command = [str(PROJECT / "serve.sh"), "--port", str(free_port())]
+    ran = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=60, check=False)
+    assert is_refusal(Ended(ran.returncode, ran.stdout, ran.stderr))
+    for path in ["MLmodel changed", "code/planted_loader.py added", "code/understudy/scoring.py changed"]:
+        assert path in ran.stderr
+    assert not (tmp_path / "ran").exists()
+    assert names(tmp_path / "tmp") == set()
+
+
+def test_serve_sh_serves_a_copy_and_leaves_nothing(stored: Path, client: MlflowClient, tmp_path: Path) -> None:
+    client.set_registered_model_alias(NAME, "production", "1")
+    before, port = contents(stored), free_port()
+    (tmp_path / "tmp").mkdir()
+    settings = environment(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri(), TMPDIR=str(tmp_path / "tmp"))
+    command = [str(PROJECT / "serve.sh"), "--port", str(port), "--workers", "2"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "Application startup complete" not in (tmp_path / "log").read_text():
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    server = group(process.pid)
+    assert len(names(tmp_path / "tmp")) == 1
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    assert not is_left(server)
+    assert names(tmp_path / "tmp") == set()
+    assert contents(stored) == before
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0

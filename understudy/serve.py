@@ -1,11 +1,11 @@
-"""What `serve.sh` runs: MLflow's own model server on the version that is in a stage."""
+"""What `serve.sh` runs: MLflow's own model server on a verified copy of the version that is in a stage."""
 
 import argparse
 import os
 import socket
 import sys
 
-from understudy import errors
+from understudy import errors, supervise
 from understudy.errors import UserError
 from understudy.table import TABLE
 
@@ -29,10 +29,10 @@ def main() -> None:
     # MLflow takes seconds to load, and --help need not wait for it.
     import mlflow
 
-    from understudy import registry, tracking
+    from understudy import manifest, registry, tracking
 
     client = tracking.connect()
-    version = registry.in_stage(client, args.name, args.stage.lower())
+    version = client.get_model_version(args.name, registry.in_stage(client, args.name, args.stage.lower()))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -41,13 +41,17 @@ def main() -> None:
             raise UserError(
                 f"cannot listen on {args.host}:{args.port}: {error.strerror}", "choose another --port"
             ) from None
-    print(
-        f"{args.name} version {version} ({args.stage}) on http://{args.host}:{args.port}, Ctrl-C stops it", flush=True
-    )
+    where = f"http://{args.host}:{args.port}"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
-    command += ["--model-uri", f"models:/{args.name}/{version}", "--host", args.host, "--port", str(args.port)]
+    command += ["--host", args.host, "--port", str(args.port), "--workers", str(args.workers)]
     os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
-    os.execv(sys.executable, [*command, "--workers", str(args.workers)])
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "true"
+    with manifest.verified(client, version) as copy:
+        print(f"{args.name} version {version.version} ({args.stage}) on {where}, Ctrl-C stops it", flush=True)
+        supervise.block()
+        # Nothing after this line runs: the supervisor is this process from here on, and removes the copy.
+        supervisor = [sys.executable, "-m", "understudy.supervise", str(copy)]
+        os.execv(sys.executable, [*supervisor, *command, "--model-uri", str(copy)])
 
 
 if __name__ == "__main__":
