@@ -3,9 +3,11 @@
 python register.py                                  the best family
 python register.py --model RandomForestClassifier   that family
 python register.py --run RUN_ID                     that run
+python register.py reproduce 1                      train version 1 again: is it the same? (exit 4 if not)
 """
 
 import argparse
+import sys
 
 from understudy import errors
 from understudy.errors import UserError
@@ -14,6 +16,8 @@ from understudy.table import TABLE
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", nargs="?", default="register", choices=["register", "reproduce"])
+    parser.add_argument("version", nargs="?", default="", help="number of the version to reproduce")
     parser.add_argument("--run", default="", help="run id of a family's run (default: the best of the newest batch)")
     parser.add_argument("--model", default="", help="family, of the newest batch (default: the best)")
     parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
@@ -22,10 +26,16 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    if bool(args.version) != (args.action == "reproduce"):
+        raise UserError("reproduce takes the number of a version, and nothing else does", "python register.py --help")
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy import registry, tracking
+    from understudy import registry, reproduction, tracking
 
     client = tracking.connect()
+    if args.action == "reproduce":
+        found = reproduction.reproduce(client, registry.get_version(client, args.name or TABLE.name, args.version))
+        print(found)
+        sys.exit(4 if found.differences else 0)
     if args.run:
         run = tracking.get_run(client, args.run, tracking.FAMILY)
     else:

@@ -79,6 +79,19 @@ def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
         client.set_logged_model_tags(model_id, {mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps([*known, link])})
 
 
+def get_version(client: MlflowClient, name: str, number: str) -> ModelVersion:
+    """A registered version by its number.
+
+    Raises:
+        UserError: There is none.
+    """
+    known = {str(version.version): version for version in versions(client, name)}
+    if number not in known:
+        fix = f"choose from {', '.join(known)}" if known else "python register.py"
+        raise UserError(f"{name} has no version {number}", fix)
+    return known[number]
+
+
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     """All versions of a registered model, the oldest first; none if there is no such model."""
     found = client.search_model_versions(f"name = '{name}'", max_results=10_000)

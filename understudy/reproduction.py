@@ -1,0 +1,136 @@
+"""A registered version trained again from what was recorded of it, and whether the same came out."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils import mlflow_tags
+
+from understudy import tracking
+from understudy.errors import UserError
+
+TIMES = {"training/seconds"}  # what may differ from one training to the next
+COMMIT_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of training a version again.
+
+    Args:
+        commit: Of the code.
+        recorded: Digests and metrics of the version, by name.
+        found: The same of the new training.
+        packages: The ones that are not of the recorded version now, as "numpy 2.4.0 -> 2.4.1".
+    """
+
+    commit: str
+    recorded: Mapping[str, str | float]
+    found: Mapping[str, str | float]
+    packages: list[str]
+
+    @property
+    def differences(self) -> list[str]:
+        """What of data, model and metrics is not equal to the last bit, as "AUC 0.72 -> 0.73"."""
+        return changes(self.recorded, self.found)
+
+    def __str__(self) -> str:
+        headline = [f"{name} {value}" for name, value in self.recorded.items() if "/" not in name]
+        said = f"same: {'no' if self.differences else 'yes'}, trained again at commit {self.commit}"
+        return "\n".join([said, *(self.differences or headline), *self.packages])
+
+
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """The names with other values, with both."""
+    pairs = {name: (before.get(name, "none"), after.get(name, "none")) for name in {**before, **after}}
+    return [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if str(old) != str(new)]
+
+
+def reproduce(client: MlflowClient, version: ModelVersion) -> Reproduction:
+    """Train a version's family again, at its commit and on its data, and compare.
+
+    Raises:
+        UserError: What is needed was not recorded or is gone, or it was trained on changes that were not committed.
+    """
+    called = f"{version.name} version {version.version}"
+    run = client.get_run(version.run_id) if version.run_id else None
+    if run is None or tracking.FAMILY_NAME not in run.data.tags:
+        raise UserError(f"{called} was not trained by train.py", "train and register another one")
+    commit = run.data.tags.get(mlflow_tags.MLFLOW_GIT_COMMIT)
+    if commit is None or run.data.tags["git.dirty"] == "unknown":
+        raise UserError(f"{called} was trained outside of git", "train and register another one in a git clone")
+    if run.data.tags["git.dirty"] == "true":
+        fix = "commit, then train and register again"
+        raise UserError(f"{called} cannot be reproduced: it was trained with changes that were not committed", fix)
+    batch = client.get_run(run.data.tags[mlflow_tags.MLFLOW_PARENT_RUN_ID])
+    again = _trained(commit, tracking.family_name(run), _options(run, batch))
+    packages = changes(*(_packages(each) for each in (run, again)))
+    return Reproduction(commit[:COMMIT_SHOWN], _compared(run), _compared(again), packages)
+
+
+def _options(run: Run, batch: Run) -> list[str]:
+    """Of `train.py`, as a batch was trained with; the data is where it was, not what the commit has."""
+    address = tracking.table_path(run.data.tags[tracking.DATA_PATH], "")
+    options = ["--data", address, "--seed", run.data.tags["seed"]]
+    options += ["--grid", batch.data.params["grid"], "--jobs", batch.data.params["jobs"]]
+    hidden = batch.data.params.get("without_sensitive") == "True"  # `mlflow run` has no such parameter
+    return [*options, "--without-sensitive"] if hidden else options
+
+
+def _trained(commit: str, family: str, options: list[str]) -> Run:
+    """The run of a family that `train.py` makes at a commit, in a store that is gone afterwards."""
+    # Of this process, `mlflow run` included: nothing may lead to its store.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    with _worktree(commit) as project:
+        command = [sys.executable, "train.py", "--models", family, *options]
+        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        said = ran.stderr.splitlines()[-2:]
+        if ran.returncode == 2 and len(said) == 2 and said[0].startswith("error: "):
+            fix = "put back what is missing, as it was when the version was trained"
+            raise UserError(f"training again: {said[0].removeprefix('error: ')}", fix)
+        if ran.returncode:
+            print(ran.stderr, file=sys.stderr)
+            ran.check_returncode()
+        store = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+        experiments = [experiment.experiment_id for experiment in store.search_experiments()]
+        [found] = store.search_runs(experiments, f"tags.`{tracking.FAMILY_NAME}` = '{family}'")
+        return found
+
+
+@contextmanager
+def _worktree(commit: str) -> Iterator[Path]:
+    """The project at a commit, in a folder that is gone afterwards, as is what git notes about it."""
+    if _git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
+        fix = "git fetch, or start this in the clone that has it"
+        raise UserError(f"commit {commit[:COMMIT_SHOWN]} is not known in {tracking.PROJECT}", fix)
+    with TemporaryDirectory(prefix="understudy-") as folder:
+        try:
+            _git("worktree", "add", "--detach", folder, commit).check_returncode()
+            yield Path(folder) / _git("rev-parse", "--show-prefix").stdout.strip()
+        finally:
+            _git("worktree", "remove", "--force", folder)
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
+    try:
+        return subprocess.run(command, cwd=tracking.PROJECT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise UserError("git is not installed", "install git, and start again") from None
+
+
+def _packages(run: Run) -> dict[str, str]:
+    return dict(named.split(" ") for named in run.data.tags["packages"].split(", "))
+
+
+def _compared(run: Run) -> dict[str, str | float]:
+    digests = {tag: run.data.tags[tag] for tag in (tracking.DATA_DIGEST, tracking.MODEL_DIGEST)}
+    return {**digests, **{name: run.data.metrics[name] for name in sorted(run.data.metrics.keys() - TIMES)}}
