@@ -90,7 +90,7 @@ def confusion(labels: Labels, scored: Scored, answers: tuple[str, str], name: st
         axes.set(xlabel="Predicted", ylabel="True")
         axes.grid(visible=False)
 
-    return _figure(f"Confusion matrix\n{name}", draw)
+    return _figure(f"Confusion matrix\n{name}", draw, names=True)
 
 
 def distribution(labels: Labels, scored: Scored, answers: tuple[str, str], name: str) -> Figure:
@@ -130,7 +130,7 @@ def importance(losses: pd.DataFrame, name: str) -> Figure:
         axes.set(xlabel="Loss of AUC when shuffled")
         axes.grid(visible=False, axis="y")
 
-    return _figure(f"Permutation importance\n{name}", draw, width=7.0)
+    return _figure(f"Permutation importance\n{name}", draw, width=7.0, names=True)
 
 
 def comparison(results: Mapping[str, Mapping[str, Interval]]) -> Figure:
@@ -191,12 +191,15 @@ def differences(draws: Sequence[float], interval: Interval, limit: float, name: 
         axes.set(xlabel="ROC AUC, challenger less champion", ylabel="Resamples")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3, columnspacing=1.2)
 
-    return _figure(f"Difference in ROC AUC\n{name}", draw, width=7.0)
+    return _figure(f"Difference in ROC AUC\n{name}", draw, width=7.0, names=True)
 
 
-def _figure(title: str, draw: Callable[[Axes], None], width: float = 5.6) -> Figure:
+def _figure(title: str, draw: Callable[[Axes], None], width: float = 5.6, names: bool = False) -> Figure:
+    """One panel. Where a table's names stand beside it, the room they take has to be measured, which is slow."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(width, 5.0), layout="constrained")
+        figure = Figure(figsize=(width, 5.0), layout="constrained" if names else None)
+        if not names:
+            figure.subplots_adjust(left=0.15, right=0.96, bottom=0.13, top=0.87)
         axes = figure.subplots()
         draw(axes)
         axes.set_title(title)
