@@ -5,9 +5,12 @@ around the same Pipeline. Its own check of the rows comes from the table that th
 the place of MLflow's: the signature has no inputs, so that rows of every accepted form arrive here as they are.
 """
 
+import ast
 import json
+import shutil
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,6 +31,7 @@ from understudy.metrics import Floats
 from understudy.schema import Table
 
 FORMAT = 1
+PACKAGE = Path(__file__).parent
 LABEL, PROBABILITY = "label", "probability"
 REQUIREMENTS = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 SIGNATURE = ModelSignature(
@@ -56,7 +60,7 @@ class Scorer:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        self.table: Table = pipeline["features"].func.__self__
+        self.table = table(pipeline)
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
@@ -91,6 +95,12 @@ class Scorer:
         if is_encoded:
             return rows[[column.name for column in self.table.encoded]].to_numpy(dtype=float)
         return self.table.encode(rows)
+
+
+def table(pipeline: Pipeline) -> Table:
+    """The table that a Pipeline was fitted on."""
+    fitted: Table = pipeline["features"].func.__self__
+    return fitted
 
 
 def positive(pipeline: Pipeline, rows: Any, table: Table) -> Floats:
@@ -141,16 +151,21 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
             f"{type(models.classifier(pipeline)).__name__} cannot be saved without pickle: {error}",
             "build the model from classes and functions that have a name in a module, no lambda",
         ) from None
-    mlflow_sklearn.save_model(
-        pipeline,
-        path,
-        mlflow_model=mlflow_model,
-        signature=SIGNATURE,
-        code_paths=[str(Path(__file__).parent)],
-        pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
-        serialization_format="skops",
-        skops_trusted_types=types,
-    )
+    with TemporaryDirectory() as folder:
+        code = Path(folder, PACKAGE.name)
+        code.mkdir()
+        for module in {"__init__", *_needed("scoring")}:
+            shutil.copy(PACKAGE / f"{module}.py", code)
+        mlflow_sklearn.save_model(
+            pipeline,
+            path,
+            mlflow_model=mlflow_model,
+            signature=SIGNATURE,
+            code_paths=[str(code)],
+            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+            serialization_format="skops",
+            skops_trusted_types=types,
+        )
     environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME]["env"]
     pyfunc.add_to_model(
         mlflow_model,
@@ -161,6 +176,30 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
         format=FORMAT,
     )
     mlflow_model.save(str(Path(path) / "MLmodel"))
+
+
+def _needed(module: str) -> set[str]:
+    """The modules of this package that one imports, directly or not, and itself."""
+    needed: set[str] = set()
+    waiting = [module]
+    while waiting:
+        needed.add(waiting[-1])
+        imports = [
+            name
+            for node in ast.walk(ast.parse((PACKAGE / f"{waiting.pop()}.py").read_text()))
+            for name in _imported(node)
+        ]
+        parts = (name.split(".") for name in imports)
+        waiting += {part[1] for part in parts if part[0] == PACKAGE.name and len(part) > 1} - needed
+    return needed
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return [str(node.module)] if isinstance(node, ast.ImportFrom) else []
 
 
 def _load_pyfunc(path: str) -> Scorer:
