@@ -19,6 +19,7 @@ from understudy.metrics import Floats, Labels
 Rule: TypeAlias = Literal["not-worse", "better", "point"]
 
 ERROR = 0.05  # how often an interval misses the truth, half of that on either side
+DIFFERENCE = "ROC AUC less champion's"
 FEWEST = 30  # rows of a slice
 MOST_ROWS = 1e9  # that anybody is told to wait for
 
@@ -99,11 +100,10 @@ def least(rule: Rule, margin: float) -> float:
 
 def compare(value: float, draws: Floats, rule: Rule, margin: float, rows: int) -> Check:
     """The difference in ROC AUC by one of the rules; the rest as in `above`."""
-    name = "ROC AUC less champion's"
     if rule != "point":
-        return above(name, value, draws, least(rule, margin), rows)
-    note = "" if value >= 0 else f"{name} is {value:.3f}"
-    return Check(name, float(value), "at least 0.000", not note, *bounds(draws), note)
+        return above(DIFFERENCE, value, draws, least(rule, margin), rows)
+    note = "" if value >= 0 else f"{DIFFERENCE} is {value:.3f}"
+    return Check(DIFFERENCE, float(value), "at least 0.000", not note, *bounds(draws), note)
 
 
 def mcnemar(labels: Labels, mine: Labels, champions: Labels) -> Check:
@@ -115,7 +115,7 @@ def mcnemar(labels: Labels, mine: Labels, champions: Labels) -> Check:
     won = int(np.sum((mine == labels) & (champions != labels)))
     lost = int(np.sum((mine != labels) & (champions == labels)))
     value = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    return Check(f"McNemar's p: {won} rows won, {lost} lost", value, "none", None)
+    return Check(f"McNemar's p, {won} rows won, {lost} lost", value, "none", None)
 
 
 def slices(labels: Labels, mine: Floats, champions: Floats, groups: pd.DataFrame, margin: float) -> list[Check]:

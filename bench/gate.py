@@ -1,0 +1,202 @@
+"""How often the gate errs, by simulations in which the truth is known, and how long it takes.
+
+python -m bench.gate                some five minutes on two cores
+python -m bench.gate --times 2000   for smaller standard errors
+
+Scores are binormal: normal within each label, with variance 1 and the correlation below within each label (over all
+rows it is about 0.73), and means so far apart that the true area under the ROC curve is the one wanted.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from understudy import checks, gate, metrics
+from understudy.checks import Rule
+from understudy.metrics import Floats, Labels
+from understudy.schema import Limits
+
+POSITIVE, AREA, CORRELATION = 0.69, 0.70, 0.7
+ROWS = (184, 1_000)
+IN_A_ROW = 20
+FEWER = 400  # resamples, where one simulation takes many comparisons; the first table says what that changes
+# Shares of the values of seven columns, as a table of loans has them.
+COLUMNS = [
+    (0.18, 0.80, 0.02),
+    (0.35, 0.65),
+    (0.56, 0.17, 0.16, 0.08, 0.03),
+    (0.78, 0.22),
+    (0.81, 0.14, 0.05),
+    (0.77, 0.15, 0.08),
+    (0.29, 0.38, 0.33),
+]
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", default=300, type=int, help="simulations of a line (default: 300)")
+    return parser
+
+
+def main() -> None:
+    times = options().parse_args().times
+    speed()
+    rules(times)
+    one_holdout(times // 3)
+    small_losses(times // 3)
+    groups(times)
+
+
+def speed() -> None:
+    labels, (champion, challenger) = drawn(np.random.default_rng(0), 1_000, 0.0)
+    started = time.perf_counter()
+    metrics.areas(labels, [challenger, champion], gate.RESAMPLES)
+    print(f"{gate.RESAMPLES:,} resamples of 1,000 rows: {time.perf_counter() - started:.2f} s")
+
+
+def rules(times: int) -> None:
+    print(f"\n1. How often a challenger passes, in per cent of {times} simulations, with its standard error")
+    print("   (fewer: `better` by the first 400 resamples; one-sided: by the 5th percentile; unsure: too few rows)")
+    verdicts = ["better", "fewer", "one-sided", "not-worse", "unsure", "point"]
+    print(f"{'rows':>6} {'better by':>10}" + "".join(f"{name:>14}" for name in verdicts))
+    for rows in ROWS:
+        for better in (-0.10, -0.05, 0.0, 0.05):
+            found = simulated(times, one, rows, better)
+            line = "".join(f"{shares(found, name):>14}" for name in verdicts)
+            print(f"{rows:>6} {better:>+10.2f}{line}", flush=True)
+
+
+def one_holdout(times: int) -> None:
+    print(f"\n2. {IN_A_ROW} challengers in a row on the same held-out rows, each no better, by `better`")
+    for rows in ROWS:
+        for replace in (False, True):
+            found = simulated(times, in_a_row, rows, "better", 0.0, replace)
+            kept = "replaced by each that passes" if replace else "kept"
+            print(f"{rows:>6} rows, champion {kept}: {said(found)}", flush=True)
+
+
+def small_losses(times: int) -> None:
+    print(f"\n3. {IN_A_ROW} on rows of their own, each worse by 0.02 than the champion then, by `not-worse`")
+    for rows in ROWS:
+        found = simulated(times, in_a_row, rows, "not-worse", -0.02, True, True)
+        print(f"{rows:>6} rows: {said(found)}; it began with {AREA:.3f}", flush=True)
+
+
+def groups(times: int) -> None:
+    print("\n4. How often slices refuse a challenger, in per cent, and how often with an interval of its own for each")
+    for rows in ROWS:
+        for spoilt in (False, True):
+            found = simulated(times, sliced, rows, spoilt)
+            kind = "one that says 0.5 to a slice of 38 % of rows" if spoilt else "one as good as the champion"
+            refused = f"{shares(found, 'refused')}, alone {shares(found, 'alone')}"
+            print(f"{rows:>6} rows, {found['slices'].mean():.0f} slices, {kind}: {refused}", flush=True)
+
+
+def simulated(times: int, simulation: Callable[..., dict[str, float]], *arguments: Any) -> pd.DataFrame:
+    """A row for each simulation; each has a seed of its own."""
+    tasks = (delayed(simulation)(np.random.default_rng(seed), *arguments) for seed in range(times))
+    return pd.DataFrame(Parallel(n_jobs=-1)(tasks))
+
+
+def shares(found: pd.DataFrame, name: str) -> str:
+    share = found[name].mean()
+    return f"{100 * share:.1f} ({100 * math.sqrt(share * (1 - share) / len(found)):.1f})"
+
+
+def said(found: pd.DataFrame) -> str:
+    return (
+        f"{shares(found.assign(any=found['passed'] > 0), 'any')} % pass at least one, "
+        f"{100 * found['passed'].mean() / IN_A_ROW:.1f} % of all pass, the last champion's true area is "
+        f"{found['area'].mean():.3f}"
+    )
+
+
+def drawn(rng: np.random.Generator, rows: int, better: float) -> tuple[Labels, tuple[Floats, Floats]]:
+    """Labels, and the scores of a champion and of a challenger."""
+    labels = (rng.random(rows) < POSITIVE).astype(int)
+    noise = rng.normal(size=rows)
+    return labels, (noise + apart(AREA) * labels, like(rng, noise) + apart(AREA + better) * labels)
+
+
+def apart(area: float) -> float:
+    """The distance between the means of two normal distributions of variance 1 with this area."""
+    return float(math.sqrt(2) * special.ndtri(area))
+
+
+def like(rng: np.random.Generator, noise: Floats) -> Floats:
+    return CORRELATION * noise + math.sqrt(1 - CORRELATION**2) * rng.normal(size=len(noise))
+
+
+def one(rng: np.random.Generator, rows: int, better: float) -> dict[str, float]:
+    """By each rule, whether a challenger passes."""
+    labels, (champion, challenger) = drawn(rng, rows, better)
+    value, draws = difference(rng, labels, challenger, champion, gate.RESAMPLES)
+    found = {rule: checks.compare(value, draws, rule, Limits().margin, rows) for rule in get_args(Rule)}
+    return {
+        **{rule: bool(check.passed) for rule, check in found.items()},
+        "fewer": checks.bounds(draws[:FEWER])[0] > 0,
+        "one-sided": bool(np.percentile(draws, 5) > 0),
+        "unsure": found["not-worse"].note.startswith("too few"),
+    }
+
+
+def difference(
+    rng: np.random.Generator, labels: Labels, challenger: Floats, champion: Floats, resamples: int
+) -> tuple[float, Floats]:
+    # One seed for all would make its luck that of every simulation.
+    areas, draws = metrics.areas(labels, [challenger, champion], resamples, int(rng.integers(2**32)))
+    return areas[0] - areas[1], draws[0] - draws[1]
+
+
+def in_a_row(
+    rng: np.random.Generator, rows: int, rule: Rule, better: float, replace: bool, fresh: bool = False
+) -> dict[str, float]:
+    """How many challengers pass one after the other, and the true area of the champion after them."""
+    area, passed = AREA, 0
+    labels = (rng.random(rows) < POSITIVE).astype(int)
+    noise = rng.normal(size=rows)
+    for _ in range(IN_A_ROW):
+        if fresh:
+            labels, noise = (rng.random(rows) < POSITIVE).astype(int), rng.normal(size=rows)
+        mine, worth = like(rng, noise), max(0.5, area + better)
+        scores = mine + apart(worth) * labels, noise + apart(area) * labels
+        if checks.compare(*difference(rng, labels, *scores, FEWER), rule, Limits().margin, rows).passed:
+            passed += 1
+            area, noise = (worth, mine) if replace else (area, noise)
+    return {"passed": passed, "area": area}
+
+
+def sliced(rng: np.random.Generator, rows: int, spoilt: bool) -> dict[str, float]:
+    """Whether a slice refuses a challenger whose probabilities are right, or that says the same to one slice."""
+    labels, scores = drawn(rng, rows, 0.0)
+    middle = apart(AREA) ** 2 / 2
+    champion, challenger = (special.expit(special.logit(POSITIVE) + apart(AREA) * score - middle) for score in scores)
+    groups = pd.DataFrame({f"x{i}": rng.choice(len(share), rows, p=share) for i, share in enumerate(COLUMNS)})
+    if spoilt:
+        challenger = np.where(groups["x6"] == 1, 0.5, challenger)
+    margin = Limits().slice_margin
+    found = checks.slices(labels, challenger, champion, groups, margin)
+    losses = metrics.log_losses(labels, challenger) - metrics.log_losses(labels, champion)
+    alone = any(
+        part.mean() > margin and stats.ttest_1samp(part, 0).pvalue < checks.ERROR for part in parts(losses, groups)
+    )
+    return {"refused": any(not check.passed for check in found), "alone": alone, "slices": len(found)}
+
+
+def parts(values: Floats, groups: pd.DataFrame) -> Iterator[NDArray[np.float64]]:
+    for column in groups:
+        for value in groups[column].unique():
+            if (part := values[groups[column] == value]).size >= checks.FEWEST:
+                yield part
+
+
+if __name__ == "__main__":
+    main()
