@@ -97,12 +97,13 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
 
 
 def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy import promotion, registry
+    from understudy import promotion, registry, trial
     from understudy.records import Record
 
     version = registry.choose(client, name, args.action, args.version)
     asked = Record(args.action, version, args.action, "", args.reason, args.force, args.breaking)
-    replaced = promotion.promote(client, name, asked, promotion.decide(getattr(args, "rule", "")))
+    decide = trial.decide(client, name, getattr(args, "rule", "not-worse"))
+    replaced = promotion.promote(client, name, asked, decide)
     archived = f", version {replaced} is archived" if replaced else ""
     print(f"{name} version {version} is in {registry.STAGES[args.action]}{archived}")
 
@@ -122,9 +123,9 @@ def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> None
 
 
 def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy import promotion
+    from understudy import promotion, trial
 
-    decide = promotion.decide("not-worse")
+    decide = trial.decide(client, name, "not-worse")
     version, stage = promotion.adopt(client, name, args.version, args.reason, decide, args.force)
     print(f"{name} version {version} is in {stage}, with alias, stage and record")
 

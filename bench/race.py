@@ -1,6 +1,6 @@
 """Eight processes put eight versions into Production at once, on SQLite behind a server: ours, and MLflow's own call.
 
-python bench/race.py --rounds 50
+python -m bench.race --rounds 50
 """
 
 import argparse
@@ -20,15 +20,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+import mlflow
 from mlflow import MlflowClient
+from sklearn.dummy import DummyClassifier
 
 from understudy import promotion, records, registry
 from understudy.errors import Refused
-from understudy.records import Record
+from understudy.records import Record, Verdict
 
 PROCESSES = 8
 FORK = multiprocessing.get_context("fork")  # importing MLflow takes each process seconds
@@ -76,14 +79,15 @@ def spread(counted: Counter[str] | Counter[int]) -> str:
 
 
 def one_round(client: MlflowClient, race: Race, way: str, occupied: bool) -> Outcome:
-    """One race over a model of its own."""
+    """One race over a registered model of its own."""
     name = f"race-{time.time_ns()}"
     client.create_registered_model(name)
+    source = a_model(client.tracking_uri)
     for _ in range(PROCESSES + occupied):
-        client.create_model_version(name, "s3://nowhere/model", await_creation_for=0)
+        client.create_model_version(name, source, model_id=source.removeprefix("models:/"), await_creation_for=0)
     if occupied:
         call(way, client, name, str(PROCESSES + 1))
-    with polled(client, name, occupied and way == "ours") as failures:
+    with polled(name, occupied and way == "ours") as failures:
         outcome = Outcome(Counter(race(way, name)))
     outcome.wrong += failures
     stages = Counter(str(version.current_stage) for version in registry.versions(client, name))
@@ -120,7 +124,7 @@ def call(way: str, client: MlflowClient, name: str, version: str) -> str:
                 client.transition_model_version_stage(name, version, "Production", archive_existing_versions=True)
         else:
             asked = Record("production", version, "production", reason="a race", forced=True)
-            promotion.promote(client, name, asked, promotion.decide(""))
+            promotion.promote(client, name, asked, lambda planned: Verdict())
     except Refused as refused:
         return "superseded" if "at once" in refused.why else "refused"
     except Exception as error:
@@ -129,16 +133,27 @@ def call(way: str, client: MlflowClient, name: str, version: str) -> str:
     return "done"
 
 
+@cache
+def a_model(uri: str) -> str:
+    """The address of the smallest model there is, which every version is of."""
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_experiment("Race")
+    fitted = DummyClassifier().fit([[0]], [0])
+    types = ["numpy.dtype"]
+    logged = mlflow.sklearn.log_model(fitted, name="dummy", pip_requirements=[], skops_trusted_types=types)
+    return str(logged.model_uri)
+
+
 @contextmanager
-def polled(client: MlflowClient, name: str, wanted: bool) -> Iterator[list[str]]:
-    """Ask all the while what `models:/<name>@production` is; yields the failures."""
+def polled(name: str, wanted: bool) -> Iterator[list[str]]:
+    """Load `models:/<name>@production` all the while; yields the failures."""
     failures: list[str] = []
     over = threading.Event()
 
     def poll() -> None:
         while not over.is_set():
             try:
-                client.get_model_version_by_alias(name, "production")
+                mlflow.pyfunc.load_model(f"models:/{name}@production")
             except Exception as error:
                 failures.append(f"poll: {error}")
             over.wait(0.02)

@@ -12,6 +12,7 @@ from types import ModuleType
 
 import mlflow
 import pytest
+from mlflow.tracking.context.registry import resolve_tags
 
 import promote
 import register
@@ -40,6 +41,14 @@ def is_refusal(ended: Ended) -> bool:
     return ended.code == 2 and len(lines) == 2 and lines[0].startswith("error: ") and lines[1].startswith("fix: ")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _commit() -> None:
+    """MLflow looks for the commit once in a process, beside the script that runs; that is not pytest here."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, "argv", [str(PROJECT / "train.py")])
+        resolve_tags()
+
+
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty, migrated store: creating one takes seconds, copying one does not."""
@@ -62,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
     shutil.copy(migrated, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as monkeypatch:
         for _ in connected(folder, monkeypatch):
-            sys.argv = [str(PROJECT / "train.py")]  # where MLflow looks for the commit
+            monkeypatch.setattr(sys, "argv", [str(PROJECT / "train.py")])
             errors.run(train.main)
     return folder
 
@@ -110,9 +119,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.fixture
 def registered(batch_store: str, call: Callable[..., Ended]) -> str:
-    """A store in which two versions are registered, none of them in a stage."""
+    """A store with two versions, none of them in a stage, of which the gate lets the second replace the first."""
     call(register, "--model", "LogisticRegression")
-    call(register, "--model", "DecisionTreeClassifier")
+    call(register, "--model", "RandomForestClassifier")
     return batch_store
 
 

@@ -32,11 +32,11 @@ LAYERS = [
     {"manifest"},
     {"registry", "evaluation"},
     {"records"},
-    {"promotion", "lineage"},
+    {"promotion", "trial", "lineage"},
     {"audit"},
-    {"serve"},
+    {"reproduction", "serve"},
 ]
-FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"scoring"})])
+FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"scoring"})]) - {"retry"}
 
 
 def imports(path: Path) -> set[str]:

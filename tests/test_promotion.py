@@ -12,13 +12,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
 import promote
 import register
 from tests.conftest import Ended
-from understudy import audit, processes, promotion, records, registry, tracking
+from understudy import audit, checks, processes, promotion, records, registry, tracking
 from understudy.errors import Refused
 from understudy.records import Record, Verdict
 from understudy.table import TABLE
@@ -117,7 +116,7 @@ def test_versions_move_through_the_stages_and_back(registered: str, client: Mlfl
 
 
 def test_rolling_back_twice_goes_two_back(in_production: str, client: MlflowClient, call: Call) -> None:
-    call(register, "--model", "RandomForestClassifier")
+    call(register, "--model", "DecisionTreeClassifier")
     call(promote, "production", "--version", "2", *FORCED)
     call(promote, "production", "--version", "3", *FORCED)
     assert "version 2 is in Production again" in call(promote, *BACK).out
@@ -176,52 +175,42 @@ def last(client: MlflowClient) -> Record:
     return max(records.find(client, NAME), key=lambda record: record.opened)
 
 
-@pytest.fixture
-def a_gate_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A decision made elsewhere, as the promotion sees one."""
-
-    def decide(rule: str) -> promotion.Decide:
-        return lambda planned: Verdict(
-            allowed=False,
-            why=f"version {planned.version} is worse than version {planned.before}",
-            table="check    value\nroc auc  -0.100",
-            rule=rule,
-            metrics={"champion/value": -0.1},
-            files={"gate.json": '{"allowed": false}'},
-            figures={"differences.png": Figure()},
-        )
-
-    monkeypatch.setattr(promotion, "decide", decide)
-
-
-def test_what_is_refused_is_recorded_and_moves_nothing(
-    in_production: str, client: MlflowClient, call: Call, a_gate_that_refuses: None
-) -> None:
+def test_what_is_refused_is_recorded_and_moves_nothing(in_production: str, client: MlflowClient, call: Call) -> None:
     client.set_registered_model_alias(NAME, "staging", "2")
     by_hand(client, "2", "Staging")
     before = where(client)
     ended = call(promote, "production", "--rule", "better")
-    assert (ended.code, ended.out) == (3, "check    value\nroc auc  -0.100\n")
-    assert ended.err == "refused: version 2 is worse than version 1\n"
+    assert ended.code == 3
+    assert ended.out.splitlines()[0].split() == ["check", "value", "interval", "limit", "result"]
+    assert [line.split()[-1] for line in ended.out.splitlines() if "less champion's  " in line] == ["fail"]
+    assert ended.err.startswith("refused: too few rows to tell whether ROC AUC less champion's is above 0.000")
+    assert ended.err.count("\n") == 1
     assert where(client) == before
     assert (last(client).outcome, last(client).rule) == ("refused", "better")
     assert call(promote, "rollback", "--reason", "it was no promotion").code == 2
 
 
 def test_a_forced_promotion_says_so_and_a_record_holds_what_it_rests_on(
-    in_production: str, client: MlflowClient, call: Call, a_gate_that_refuses: None, monkeypatch: pytest.MonkeyPatch
+    in_production: str, client: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anna")
     assert call(promote, "production", "--version", "2", "--force").code == 2
-    assert call(promote, "production", "--version", "2", *FORCED).code == 0
+    assert call(promote, "production", "--version", "2", "--rule", "better", *FORCED).code == 0
     version = client.get_model_version(NAME, "2")
     run = client.get_run(version.tags[registry.RECORD])
     record = last(client)
     assert (record.version, record.before, record.who, record.reason) == ("2", "1", "anna", "because")
     assert (record.forced, record.outcome, record.run_id) == (True, "completed", run.info.run_id)
-    assert record.why == "version 2 is worse than version 1"
-    assert (run.info.status, run.data.metrics) == ("FINISHED", {"champion/value": -0.1})
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"gate.json", "differences.png"}
+    assert record.why.startswith("too few rows to tell whether ROC AUC less champion's is above 0.000")
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["rows"] == 186
+    assert run.data.metrics["rows dropped"] == 0
+    figures = [run.data.metrics[f"ROC AUC less champions{bound}"] for bound in (" low", "", " high")]
+    assert figures == sorted(figures)
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"gate.json", "difference.png"}
+    kept = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/gate.json"))
+    assert kept["checks"][1]["name"] == checks.DIFFERENCE
+    assert kept["checks"][1]["value"] == figures[1]
     experiment = client.get_experiment(run.info.experiment_id)
     assert experiment.name == f"{NAME} promotions"
     assert run.info.start_time <= record.time <= run.info.end_time
@@ -232,7 +221,7 @@ def test_a_version_that_was_never_in_staging_needs_force(in_production: str, cli
     refused = call(promote, "production", "--version", "2")
     assert refused.err.startswith(f"error: version 2 of {NAME} was never in Staging\nfix: python promote.py staging")
     call(promote, "staging", "--version", "2")
-    call(register, "--model", "RandomForestClassifier")
+    call(register, "--model", "DecisionTreeClassifier")
     call(promote, "staging", "--version", "3")  # takes the place of version 2, which was there
     assert call(promote, "production", "--version", "2").code == 0
 
@@ -259,7 +248,7 @@ def test_a_promotion_that_lasted_no_moment_says_so_and_is_no_history(
         promotion.promote(client, NAME, Record("production", "3", "production", forced=True), lambda planned: Verdict())
         return clock()
 
-    call(register, "--model", "RandomForestClassifier")
+    call(register, "--model", "DecisionTreeClassifier")
     monkeypatch.setattr(records, "now", meanwhile)
     ended = call(promote, "production", "--version", "2", *FORCED)
     assert (ended.code, ended.err) == (3, f"refused: version 3 of {NAME} took the place of version 2 at once\n")
@@ -306,7 +295,7 @@ def test_show_says_what_was_when_and_where_a_version_comes_from(
         assert run.data.tags[tag] in shown
     assert f"run: {run.info.run_id}\n" in shown
     assert f"{registry.RECORD}: {last(client).run_id}\n" in shown
-    assert "completed: production of version 2 in place of version 1, forced; reason: because\n" in shown
+    assert "completed: production, version 2 in place of version 1, forced; reason: because\n" in shown
     assert call(promote, "show", "7").code == 2
 
 
@@ -324,7 +313,7 @@ def test_a_version_that_cannot_be_scored_is_never_rolled_back_to(
         assert call(promote, "check").code == 4
         shutil.copytree(kept, model.artifact_location)
         Path(model.artifact_location, "model.skops").write_bytes(b"damaged")
-        assert "error: the model cannot score a row" in call(promote, *BACK).err
+        assert "version 1 is not what was registered: model.skops changed" in call(promote, *BACK).err
     finally:
         shutil.rmtree(model.artifact_location, ignore_errors=True)
         shutil.move(kept, model.artifact_location)
@@ -375,13 +364,14 @@ def test_what_was_done_by_hand_is_found_left_alone_and_adopted(
 
 
 def test_adopt_asks_which_when_the_ui_has_put_two_there(in_production: str, client: MlflowClient, call: Call) -> None:
-    call(register, "--model", "RandomForestClassifier")
+    call(register, "--model", "DecisionTreeClassifier")
     by_hand(client, "2", "Production")
     by_hand(client, "3", "Production")
     found = call(promote, "check").out
     assert "Production: the alias names version 1, the stage shows version 1, 2, 3" in found
     assert call(promote, "adopt", "--reason", "x").code == 2
-    assert call(promote, "adopt", "--version", "3", "--reason", "the newest").code == 0
+    assert call(promote, "adopt", "--version", "3", "--reason", "the newest").code == 3
+    assert call(promote, "adopt", "--version", "3", "--reason", "the newest", "--force").code == 0
     assert where(client)[1] == {"1": "Archived", "2": "Archived", "3": "Production"}
     assert records.history(records.find(client, NAME)) == ["1", "3"]
 

@@ -132,7 +132,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
     after: object,
 ) -> None:
     if mended_by == "promotion":
-        call(register, "--model", "RandomForestClassifier")
+        call(register, "--model", "DecisionTreeClassifier")
     call(promote, "staging", "--version", "2")
     if before == AFTER:
         call(promote, "production")
@@ -151,7 +151,8 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
         else:
             call(promote, "staging", "--version", "2")
             current = registry.in_stage(client, NAME, "production")
-            assert call(promote, "production", "--version", "3", "--force", "--reason", "a new one").code == 0
+            asked = Record("production", "3", "production", forced=True)
+            promotion.promote(client, NAME, asked, lambda planned: Verdict())
             assert shown(client)[1]["3"] == "Production"
             assert records.history(records.find(client, NAME))[-2:] == [current, "3"]
             assert call(promote, "check").code == 0
@@ -192,9 +193,11 @@ def flaky(uri: str, fail: Callable[[], bool]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Way) as way:
         thread = threading.Thread(target=way.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{way.server_port}"
-        way.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{way.server_port}"
+        finally:
+            way.shutdown()
+            thread.join()
 
 
 def three(client: MlflowClient) -> str:

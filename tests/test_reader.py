@@ -150,7 +150,7 @@ def test_codes_booleans_dates_and_bytes_are_faults(tmp_path: Path, numbers: pd.D
     problem = refusal(tmp_path / "typed")
     for said in [
         "Gender: unknown category",
-        "Married: not text",
+        "Married: unknown category",
         "Education: not text",
         "LoanAmount: not a number",
         "Credit_History: not a number",

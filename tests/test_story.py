@@ -111,11 +111,13 @@ def test_the_readmes_story(clone: Path) -> None:
         ]
         assert "Meier" not in json.dumps(refusal)
         assert "stack_trace" not in refusal
-    run("python register.py --model RandomForestClassifier && python promote.py staging", clone)
+    another, staging, production, back, shown, checked, _ = blocks(README, "bash")[2].splitlines()
+    assert "version 2 registered" in run(another, clone)
+    assert "version 2 is in Staging" in run(staging, clone)
     assert "version 2 is in Production, version 1 is archived" in run(production, clone)
-    back = run('python promote.py rollback --reason "complaints"', clone)
-    assert "version 1 is in Production again, version 2 is archived" in back
-    assert "Production: version 1" in run("python promote.py", clone)
+    assert "version 1 is in Production again, version 2 is archived" in run(back, clone)
+    assert "Production: version 1" in run(shown, clone)
+    assert "all is well" in run(checked, clone)
 
 
 def test_the_textbooks_flow(clone: Path, tmp_path: Path) -> None:

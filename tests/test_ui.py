@@ -21,7 +21,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.conftest import environment, free_port
 from understudy import models, promotion, registry, tracking
-from understudy.records import Record
+from understudy.records import Record, Verdict
 from understudy.table import TABLE
 
 BROWSER, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
@@ -48,7 +48,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> MlflowClie
     runs = tracking.families(client, tracking.get_batch(client, TABLE))
     registry.register(client, registry.best_family(runs), TABLE, TABLE.name)
     for stage in ("staging", "production"):
-        promotion.promote(client, TABLE.name, Record(stage, "1", stage), promotion.decide(""))
+        promotion.promote(client, TABLE.name, Record(stage, "1", stage), lambda planned: Verdict())
     return client
 
 

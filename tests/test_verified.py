@@ -159,7 +159,7 @@ def test_files_that_are_not_what_was_registered_are_refused_by_name(
 
 
 def test_a_manifest_that_changed_or_is_gone_is_said_by_name(version: ModelVersion, client: MlflowClient) -> None:
-    name = f"manifest-{version.tags[manifest.DIGEST][:12]}.json"
+    name = f"manifests/{version.tags[manifest.DIGEST][:12]}.json"
     artifacts = Path(client.get_run(version.run_id or "").info.artifact_uri or "")
     recorded = (artifacts / name).read_text()
     (artifacts / name).write_text(recorded.replace("MLmodel", "model"))

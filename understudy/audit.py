@@ -8,7 +8,7 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import mlflow_tags
 
-from understudy import promotion, records, registry, tracking
+from understudy import manifest, records, registry, tracking
 from understudy.errors import UserError
 from understudy.records import Record, Verdict
 from understudy.registry import STAGES
@@ -34,7 +34,7 @@ def findings(client: MlflowClient, name: str) -> list[Finding]:
     wrong = [*_stages(there, versions), *_unrecorded(there, versions, found), *_unfinished(found)]
     for version in versions:
         wrong += _half_made(client, version)
-    return wrong + list(_orphans(client, name, versions)) + list(_damaged(name, versions))
+    return wrong + list(_orphans(client, name, versions)) + list(_damaged(client, versions))
 
 
 def repair(client: MlflowClient, name: str) -> list[str]:
@@ -81,7 +81,7 @@ def _unrecorded(there: dict[str, str], versions: list[ModelVersion], found: list
 def _unfinished(found: list[Record]) -> Iterator[Finding]:
     for record in found:
         if record.is_left:
-            yield Finding(f"the record of {records.sentence(record)} was cut off, run {record.run_id}", MEND)
+            yield Finding(f"a record was cut off: {records.sentence(record)}, run {record.run_id}", MEND)
 
 
 def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]:
@@ -116,10 +116,10 @@ def _orphans(client: MlflowClient, name: str, versions: list[ModelVersion]) -> I
                 yield Finding(f"model {model.model_id} says it is version {number}, which is not there", fix)
 
 
-def _damaged(name: str, versions: list[ModelVersion]) -> Iterator[Finding]:
+def _damaged(client: MlflowClient, versions: list[ModelVersion]) -> Iterator[Finding]:
     for version in versions:
         try:
-            with promotion.checked_copy(name, str(version.version)):
+            with manifest.verified(client, version):
                 pass
         except UserError as error:
             yield Finding(error.problem, error.fix)

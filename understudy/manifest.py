@@ -133,7 +133,7 @@ def _read(client: mlflow.MlflowClient, run_id: str, name: str) -> bytes | None:
 
 
 def _name(digest: str) -> str:
-    return f"manifest-{digest[:12]}.json"
+    return f"manifests/{digest[:12]}.json"
 
 
 def _uri(version: ModelVersion) -> str:

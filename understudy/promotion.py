@@ -4,17 +4,13 @@ Every verb opens its record, moves the alias, makes the stages follow and closes
 leaves what the next promotion and `promote.py check --repair` bring right.
 """
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
-import mlflow
 import pandas as pd
 from mlflow import MlflowClient
 
-from understudy import records, registry
+from understudy import manifest, records, registry
 from understudy.columns import Category
 from understudy.errors import Refused, UserError
 from understudy.records import Record, Verdict
@@ -23,11 +19,6 @@ from understudy.schema import Table
 
 # What decides about a planned record, whose `before` is the version in its stage; what it looks at is its own matter.
 Decide = Callable[[Record], Verdict]
-
-
-def decide(rule: str) -> Decide:
-    """What decides about promotions by a rule: every version may go anywhere."""
-    return lambda planned: Verdict(rule=rule)
 
 
 def promote(client: MlflowClient, name: str, planned: Record, judge: Decide) -> str:
@@ -84,8 +75,7 @@ def rollback(client: MlflowClient, name: str, to: str, reason: str) -> tuple[str
         raise UserError(f"version {current} of {name} replaced none", "python promote.py production --version N")
     registry.known(client, name, version)
     _refuse_strangers(name, version, current, found)
-    with checked_copy(name, version) as folder:
-        score_a_row(folder)
+    score_a_row(client, name, version)
     planned = Record(records.ROLLBACK, version, "production", current, reason)
     _carry_out(client, name, planned, Verdict())
     return version, current
@@ -138,6 +128,7 @@ def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Deci
         problem = f"version {version} of {name} is in no stage"
         raise UserError(problem, f"python promote.py staging --version {version}")
     stage = "production" if "production" in said else "staging"
+    manifest.record_manifest(client, client.get_model_version(name, version))
     planned = Record(records.ADOPT, version, stage, there.get(stage, ""), reason, forced)
     _carry_out(client, name, planned, judge(planned))
     return version, STAGES[stage]
@@ -178,39 +169,21 @@ def _carry_out(client: MlflowClient, name: str, planned: Record, verdict: Verdic
         raise Refused(f"version {there or 'none'} of {name} took the place of version {planned.version} at once")
 
 
-@contextmanager
-def checked_copy(name: str, version: str) -> Iterator[Path]:
-    """A private copy of a version's files, gone afterwards.
+def score_a_row(client: MlflowClient, name: str, number: str) -> None:
+    """Verify a version, load it as it is served and let it score one row that its own table allows.
 
     Raises:
-        UserError: They cannot be had.
+        UserError: It is not what was registered, or cannot.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with manifest.verified(client, client.get_model_version(name, number)) as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=folder)
-        except (OSError, mlflow.MlflowException) as error:
-            raise UserError(f"the files of version {version} of {name} cannot be had: {error}", RESTORE) from None
-        if not Path(path, "MLmodel").exists():  # MLflow copies nothing from where there is nothing
-            raise UserError(f"the files of version {version} of {name} are not there", RESTORE)
-        yield Path(path)
-
-
-RESTORE = "restore the artifact store from its backup, or choose another version"
-
-
-def score_a_row(folder: Path) -> None:
-    """Load a model as it is served and let it score one row that its own table allows.
-
-    Raises:
-        UserError: It cannot.
-    """
-    try:
-        model = mlflow.pyfunc.load_model(str(folder))
-        table = getattr(model._model_impl, "table", None)
-        if table is not None:  # a model of somebody else's making is loaded only
-            model.predict(_a_row(table))
-    except Exception as error:
-        raise UserError(f"the model cannot score a row: {error}", RESTORE) from error
+            model, _ = manifest.load(folder)
+            table = getattr(model._model_impl, "table", None)
+            if table is not None:  # a model of somebody else's making is loaded only
+                model.predict(_a_row(table))
+        except Exception as error:
+            problem = f"version {number} of {name} cannot score a row: {error}"
+            raise UserError(problem, "choose another version with --to") from error
 
 
 def _a_row(table: Table) -> pd.DataFrame:

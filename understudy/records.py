@@ -129,7 +129,7 @@ def close(client: MlflowClient, record: Record, outcome: str, when: int = 0, why
 
 def sentence(record: Record) -> str:
     """What was decided, for people."""
-    what = f"{record.action} of version {record.version}" if record.version else record.action
+    what = f"{record.action}, version {record.version}" if record.version else record.action
     what += f" in place of version {record.before}" if record.before else ""
     what += ", forced" if record.forced else ""
     said = [f"{record.outcome or 'open'}: {what}", record.why, f"reason: {record.reason}" if record.reason else ""]
@@ -193,7 +193,7 @@ def recover(client: MlflowClient, name: str) -> list[str]:
         outcome = record.outcome or _outcome(client, name, record)
         if outcome:
             close(client, record, outcome, record.time or _when(find(client, name), record))
-            done.append(f"the record of {sentence(replace(record, outcome=outcome))}")
+            done.append(f"closed a record: {sentence(replace(record, outcome=outcome))}")
             if record.action == ARCHIVE and outcome == COMPLETED:
                 done += registry.settle(client, name, [record.version])
     return done

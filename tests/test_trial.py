@@ -1,0 +1,127 @@
+"""What the gate is told of two real versions, from what was logged alone."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+
+import promote
+import register
+import train
+from tests.conftest import SAMPLE, Ended
+from understudy import evaluation, records, registry, tracking
+from understudy.records import Record
+from understudy.table import TABLE
+
+NAME = TABLE.name
+FORCED = ["--force", "--reason", "because"]
+Call = Callable[..., Ended]
+
+
+def last(client: MlflowClient) -> Record:
+    """The record that was opened last."""
+    return max(records.find(client, NAME), key=lambda record: record.opened)
+
+
+@contextmanager
+def damaged(client: MlflowClient, number: str) -> Iterator[None]:
+    """A version whose model file has another last byte."""
+    source = str(client.get_model_version(NAME, number).source).removeprefix("models:/")
+    file = Path(client.get_logged_model(source).artifact_location, "model.skops")
+    kept = file.read_bytes()
+    file.write_bytes(kept[:-1] + b"?")
+    try:
+        yield
+    finally:
+        file.write_bytes(kept)
+
+
+def test_rows_that_the_champion_has_learned_from_are_dropped_and_counted(
+    store: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(store)
+    with monkeypatch.context() as other_split:
+        for module in (train, evaluation):
+            other_split.setattr(module, "TABLE", replace(TABLE, split_seed=1))
+        assert call(train, "--models", "LogisticRegression").code == 0
+    assert call(register).code == call(promote, "staging").code == call(promote, "production").code == 0
+    call(train, "--models", "LogisticRegression")
+    assert call(register).code == call(promote, "staging").code == 0
+    assert call(promote, "production").code in (0, 3)
+    rows = TABLE.read(SAMPLE)
+    learned = replace(TABLE, split_seed=1).split(rows)[0][TABLE.identifier]
+    kept = ~TABLE.split(rows)[1][TABLE.identifier].isin(learned)
+    figures = client.get_run(last(client).run_id).data.metrics
+    assert (figures["rows"], figures["rows dropped"]) == (kept.sum(), (~kept).sum())
+    assert kept.sum() > 30
+
+
+def test_the_rows_come_from_the_store_and_not_from_the_file(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    (tracking.PROJECT / "data" / SAMPLE.name).unlink()
+    call(promote, "staging")
+    assert call(promote, "production").code == 0
+    assert client.get_run(last(client).run_id).data.metrics["rows"] == 186
+
+
+def test_a_model_that_says_the_same_to_every_row_stays_out_of_production(registered: str, call: Call) -> None:
+    call(register, "--model", "DummyClassifier")
+    assert call(promote, "staging").code == 0
+    refused = call(promote, "production")
+    assert refused.code == 3
+    assert refused.err == "refused: ROC AUC is 0.500, not above 0.500, and more rows like these would not help\n"
+
+
+def test_a_champion_that_cannot_be_loaded_is_reported_and_needs_force(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(promote, "staging")
+    with damaged(client, "1"):
+        refused = call(promote, "production")
+        assert (refused.code, registry.aliases(client, NAME)["production"]) == (3, "1")
+        assert refused.err.startswith(f"refused: the gate cannot decide: {NAME} version 1 is not what was registered")
+        assert "model.skops changed" in refused.err
+        assert call(promote, "production", *FORCED).code == 0
+    assert "the gate cannot decide" in last(client).why
+
+
+def test_a_challenger_whose_files_changed_is_refused_by_force_too(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    with damaged(client, "2"):
+        for arguments in [["staging"], ["production", "--version", "2", *FORCED]]:
+            refused = call(promote, *arguments)
+            assert (refused.code, refused.out) == (2, "")
+            assert "version 2 is not what was registered: model.skops changed" in refused.err
+    assert registry.aliases(client, NAME) == {"production": "1"}
+
+
+def test_a_version_that_takes_other_rows_needs_breaking(in_production: str, client: MlflowClient, call: Call) -> None:
+    call(train, "--models", "LogisticRegression", "--without-sensitive")
+    call(register)
+    refused = call(promote, "staging")
+    assert refused.code == 3
+    assert "Gender: is not accepted any more" in refused.err
+    assert call(promote, "staging", "--breaking").code == 0
+    assert last(client).breaking
+    assert call(promote, "production").code == 3
+    assert call(promote, "production", "--breaking").code in (0, 3)
+    decided = json.loads(mlflow.artifacts.load_text(f"runs:/{last(client).run_id}/gate.json"))
+    [contract] = [check for check in decided["checks"] if check["name"] == "breaks of the contract"]
+    assert (contract["limit"], contract["passed"]) == ("waived by --breaking", True)
+    assert contract["value"] >= 2
+
+
+def test_a_version_without_rows_cannot_be_judged(batch_store: str, client: MlflowClient, call: Call) -> None:
+    [run, *_] = tracking.families(client, tracking.get_batch(client, TABLE))
+    client.create_registered_model(NAME)
+    client.create_model_version(NAME, tracking.model_uri(run), model_id=tracking.model_id(run))
+    refused = call(promote, "staging")
+    assert refused.err.startswith(f"error: {NAME} version 1 has no manifest")
+    assert "promote.py adopt" in refused.err

@@ -1,0 +1,176 @@
+"""What the gate has to know of two versions: both are verified, and scored anew on the challenger's held-out rows."""
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.pyfunc import PyFuncModel
+from numpy.typing import NDArray
+from sklearn.pipeline import Pipeline
+
+from understudy import checks, contract, gate, manifest, plots, registry, scoring, tracking
+from understudy.checks import Check, Rule
+from understudy.errors import UserError
+from understudy.gate import Answers, Challenger, Decision
+from understudy.metrics import Labels
+from understudy.records import Record, Verdict
+from understudy.schema import Table
+from understudy.table import TABLE
+
+TIMES = 30  # that one row is scored
+
+
+@dataclass(frozen=True)
+class Model:
+    """A verified version in its two forms, its table, and the size of its files in millions of bytes."""
+
+    served: PyFuncModel
+    pipeline: Pipeline
+    table: Table
+    megabytes: float
+
+
+def decide(client: MlflowClient, name: str, rule: Rule) -> Callable[[Record], Verdict]:
+    """The gate's verdict on a planned move of a version of a registered model.
+
+    What keeps the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
+
+    Raises:
+        UserError: By what is returned: the challenger itself is not what was registered, or cannot be loaded.
+    """
+
+    def judge(planned: Record) -> Verdict:
+        challenger = _load(client, name, planned.version)
+        in_production = planned.stage == "production"
+        number = planned.before if in_production else registry.aliases(client, name).get("production", "")
+        try:
+            champion = _load(client, name, number) if number not in ("", planned.version) else None
+            rows, dropped = _rows(client, name, planned.version, number if champion else "", champion)
+        except UserError as error:
+            return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
+        decision = _decide(planned, rule, challenger, champion, rows)
+        return _verdict(decision, rule, {"rows": len(rows), "rows dropped": dropped}, planned.version, number)
+
+    return judge
+
+
+def _load(client: MlflowClient, name: str, number: str) -> Model:
+    with manifest.verified(client, client.get_model_version(name, number)) as folder:
+        megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+        try:
+            served, pipeline = manifest.load(folder)
+            return Model(served, pipeline, scoring.table(pipeline), megabytes)
+        except Exception as error:
+            raise UserError(
+                f"version {number} of {name} cannot be loaded: {type(error).__name__}: {error}",
+                "choose another version, or install what it was trained with",
+            ) from error
+
+
+def _rows(
+    client: MlflowClient, name: str, number: str, champion_number: str, champion: Model | None
+) -> tuple[pd.DataFrame, int]:
+    """The challenger's held-out rows without those that the champion has learned from or refuses, and their count."""
+    rows = _logged(client, name, number, tracking.HELD_OUT)
+    if champion is None:
+        return rows, 0
+    learned = _logged(client, name, champion_number, tracking.TRAINED_ON)
+    dropped = rows[TABLE.identifier].isin(learned.iloc[:, 0]).to_numpy() | _refused(champion, rows)
+    if dropped.all():
+        raise UserError("the champion has learned from all held-out rows, or refuses them", "train again")
+    return rows[~dropped].reset_index(drop=True), int(dropped.sum())
+
+
+def _logged(client: MlflowClient, name: str, number: str, which: str) -> pd.DataFrame:
+    run_id = client.get_model_version(name, number).run_id
+    if not run_id:
+        raise UserError(f"version {number} of {name} has no run, and so no rows", "python register.py")
+    return tracking.rows(client, client.get_run(run_id), which)
+
+
+def _refused(model: Model, rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows a model's table does not allow, shape (n,)."""
+    refused = np.zeros(len(rows), dtype=bool)
+    for fault in model.table.faults(_raw(model, rows)):
+        if not fault.rows:
+            raise UserError(f"the champion cannot score the held-out rows: {fault}", "force it")
+        refused[np.array(fault.rows) - 1] = True
+    return refused
+
+
+def _raw(model: Model, rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[[column.name for column in model.table.columns if column.name in rows]]
+
+
+def _decide(planned: Record, rule: Rule, challenger: Model, champion: Model | None, rows: pd.DataFrame) -> Decision:
+    measured = Challenger(
+        answers=_answers(challenger, rows),
+        served=_served(challenger, rows),
+        breaks=tuple(contract.broken(champion.table, challenger.table)) if champion else (),
+        milliseconds=_milliseconds(challenger, rows),
+        megabytes=challenger.megabytes,
+    )
+    if planned.stage == "staging":
+        return gate.staging(measured, TABLE.limits, planned.breaking)
+    groups = rows[[column.name for column in TABLE.categories if column.name in rows]]
+    champions = _answers(champion, rows) if champion else None
+    labels = challenger.table.labels(rows)
+    return gate.production(labels, measured, champions, groups, TABLE.limits, rule, planned.breaking)
+
+
+def _answers(model: Model, rows: pd.DataFrame) -> Answers:
+    raw, table = _raw(model, rows), model.table
+    return Answers(scoring.positive(model.pipeline, raw, table), _is_positive(model.pipeline.predict(raw), table))
+
+
+def _served(model: Model, rows: pd.DataFrame) -> Answers:
+    raw = _raw(model, rows)
+    probabilities = np.array(model.served.predict(raw, params={"output": scoring.PROBABILITY}))
+    return Answers(probabilities, _is_positive(np.array(model.served.predict(raw)), model.table))
+
+
+def _is_positive(labels: NDArray[np.str_], table: Table) -> Labels:
+    return np.where(labels == table.positive, 1, 0)
+
+
+def _milliseconds(model: Model, rows: pd.DataFrame) -> float:
+    """For the answer to one row, through MLflow as it is served; the median, after one to warm up."""
+    row, seconds = _raw(model, rows)[:1], []
+    for _ in range(TIMES + 1):
+        started = time.perf_counter()
+        model.served.predict(row)
+        seconds.append(time.perf_counter() - started)
+    return float(np.median(seconds[1:]) * 1000)
+
+
+def _verdict(decision: Decision, rule: Rule, counts: dict[str, int], challenger: str, champion: str) -> Verdict:
+    figures = {}
+    compared = next((check for check in decision.checks if check.name == checks.DIFFERENCE), None)
+    if compared:
+        interval = (compared.value, float(compared.low or 0), float(compared.high or 0))
+        limit, who = checks.least(rule, TABLE.limits.margin), f"version {challenger} less version {champion}"
+        figures["difference.png"] = plots.differences(decision.draws, interval, limit, who)
+    measured: dict[str, float] = {}
+    for check in (*decision.checks, *decision.slices):
+        measured |= _figures(check)
+    return Verdict(
+        allowed=decision.allowed,
+        why=decision.why,
+        table=decision.table().to_string(index=False),
+        rule=rule,
+        metrics=measured | counts,
+        files={"gate.json": json.dumps({**decision.as_dict(), **counts, "rule": rule}, indent=1)},
+        figures=figures,
+    )
+
+
+def _figures(check: Check) -> dict[str, float]:
+    """A check's figure and its bounds, by names that MLflow takes and that stay the same as the rows change."""
+    name = re.sub(r", \d+ rows.*|[^ \w./-]", "", check.name)
+    figures = {name: check.value, f"{name} low": check.low, f"{name} high": check.high}
+    return {key: value for key, value in figures.items() if value is not None and np.isfinite(value)}
