@@ -209,3 +209,18 @@ def test_mlflow_models_predict_takes_every_form(tmp_path: Path, uris: dict[str, 
             env_manager="local",
         )
         assert json.loads((tmp_path / "out.json").read_text())["predictions"] == answer
+
+
+def test_a_model_brings_the_code_that_it_needs_and_no_more(
+    uris: dict[str, str], batch_store: str, tmp_path: Path
+) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(uris["RandomForestClassifier"], dst_path=str(tmp_path / "model")))
+    bundled = {path.stem for path in (folder / "code" / "understudy").glob("*.py")}
+    assert {"scoring", "models", "schema", "columns"} < bundled
+    assert not bundled & {"tracking", "registry", "promotion", "plots", "serve"}
+    row = [1, 1, 0, 0, 0, 4.8, 360, 1, 2, 8.8]
+    program = f"import mlflow; print(mlflow.pyfunc.load_model({str(folder)!r}).predict([{row}]))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment(PYTHONPATH=""), capture_output=True, text=True
+    )
+    assert done.stdout == "['Y']\n", done.stderr
