@@ -153,7 +153,12 @@ def comparison(results: Mapping[str, Mapping[str, Interval]]) -> Figure:
 
 
 def groups(slices: pd.DataFrame, name: str) -> Figure:
-    """Rates of the groups that sensitive columns make, with 95 % intervals; rows as `metrics.slices` gives them."""
+    """Rates of the groups that sensitive columns make, with 95 % intervals, and their ratio to the largest group's.
+
+    Args:
+        slices: As `metrics.slices` gives them.
+        name: Whose they are, for the title.
+    """
     rates = ["positive rate", "true positive rate", "false positive rate"]
     with rc_context(STYLE):
         figure = Figure(figsize=(11, 1.6 + 0.5 * len(slices)), layout="constrained")
@@ -164,9 +169,9 @@ def groups(slices: pd.DataFrame, name: str) -> Figure:
                 axes.plot([group[f"{rate} low"], group[f"{rate} high"]], [y, y], color=colour)
                 axes.plot(group[rate], y, "o", color=colour, markersize=9)
             axes.set(title=rate.capitalize(), xlim=(-0.03, 1.03), ylim=(len(slices) - 0.5, -0.5))
-            labels = [f"{g['column']} {g['value']} ({g['rows']} rows)" for _, g in slices.iterrows()]
+            labels = [f"{g['column']} {g['value']} ({g['rows']} rows, {g['ratio']:.2f})" for _, g in slices.iterrows()]
             axes.set_yticks(range(len(slices)), labels)
-        figure.suptitle(f"Groups, {name}")
+        figure.suptitle(f"Groups, {name} (rows, ratio of positive rates to the largest group's)")
     return figure
 
 
