@@ -127,7 +127,7 @@ def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
 
     decide = trial.decide(client, name, "not-worse")
     version, stage = promotion.adopt(client, name, args.version, args.reason, decide, args.force)
-    print(f"{name} version {version} is in {stage}, with alias, stage and record")
+    print(f"{name} version {version} is {f'in {stage}, with alias, stage and record' if stage else 'adopted'}")
 
 
 def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str:

@@ -118,10 +118,21 @@ def test_a_version_that_takes_other_rows_needs_breaking(in_production: str, clie
     assert contract["value"] >= 2
 
 
-def test_a_version_without_rows_cannot_be_judged(batch_store: str, client: MlflowClient, call: Call) -> None:
-    [run, *_] = tracking.families(client, tracking.get_batch(client, TABLE))
+def test_a_version_made_by_hand_is_adopted_and_then_one_of_ours(
+    batch_store: str, client: MlflowClient, call: Call
+) -> None:
+    run = tracking.families(client, tracking.get_batch(client, TABLE))[1]
     client.create_registered_model(NAME)
-    client.create_model_version(NAME, tracking.model_uri(run), model_id=tracking.model_id(run))
+    client.create_model_version(NAME, tracking.model_uri(run), run_id=run.info.run_id, model_id=tracking.model_id(run))
     refused = call(promote, "staging")
     assert refused.err.startswith(f"error: {NAME} version 1 has no manifest")
-    assert "promote.py adopt" in refused.err
+    assert "fix: python promote.py adopt --version 1 --reason" in refused.err
+    assert "version 1 is adopted\n" in call(promote, "adopt", "--version", "1", "--reason", "made in the UI").out
+    assert call(promote, "staging").code == call(promote, "production").code == call(promote, "check").code == 0
+
+
+def test_adopting_again_does_not_trust_changed_files(in_production: str, client: MlflowClient, call: Call) -> None:
+    with damaged(client, "1"):
+        refused = call(promote, "adopt", "--version", "1", "--reason", "it looks fine")
+        assert (refused.code, "model.skops changed" in refused.err) == (2, True)
+        assert call(promote, "check").code == 4

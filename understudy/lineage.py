@@ -29,8 +29,7 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
     Raises:
         UserError: There is no such version.
     """
-    registry.known(client, name, number)
-    version = client.get_model_version(name, number)
+    version = registry.get_version(client, name, number)
     known = {"made": clock(version.creation_timestamp), "source": str(version.source), "run": version.run_id or "none"}
     try:
         run = client.get_run(version.run_id or "")

@@ -70,10 +70,10 @@ def rollback(client: MlflowClient, name: str, to: str, reason: str) -> tuple[str
     found = records.find(client, name)
     stack = records.history(found)
     stack += [current] if stack[-1:] != [current] else []
-    version = registry.known(client, name, to) if to else "".join(stack[-2:-1])
+    version = to or "".join(stack[-2:-1])
     if not version:
         raise UserError(f"version {current} of {name} replaced none", "python promote.py production --version N")
-    registry.known(client, name, version)
+    registry.get_version(client, name, version)
     _refuse_strangers(name, version, current, found)
     score_a_row(client, name, version)
     planned = Record(records.ROLLBACK, version, "production", current, reason)
@@ -99,7 +99,8 @@ def archive(client: MlflowClient, name: str, version: str, reason: str) -> None:
     """
     records.recover(client, name)
     there = registry.aliases(client, name)
-    if registry.known(client, name, version) == there.get("production"):
+    registry.get_version(client, name, version)
+    if version == there.get("production"):
         fix = 'python promote.py rollback --reason "...", or put another version there first'
         raise UserError(f"version {version} of {name} is in Production", fix)
     record = records.start(client, name, Record(records.ARCHIVE, version, reason=reason), Verdict())
@@ -113,22 +114,26 @@ def archive(client: MlflowClient, name: str, version: str, reason: str) -> None:
 
 
 def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Decide, forced: bool) -> tuple[str, str]:
-    """Bring record, alias and stage of a version together that was put into a stage by hand; returns it and the stage.
+    """Give a version that was made by hand a manifest and a record; returns it and the stage it is in, "" for none.
+
+    If it was put into a stage, the alias and the stage are brought together.
 
     Raises:
-        UserError: There is no such version, or it is in no stage.
+        UserError: There is no such version.
         Refused: By the verdict, or because somebody else moved the alias meanwhile.
     """
     records.recover(client, name)
     there = registry.aliases(client, name)
-    version = registry.known(client, name, wanted) if wanted else _by_hand(client, name, there)
-    stages = {str(one.version): str(one.current_stage) for one in registry.versions(client, name)}
-    said = [alias for alias, stage in STAGES.items() if there.get(alias) == version or stages[version] == stage]
+    version = wanted or _by_hand(client, name, there)
+    made = registry.get_version(client, name, version)
+    said = [alias for alias, stage in STAGES.items() if there.get(alias) == version or made.current_stage == stage]
+    if manifest.DIGEST not in made.tags:  # what has one is not to be trusted anew
+        manifest.record_manifest(client, made)
     if not said:
-        problem = f"version {version} of {name} is in no stage"
-        raise UserError(problem, f"python promote.py staging --version {version}")
+        record = records.start(client, name, Record(records.ADOPT, version, reason=reason), Verdict())
+        records.close(client, record, records.COMPLETED)
+        return version, ""
     stage = "production" if "production" in said else "staging"
-    manifest.record_manifest(client, client.get_model_version(name, version))
     planned = Record(records.ADOPT, version, stage, there.get(stage, ""), reason, forced)
     _carry_out(client, name, planned, judge(planned))
     return version, STAGES[stage]

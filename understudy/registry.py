@@ -86,9 +86,10 @@ def get_version(client: MlflowClient, name: str, number: str) -> ModelVersion:
         UserError: There is none.
     """
     known = {str(version.version): version for version in versions(client, name)}
+    if not known:
+        raise UserError(f"{name} has no versions", "python register.py")
     if number not in known:
-        fix = f"choose from {', '.join(known)}" if known else "python register.py"
-        raise UserError(f"{name} has no version {number}", fix)
+        raise UserError(f"{name} has no version {number}", f"choose from {', '.join(known)} with --version")
     return known[number]
 
 
@@ -130,20 +131,6 @@ def in_stage(client: MlflowClient, name: str, stage: str) -> str:
     return version
 
 
-def known(client: MlflowClient, name: str, wanted: str) -> str:
-    """The wanted version, if there is one of that number.
-
-    Raises:
-        UserError: There is none.
-    """
-    numbers = [str(version.version) for version in versions(client, name)]
-    if not numbers:
-        raise UserError(f"{name} has no versions", "python register.py")
-    if wanted not in numbers:
-        raise UserError(f"{name} has no version {wanted}", f"choose from {', '.join(numbers)} with --version")
-    return wanted
-
-
 def choose(client: MlflowClient, name: str, stage: str, wanted: str) -> str:
     """The version to promote: the wanted one, else the newest for Staging, else the one in Staging.
 
@@ -154,7 +141,7 @@ def choose(client: MlflowClient, name: str, stage: str, wanted: str) -> str:
     newest = [str(version.version) for version in versions(client, name)][-1:]
     if not wanted and newest and stage == "production":
         return in_stage(client, name, "staging")
-    version = known(client, name, wanted or "".join(newest))
+    version = str(get_version(client, name, wanted or "".join(newest)).version)
     if stage == "staging" and version == there.get("production"):
         raise UserError(f"version {version} of {name} is in Production", "python register.py, or another --version")
     return version
