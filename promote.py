@@ -91,7 +91,8 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
         there = registry.aliases(client, name)
         for alias, stage in registry.STAGES.items():
             print(f"{stage}: {f'version {there[alias]}' if alias in there else 'empty'}")
-        print(f"newest: version {registry.versions(client, name)[-1].version}")
+        versions = registry.versions(client, name)
+        print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
     for line in lineage.story(found[-SHOWN:] if not args.at else []):
         print(line)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -14,7 +15,7 @@ import promote
 import register
 import train
 from tests.conftest import SAMPLE, Ended
-from understudy import evaluation, records, registry, tracking
+from understudy import evaluation, manifest, records, registry, tracking
 from understudy.records import Record
 from understudy.table import TABLE
 
@@ -136,3 +137,56 @@ def test_adopting_again_does_not_trust_changed_files(in_production: str, client:
         refused = call(promote, "adopt", "--version", "1", "--reason", "it looks fine")
         assert (refused.code, "model.skops changed" in refused.err) == (2, True)
         assert call(promote, "check").code == 4
+
+
+def test_rows_that_somebody_changed_decide_nothing(in_production: str, client: MlflowClient, call: Call) -> None:
+    run = client.get_run(client.get_model_version(NAME, "2").run_id or "")
+    batch = client.get_run(run.data.tags["mlflow.parentRunId"])
+    file = Path(str(batch.info.artifact_uri).removeprefix("file://"), tracking.ROWS, tracking.HELD_OUT)
+    kept = file.read_bytes()
+    call(promote, "staging")
+    try:
+        pd.read_parquet(file).assign(Loan_Status="Y").to_parquet(file)
+        refused = call(promote, "production")
+    finally:
+        file.write_bytes(kept)
+    assert refused.code == 3
+    assert "rows/held_out.parquet of run" in refused.err
+    assert "is not what training kept" in refused.err
+
+
+def test_what_took_its_place_by_hand_is_compared_when_it_is_adopted(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(register, "--model", "DecisionTreeClassifier")
+    client.set_registered_model_alias(NAME, "production", "3")
+    refused = call(promote, "adopt", "--reason", "I like trees")
+    assert refused.code == 3
+    assert "too few rows to tell whether ROC AUC less champion's is above -0.050" in refused.err
+    assert (last(client).version, last(client).before) == ("3", "1")
+    assert call(promote, "adopt", "--reason", "I like trees", "--force").code == 0
+    assert records.history(records.find(client, NAME)) == ["1", "3"]
+
+
+def test_a_refused_adoption_leaves_no_manifest(in_production: str, client: MlflowClient, call: Call) -> None:
+    tree = tracking.families(client, tracking.get_batch(client, TABLE))[0]
+    client.create_model_version(
+        NAME, tracking.model_uri(tree), run_id=tree.info.run_id, model_id=tracking.model_id(tree)
+    )
+    client.set_registered_model_alias(NAME, "production", "3")
+    assert call(promote, "adopt", "--reason", "I like trees").code == 3
+    assert manifest.DIGEST not in client.get_model_version(NAME, "3").tags
+
+
+def test_an_alias_that_somebody_moved_is_not_taken_away(in_production: str, client: MlflowClient, call: Call) -> None:
+    call(promote, "staging")
+    registry.remove(client, NAME, "staging", "1")
+    assert registry.aliases(client, NAME) == {"production": "1", "staging": "2"}
+    registry.remove(client, NAME, "staging", "2")
+    assert registry.aliases(client, NAME) == {"production": "1"}
+
+
+def test_a_registered_model_without_versions_is_shown(client: MlflowClient, call: Call) -> None:
+    client.create_registered_model(NAME)
+    assert "newest: none\n" in call(promote).out
+    assert call(register, "--name", "it's").err.startswith('error: "it\'s" cannot name a registered model')

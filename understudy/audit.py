@@ -72,9 +72,8 @@ def _unrecorded(there: dict[str, str], versions: list[ModelVersion], found: list
     recorded = {one for record in done for one in (record.version, record.before)}
     for one in versions if registry.KEEP_STAGES else ():
         number = str(one.version)
-        if one.current_stage != "None" and number not in recorded and number not in there.values():
-            verb = "adopt" if one.current_stage in STAGES.values() else records.ARCHIVE
-            fix = f'python promote.py {verb} --version {number} --reason "..."'
+        if one.current_stage in STAGES.values() and number not in recorded and number not in there.values():
+            fix = f'python promote.py adopt --version {number} --reason "..."'
             yield Finding(f"version {number} is in {one.current_stage} without a record", fix)
 
 

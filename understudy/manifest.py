@@ -101,7 +101,7 @@ def _copied(uri: str) -> Iterator[Path]:
         mlflow.artifacts.download_artifacts(uri, dst_path=name)
         (folder / LEFT_OUT).unlink(missing_ok=True)
         for bytecode in [path for path in folder.rglob("__pycache__") if path.is_dir()]:
-            shutil.rmtree(bytecode)
+            shutil.rmtree(bytecode, ignore_errors=True)  # gone with the one around it; what stays is a file too many
         yield folder
 
 

@@ -104,8 +104,7 @@ def archive(client: MlflowClient, name: str, version: str, reason: str) -> None:
         fix = 'python promote.py rollback --reason "...", or put another version there first'
         raise UserError(f"version {version} of {name} is in Production", fix)
     record = records.start(client, name, Record(records.ARCHIVE, version, reason=reason), Verdict())
-    if there.get("staging") == version:
-        registry.remove(client, name, "staging")
+    registry.remove(client, name, "staging", version)
     registry.settle(client, name, [version])
     alias = next((alias for alias, one in registry.aliases(client, name).items() if one == version), "")
     records.close(client, record, records.SUPERSEDED if alias else records.COMPLETED)
@@ -127,15 +126,25 @@ def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Deci
     version = wanted or _by_hand(client, name, there)
     made = registry.get_version(client, name, version)
     said = [alias for alias, stage in STAGES.items() if there.get(alias) == version or made.current_stage == stage]
-    if manifest.DIGEST not in made.tags:  # what has one is not to be trusted anew
+    is_new = manifest.DIGEST not in made.tags  # what has a manifest is not to be trusted anew
+    if is_new:
         manifest.record_manifest(client, made)
-    if not said:
-        record = records.start(client, name, Record(records.ADOPT, version, reason=reason), Verdict())
-        records.close(client, record, records.COMPLETED)
-        return version, ""
-    stage = "production" if "production" in said else "staging"
-    planned = Record(records.ADOPT, version, stage, there.get(stage, ""), reason, forced)
-    _carry_out(client, name, planned, judge(planned))
+    try:
+        if not said:
+            record = records.start(client, name, Record(records.ADOPT, version, reason=reason), Verdict())
+            records.close(client, record, records.COMPLETED)
+            return version, ""
+        stage = "production" if "production" in said else "staging"
+        before, is_there = there.get(stage, ""), there.get(stage) == version
+        if is_there:  # whose place it has taken by hand is what it is compared with
+            earlier = [one for one in records.history(records.find(client, name)) if one != version]
+            before = earlier[-1] if earlier and stage == "production" else ""
+        planned = Record(records.ADOPT, version, stage, before, reason, forced)
+        _carry_out(client, name, planned, judge(planned), is_there)
+    except (Refused, UserError):
+        if is_new:
+            client.delete_model_version_tag(name, version, manifest.DIGEST)
+        raise
     return version, STAGES[stage]
 
 
@@ -153,12 +162,12 @@ def _by_hand(client: MlflowClient, name: str, there: dict[str, str]) -> str:
     return "".join(others) or current
 
 
-def _carry_out(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> None:
+def _carry_out(client: MlflowClient, name: str, planned: Record, verdict: Verdict, is_there: bool = False) -> None:
     record = records.start(client, name, planned, verdict)
     if not (verdict.allowed or planned.forced):
         records.close(client, record, records.REFUSED)
         raise Refused(verdict.why, verdict.table)
-    if planned.before != planned.version:
+    if not is_there:
         try:
             registry.move(client, name, planned.stage, planned.version, planned.before)
         except Refused as refused:

@@ -166,7 +166,8 @@ def history(records: Sequence[Record]) -> list[str]:
     without a record comes in when a record names it as the one before.
     """
     stack: list[str] = []
-    seen = {"", *(record.version for record in records if record.outcome == SUPERSEDED)}
+    replaced = [one for one in records if one.outcome == SUPERSEDED and one.stage == "production"]
+    seen = {"", *(record.version for record in replaced)}
     for record in in_production(records):
         if record.before not in seen:
             stack.append(record.before)
@@ -194,8 +195,8 @@ def recover(client: MlflowClient, name: str) -> list[str]:
         if outcome:
             close(client, record, outcome, record.time or _when(find(client, name), record))
             done.append(f"closed a record: {sentence(replace(record, outcome=outcome))}")
-            if record.action == ARCHIVE and outcome == COMPLETED:
-                done += registry.settle(client, name, [record.version])
+            if outcome == COMPLETED:
+                done += registry.settle(client, name, {record.version, record.before} - {""})
     return done
 
 

@@ -94,7 +94,13 @@ def get_version(client: MlflowClient, name: str, number: str) -> ModelVersion:
 
 
 def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
-    """All versions of a registered model, the oldest first; none if there is no such model."""
+    """All versions of a registered model, the oldest first; none if there is no such model.
+
+    Raises:
+        UserError: It cannot be a name: MLflow has no way to ask for one with a quotation mark.
+    """
+    if "'" in name:
+        raise UserError(f"{name!r} cannot name a registered model", "choose another --name")
     found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
     return sorted(found, key=lambda version: int(version.version))
 
@@ -172,9 +178,19 @@ def move(client: MlflowClient, name: str, alias: str, version: str, before: str)
         retry.pause(number)
 
 
-def remove(client: MlflowClient, name: str, alias: str) -> None:
-    """Let an alias name no version."""
-    retry.insist(client.delete_registered_model_alias, name, alias)
+def remove(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Let an alias name no version, if it still names this one; never written twice without being read in between."""
+    for number in range(retry.TRIES):
+        if aliases(client, name).get(alias) != version:
+            return
+        try:
+            with retry.one_try():
+                client.delete_registered_model_alias(name, alias)
+            return
+        except MlflowException as error:
+            if number == retry.TRIES - 1 or not (retry.is_undone(error) or retry.is_unclear(error)):
+                raise
+        retry.pause(number)
 
 
 def settle(client: MlflowClient, name: str, gone: Collection[str] = ()) -> list[str]:
@@ -198,7 +214,7 @@ def settle(client: MlflowClient, name: str, gone: Collection[str] = ()) -> list[
 def _pass(client: MlflowClient, name: str, gone: Collection[str]) -> list[str]:
     there = aliases(client, name)
     if "staging" in there and there["staging"] == there.get("production"):
-        remove(client, name, "staging")
+        remove(client, name, "staging", there["staging"])
         return [f"version {there['staging']} is in Production, and no longer in Staging"]
     return [
         _transition(client, name, str(version.version), stage)

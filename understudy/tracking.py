@@ -269,25 +269,31 @@ def log_batch(
 def log_rows(client: mlflow.MlflowClient, run_id: str, held_out: pd.DataFrame, trained_on: pd.DataFrame) -> None:
     """Keep with a batch the rows that later versions are compared on, and the identifiers of those it learned from."""
     with TemporaryDirectory() as folder:
+        tags = []
         for name, rows in [(HELD_OUT, held_out), (TRAINED_ON, trained_on)]:
             rows.to_parquet(Path(folder, name), index=False)
+            tags.append(RunTag(f"{ROWS}.{name}", hashlib.sha256(Path(folder, name).read_bytes()).hexdigest()))
         client.log_artifacts(run_id, folder, ROWS)
+        client.log_batch(run_id, tags=tags)
 
 
 def rows(client: mlflow.MlflowClient, run: Run, name: str) -> pd.DataFrame:
     """`HELD_OUT` or `TRAINED_ON` of the batch that a family's run is part of.
 
     Raises:
-        UserError: The run is none of training's, or the rows are gone.
+        UserError: The run is none of training's, or the rows are gone or not what training kept.
     """
-    parent = run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, run.info.run_id)
+    parent = client.get_run(run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, run.info.run_id))
+    fix = "train again with this version of the project: python train.py"
     with TemporaryDirectory() as folder:
         try:
-            return pd.read_parquet(client.download_artifacts(parent, f"{ROWS}/{name}", folder))
+            path = Path(client.download_artifacts(parent.info.run_id, f"{ROWS}/{name}", folder))
+            content = path.read_bytes()
         except (mlflow.MlflowException, OSError):
-            raise UserError(
-                f"run {parent} has no {ROWS}/{name}", "train again with this version of the project: python train.py"
-            ) from None
+            raise UserError(f"run {parent.info.run_id} has no {ROWS}/{name}", fix) from None
+        if hashlib.sha256(content).hexdigest() != parent.data.tags.get(f"{ROWS}.{name}"):
+            raise UserError(f"{ROWS}/{name} of run {parent.info.run_id} is not what training kept", fix)
+        return pd.read_parquet(path)
 
 
 def log_family(

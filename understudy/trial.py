@@ -3,7 +3,8 @@
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +52,9 @@ def decide(client: MlflowClient, name: str, rule: Rule) -> Callable[[Record], Ve
         try:
             champion = _load(client, name, number) if number not in ("", planned.version) else None
             rows, dropped = _rows(client, name, planned.version, number if champion else "", champion)
+            decision = _decide(planned, rule, challenger, champion, rows)
         except UserError as error:
             return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
-        decision = _decide(planned, rule, challenger, champion, rows)
         return _verdict(decision, rule, {"rows": len(rows), "rows dropped": dropped}, planned.version, number)
 
     return judge
@@ -62,14 +63,21 @@ def decide(client: MlflowClient, name: str, rule: Rule) -> Callable[[Record], Ve
 def _load(client: MlflowClient, name: str, number: str) -> Model:
     with manifest.verified(client, client.get_model_version(name, number)) as folder:
         megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-        try:
+        with _told(f"version {number} of {name} cannot be loaded"):
             served, pipeline = manifest.load(folder)
             return Model(served, pipeline, scoring.table(pipeline), megabytes)
-        except Exception as error:
-            raise UserError(
-                f"version {number} of {name} cannot be loaded: {type(error).__name__}: {error}",
-                "choose another version, or install what it was trained with",
-            ) from error
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tell as a reason whatever a model does wrong that was made with other packages or for another table."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        fix = "choose another version, or install what it was trained with"
+        raise UserError(f"{what}: {type(error).__name__}: {error}", fix) from error
 
 
 def _rows(
@@ -80,7 +88,8 @@ def _rows(
     if champion is None:
         return rows, 0
     learned = _logged(client, name, champion_number, tracking.TRAINED_ON)
-    dropped = rows[TABLE.identifier].isin(learned.iloc[:, 0]).to_numpy() | _refused(champion, rows)
+    with _told("the held-out rows do not fit the table"):
+        dropped = rows[TABLE.identifier].isin(learned.iloc[:, 0]).to_numpy() | _refused(champion, rows)
     if dropped.all():
         raise UserError("the champion has learned from all held-out rows, or refuses them", "train again")
     return rows[~dropped].reset_index(drop=True), int(dropped.sum())
@@ -108,17 +117,19 @@ def _raw(model: Model, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _decide(planned: Record, rule: Rule, challenger: Model, champion: Model | None, rows: pd.DataFrame) -> Decision:
-    measured = Challenger(
-        answers=_answers(challenger, rows),
-        served=_served(challenger, rows),
-        breaks=tuple(contract.broken(champion.table, challenger.table)) if champion else (),
-        milliseconds=_milliseconds(challenger, rows),
-        megabytes=challenger.megabytes,
-    )
+    with _told("the challenger cannot score the held-out rows"):
+        measured = Challenger(
+            answers=_answers(challenger, rows),
+            served=_served(challenger, rows),
+            breaks=tuple(contract.broken(champion.table, challenger.table)) if champion else (),
+            milliseconds=_milliseconds(challenger, rows),
+            megabytes=challenger.megabytes,
+        )
     if planned.stage == "staging":
         return gate.staging(measured, TABLE.limits, planned.breaking)
     groups = rows[[column.name for column in TABLE.categories if column.name in rows]]
-    champions = _answers(champion, rows) if champion else None
+    with _told("the champion cannot score the held-out rows"):
+        champions = _answers(champion, rows) if champion else None
     labels = challenger.table.labels(rows)
     return gate.production(labels, measured, champions, groups, TABLE.limits, rule, planned.breaking)
 
