@@ -156,41 +156,41 @@ def choose(client: MlflowClient, name: str, stage: str, wanted: str) -> str:
 def move(client: MlflowClient, name: str, alias: str, version: str, before: str) -> None:
     """Point an alias at a version, if it still names `before` ("" for none).
 
-    Never written twice without being read in between, so that a write that failed cannot undo somebody else's.
-
     Raises:
         Refused: It names another version by now, and is left as it is.
     """
-    for number in range(retry.TRIES):
+    if not _write(client, name, alias, version, before):
         there = aliases(client, name).get(alias, "")
-        if there == version and number:
-            return  # the answer was lost, not the write
-        if there != before:
-            was, now = (f"version {one}" if one else "none" for one in (before, there))
-            raise Refused(f"{STAGES[alias]} of {name} has changed meanwhile: it had {was}, it has {now} now")
-        try:
-            with retry.one_try():
-                client.set_registered_model_alias(name, alias, version)
-            return
-        except MlflowException as error:
-            if number == retry.TRIES - 1 or not (retry.is_undone(error) or retry.is_unclear(error)):
-                raise
-        retry.pause(number)
+        was, now = (f"version {one}" if one else "none" for one in (before, there))
+        raise Refused(f"{STAGES[alias]} of {name} has changed meanwhile: it had {was}, it has {now} now")
 
 
 def remove(client: MlflowClient, name: str, alias: str, version: str) -> None:
-    """Let an alias name no version, if it still names this one; never written twice without being read in between."""
+    """Let an alias name no version, if it still names this one."""
+    _write(client, name, alias, "", version)
+
+
+def _write(client: MlflowClient, name: str, alias: str, version: str, before: str) -> bool:
+    """Point an alias at a version ("" for none) if it still names `before`; whether that was done.
+
+    Never written twice without being read in between, so that a write that failed cannot undo somebody else's.
+    """
     for number in range(retry.TRIES):
-        if aliases(client, name).get(alias) != version:
-            return
+        there = aliases(client, name).get(alias, "")
+        if there != before:
+            return number > 0 and there == version  # then the answer was lost, not the write
         try:
             with retry.one_try():
-                client.delete_registered_model_alias(name, alias)
-            return
+                if version:
+                    client.set_registered_model_alias(name, alias, version)
+                else:
+                    client.delete_registered_model_alias(name, alias)
+            return True
         except MlflowException as error:
             if number == retry.TRIES - 1 or not (retry.is_undone(error) or retry.is_unclear(error)):
                 raise
         retry.pause(number)
+    return False
 
 
 def settle(client: MlflowClient, name: str, gone: Collection[str] = ()) -> list[str]:

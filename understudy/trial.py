@@ -51,7 +51,7 @@ def decide(client: MlflowClient, name: str, rule: Rule) -> Callable[[Record], Ve
         number = planned.before if in_production else registry.aliases(client, name).get("production", "")
         try:
             champion = _load(client, name, number) if number not in ("", planned.version) else None
-            rows, dropped = _rows(client, name, planned.version, number if champion else "", champion)
+            rows, dropped = _rows(client, name, planned.version, number, champion)
             decision = _decide(planned, rule, challenger, champion, rows)
         except UserError as error:
             return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
