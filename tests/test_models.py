@@ -91,7 +91,7 @@ def test_a_search_finds_what_grid_search_cv_finds(family: Family, grid: models.G
     expected = GridSearchCV(
         learned,
         {f"classifier__{name}": values for name, values in grid.items()},
-        scoring=list(models.SCORES),
+        scoring=list(searched.scores),
         refit="accuracy",
         cv=StratifiedKFold(models.FOLDS, shuffle=True, random_state=3),
     ).fit(TABLE.encode(TRAINING), TRAINING[TABLE.target.name])

@@ -272,6 +272,9 @@ def test_history_is_a_stack() -> None:
     assert records.history(moves(*up, ("rollback", "2", "3"), ("rollback", "3", "2"))) == ["1", "3"]
     assert records.history(moves(("production", "2", "1"), ("production", "2", "1"))) == ["1", "2"]
     assert records.history(moves(("production", "1", ""), ("rollback", "1", "9"))) == ["1"]
+    elsewhere = Record("staging", "2", "staging", outcome="superseded", time=150)
+    by_hand = [*moves(("production", "1", "")), elsewhere, *moves(("production", "3", "2"))]
+    assert records.history(by_hand) == ["1", "2", "3"]
 
 
 def test_what_was_in_production_at_a_time_is_known() -> None:
@@ -385,6 +388,7 @@ def test_check_repairs_stages_by_the_alias_and_records_it(in_production: str, cl
     assert mended.out.startswith("mended: version 2 is in the stage Archived\n")
     assert where(client) == ({"production": "1"}, {"1": "Production", "2": "Archived"})
     assert (last(client).action, last(client).reason) == ("repair", "version 2 is in the stage Archived")
+    assert call(promote, "check").code == 0
 
 
 def test_check_finds_versions_without_what_is_behind_them(

@@ -120,7 +120,7 @@ BACK = ({"production": "1"}, {"1": "Production", "2": "Archived"})
     [(to_production, BEFORE, AFTER), (back, AFTER, BACK), (out_of_use, BEFORE, BACK)],
     ids=["production", "rollback", "archive"],
 )
-@pytest.mark.parametrize("mended_by", ["check", "promotion"])
+@pytest.mark.parametrize("mended_by", ["check", "promotion", "refusal"])
 def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
     in_production: str,
     tmp_path: Path,
@@ -131,7 +131,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
     before: object,
     after: object,
 ) -> None:
-    if mended_by == "promotion":
+    if mended_by != "check":
         call(register, "--model", "DecisionTreeClassifier")
     call(promote, "staging", "--version", "2")
     if before == AFTER:
@@ -148,6 +148,11 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
             assert call(promote, "check", "--repair").code == 0
             assert shown(client) in (before, after)
             found.add(shown(client) == after)
+        elif mended_by == "refusal":
+            assert call(promote, "production", "--version", "3").code == 2
+            whole = {**shown(client)[1]}
+            assert whole.pop("3") == "None"
+            assert (shown(client)[0], whole) in (before, after)
         else:
             call(promote, "staging", "--version", "2")
             current = registry.in_stage(client, NAME, "production")

@@ -33,7 +33,6 @@ from understudy.schema import Table
 
 FOLDS = 5
 FLOOR = "DummyClassifier"
-SCORES = ("accuracy", "roc_auc")
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
 
 Grid = Mapping[str, Sequence[Any]]
@@ -107,7 +106,7 @@ class Search:
 
     Args:
         values: The best grid values, by the classifier's own names.
-        scores: At the best values, each of `SCORES` to its values on the folds, shape (FOLDS,).
+        scores: At the best values, accuracy and roc_auc to their values on the folds, shape (FOLDS,).
         log_loss: On the folds, of the classifier's probabilities, in nats.
         log_loss_calibrated: The same with a sigmoid on them; where it is lower, the Pipeline has that sigmoid.
         thresholds: What each threshold costs on the folds, as `threshold.curve` gives it.
@@ -201,7 +200,7 @@ def _calibrated(classifier: BaseEstimator, labels: Labels, probabilities: Floats
 
 
 def _scores(labels: Labels, probabilities: Floats, splits: Splits) -> dict[str, Floats]:
-    """Each of `SCORES` on each fold, shape (FOLDS,)."""
+    """Accuracy and ROC AUC on each fold, shape (FOLDS,), by scikit-learn's names for them."""
     kept = [(labels[fold], probabilities[fold]) for _, fold in splits]
     return {
         "accuracy": np.array([accuracy_score(truth, found > 0.5) for truth, found in kept]),

@@ -20,13 +20,14 @@ def curve(table: Table, labels: Labels, probabilities: Floats) -> pd.DataFrame:
         the mean `cost` of a row, and `error`, the standard error of what it costs more than the cheapest.
     """
     thresholds = np.union1d(np.arange(1, 100) / 100, break_even(table))
-    shares = np.array([_wrong(labels, probabilities, threshold).mean(axis=1) for threshold in thresholds])
+    shares = np.array([_wrong(labels, probabilities, threshold) for threshold in thresholds])
     costs = np.array([table.false_positive_cost, table.false_negative_cost])
-    cheapest = costs @ _wrong(labels, probabilities, thresholds[(shares @ costs).argmin()])
-    more = (costs @ _wrong(labels, probabilities, threshold) - cheapest for threshold in thresholds)
-    errors = [row.std() / np.sqrt(len(labels)) for row in more]
+    cost = shares @ costs
+    # Two thresholds differ on the rows between them, whose shares are what the wrong answers' shares differ by.
+    between, more = np.abs(shares - shares[cost.argmin()]), cost - cost.min()
+    errors = np.sqrt(np.maximum(between @ costs**2 - more**2, 0) / len(labels))
     found = {"threshold": thresholds, "false positives": shares[:, 0], "false negatives": shares[:, 1]}
-    return pd.DataFrame({**found, "cost": shares @ costs, "error": errors})
+    return pd.DataFrame({**found, "cost": cost, "error": errors})
 
 
 def choose(table: Table, curve: pd.DataFrame) -> float:
@@ -45,7 +46,7 @@ def break_even(table: Table) -> float:
     return table.false_positive_cost / (table.false_positive_cost + table.false_negative_cost)
 
 
-def _wrong(labels: Labels, probabilities: Floats, threshold: float) -> Floats:
-    """Where answers are false positives, and where false negatives, shape (2, n)."""
+def _wrong(labels: Labels, probabilities: Floats, threshold: float) -> tuple[float, float]:
+    """The shares of all rows that are false positives, and false negatives."""
     positive = probabilities >= threshold
-    return np.stack([positive & (labels == 0), ~positive & (labels == 1)]).astype(float)
+    return float(np.mean(positive & (labels == 0))), float(np.mean(~positive & (labels == 1)))
