@@ -5,10 +5,10 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help train test lint ui serve lock
+.PHONY: help train test lint ui serve mysql secrets lock
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-6s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
 
 train: .venv/requirements.lock ## set up .venv, then train and evaluate the model families
 	@mlflow run . --env-manager local --experiment-name "$$(python -c 'from understudy.table import TABLE; print(TABLE.name)')"
@@ -27,10 +27,18 @@ ui: .venv/requirements.lock ## MLflow's UI on http://127.0.0.1:5000 (PORT=...); 
 serve: .venv/requirements.lock ## the Production version on http://127.0.0.1:1234; Ctrl-C stops it
 	@./serve.sh
 
+mysql: ## a private MySQL or MariaDB with an MLflow server on it; Ctrl-C stops both
+	@$(PYTHON) -c 'from deploy import mysql; mysql.errors.run(mysql.check)'
+	@$(MAKE) -s .venv/requirements-server.lock
+	@python -m deploy.mysql
+
+secrets: ## make the passwords of the team's server, in deploy/secrets
+	@$(PYTHON) -m deploy.secrets
+
 lock: .venv/requirements-test.lock ## write the lock files anew from pyproject.toml
 	@$(COMPILE) -o requirements.lock
 	@$(COMPILE) -c requirements.lock --group test -o requirements-test.lock
-	@$(COMPILE) -c requirements.lock --extra mysql -o requirements-mysql.lock
+	@$(COMPILE) -c requirements.lock --extra server -o requirements-server.lock
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
 
 # pip compiles bytecode as it installs, which spares every first import seconds.

@@ -133,11 +133,11 @@ def test_conda_pins_what_the_locks_pin() -> None:
     wanted = dict(pin.split("==") for pin in pip["pip"])
     assert set(wanted) == {"mlflow", "scikit-learn", "pandas", "matplotlib", "joblib"}
     assert {name: pins("requirements.lock")[name] for name in wanted} == wanted
-    assert f"mysqlclient={pins('requirements-mysql.lock')['mysqlclient']}" in conda
+    assert f"mysqlclient={pins('requirements-server.lock')['mysqlclient']}" in conda
 
 
 def test_the_locks_agree_and_have_hashes_and_no_addresses() -> None:
-    for lock in ["requirements.lock", "requirements-test.lock", "requirements-mysql.lock"]:
+    for lock in ["requirements.lock", "requirements-test.lock", "requirements-server.lock"]:
         text = (PROJECT / lock).read_text()
         assert text.count("--hash=sha256:") > text.count("==") > 50
         assert "http" not in re.sub(r"^[a-z0-9-]+==", "", text, flags=re.MULTILINE).replace("httpx", "")

@@ -1,0 +1,165 @@
+"""A private database server and an MLflow server on it, without Docker, until Ctrl-C.
+
+python -m deploy.mysql   (make mysql); the data stay in .mysql/ of the project's folder
+
+Needs Debian's mariadb-server or mysql-server, and mysqlclient, which is built with libmariadb-dev, pkg-config and gcc.
+"""
+
+import argparse
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy import secrets
+from understudy import errors
+from understudy.errors import UserError
+
+FOLDER = Path(__file__).resolve().parents[1] / ".mysql"
+PACKAGES = "sudo apt-get install mariadb-server libmariadb-dev pkg-config gcc python3-dev"
+PATIENCE = 60  # seconds that a server may take to start, or to stop
+
+
+def missing() -> str:
+    """What this machine lacks for it, or for building mysqlclient; empty if nothing."""
+    wanted = {
+        "MariaDB or MySQL server": _program("mariadbd", "mysqld"),
+        "client library's headers": _program("mariadb_config", "mysql_config"),
+        "pkg-config": _program("pkg-config"),
+        "compiler": _program("cc"),
+    }
+    return ", ".join(name for name, found in wanted.items() if not found)
+
+
+def check() -> None:
+    """Refuse to go on where something is missing.
+
+    Raises:
+        UserError: It is, and how to install it.
+    """
+    if lacking := missing():
+        raise UserError(f"not installed: {lacking}", f"{PACKAGES}, then: make mysql")
+
+
+def _program(*names: str) -> str:
+    # Debian puts servers where only root looks.
+    path = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
+    return next(filter(None, (shutil.which(name, path=path) for name in names)), "")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def database(folder: Path, port: int) -> Iterator[str]:
+    """A database server on loopback with the databases and users of `deploy.secrets`; yields its address.
+
+    Its data and secrets lie in the folder, and stay there. What connects comes by TCP: nothing else gets in.
+
+    Raises:
+        UserError: It does not start.
+    """
+    secrets.make(folder / "secrets")
+    command = _install(folder / "data")
+    command += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
+    # The path of a socket has a limit of 107 characters; nobody uses this one.
+    command += [f"--socket=/proc/self/cwd/{port}.sock", f"--pid-file={folder / 'pid'}"]
+    command += [f"--init-file={folder / 'secrets' / secrets.USERS}"]
+    with _running(command, folder / "database.log", lambda: _accepts(port)):
+        yield f"127.0.0.1:{port}"
+
+
+def _install(data: Path) -> list[str]:
+    """Make the server's own tables if there are none; returns the command that starts the server."""
+    program = _program("mariadbd", "mysqld")
+    common = ["--no-defaults", f"--datadir={data}", f"--user={getpass.getuser()}"]
+    if not data.exists():
+        maria = program.endswith("mariadbd")
+        command = ["mariadb-install-db", *common, "--skip-test-db"] if maria else [program, *common, "--initialize"]
+        subprocess.run(command, check=True, capture_output=True)
+    return [program, *common]
+
+
+@contextmanager
+def tracking_server(folder: Path, host: str, port: int) -> Iterator[str]:
+    """`mlflow server` on a migrated database, with its artifacts in the folder; yields its address.
+
+    Raises:
+        UserError: It does not start.
+    """
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--backend-store-uri", secrets.address(host, "tracking", folder / "secrets" / secrets.RUNTIME)]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
+    with _running(command, folder / "server.log", lambda: _answers(port)):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
+    """A server in a process group of its own, from when it is ready until it is asked to stop."""
+    with log.open("a") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=log.parent, process_group=0)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise UserError(f"{Path(command[0]).name} does not start", f"see the end of {log}")
+            time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def main() -> None:
+    """Start both, and wait."""
+    argparse.ArgumentParser(prog="make mysql", description=__doc__.partition("\n")[0]).parse_args()
+    check()
+    from deploy import migrate  # loads MLflow, which --help need not wait for
+
+    os.umask(0o077)
+    FOLDER.mkdir(exist_ok=True)
+    with database(FOLDER, free_port()) as host:
+        for name in secrets.DATABASES:
+            migrate.upgrade(host, name, FOLDER / "secrets" / secrets.MIGRATOR)
+        with tracking_server(FOLDER, host, free_port()) as uri:
+            print(f"MySQL at {host}, MLflow at {uri}; Ctrl-C stops both. In another terminal:", flush=True)
+            print(f"export MLFLOW_TRACKING_URI={uri}", flush=True)
+            signal.pause()
+
+
+if __name__ == "__main__":
+    errors.run(main)

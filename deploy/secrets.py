@@ -1,0 +1,121 @@
+"""Random passwords for the database and the server, as files that git ignores; what is there stays as it is.
+
+python -m deploy.secrets [FOLDER]   (make secrets), deploy/secrets by default
+"""
+
+import argparse
+import os
+import secrets
+from configparser import ConfigParser
+from pathlib import Path
+
+from understudy import errors
+from understudy.errors import UserError
+
+FOLDER = Path(__file__).parent / "secrets"
+DATABASES = ("tracking", "auth")
+MIGRATOR, RUNTIME = "migrator.cnf", "runtime.cnf"
+ACCOUNTS = ("trainer", "promoter", "reader")
+# Of the server's: MLflow's first account, and what it signs its forms with; and of the database's owner.
+SINGLE = ("root_password", "admin_password", "flask_key", *(f"{name}_password" for name in ACCOUNTS))
+USERS = "users.sql"
+SHORTEST = 12  # characters, which is also what MLflow asks of a password
+EXAMPLES = ("password", "change", "example", "secret", "12345")
+READ_WRITE = "SELECT, INSERT, UPDATE, DELETE"
+GRANTS = {
+    MIGRATOR: f"{READ_WRITE}, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER",
+    RUNTIME: READ_WRITE,
+}
+
+
+def make(folder: Path) -> None:
+    """Write what is missing, then check all of it.
+
+    The folder is for its owner alone. The files in it can be read by all, since a container's users have other numbers.
+
+    Raises:
+        UserError: A secret is empty, short or an example.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    for name in SINGLE:
+        _write(folder / name, secrets.token_urlsafe(24))
+    for name in (MIGRATOR, RUNTIME):
+        _write(folder / name, "".join(_section(name, database) for database in DATABASES))
+    check(folder)
+    (folder / USERS).unlink(missing_ok=True)
+    _write(folder / USERS, "".join(_statements(folder)))
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists():
+        path.touch(0o600)
+        path.write_text(text)
+        path.chmod(0o444)
+
+
+def _section(name: str, database: str) -> str:
+    user = f"{database}_{name.removesuffix('.cnf')}"
+    return f"[{database}]\nuser={user}\npassword={secrets.token_urlsafe(24)}\n"
+
+
+def _accounts(path: Path) -> ConfigParser:
+    read = ConfigParser(interpolation=None)
+    read.read(path)
+    return read
+
+
+def _statements(folder: Path) -> list[str]:
+    """What makes the databases and their users, one statement a line; running it again changes the passwords."""
+    lines = [f"CREATE DATABASE IF NOT EXISTS {database} CHARACTER SET utf8mb4;\n" for database in DATABASES]
+    for name, rights in GRANTS.items():
+        for database, account in _accounts(folder / name).items():
+            if database in DATABASES:
+                user, password = f"'{account['user']}'@'%'", account["password"]
+                lines += [
+                    f"CREATE USER IF NOT EXISTS {user} IDENTIFIED BY '{password}';\n",
+                    f"ALTER USER {user} IDENTIFIED BY '{password}';\n",
+                    f"GRANT {rights} ON {database}.* TO {user};\n",
+                ]
+    return lines
+
+
+def check(folder: Path) -> None:
+    """Refuse secrets that anybody could guess.
+
+    Raises:
+        UserError: One is missing, empty, short, or looks like an example.
+    """
+    found = {name: _read(folder / name) for name in SINGLE}
+    for name in (MIGRATOR, RUNTIME):
+        accounts = _accounts(folder / name)
+        found |= {f"{name} [{one}]": accounts.get(one, "password", fallback="") for one in DATABASES}
+    for name, value in found.items():
+        fault = "is missing or empty" if not value else "is shorter than 12 characters" if len(value) < SHORTEST else ""
+        if not fault and any(example in value.lower() for example in EXAMPLES):
+            fault = "looks like an example"
+        if fault:
+            raise UserError(f"the secret {name} in {folder} {fault}", "delete that file, then: make secrets")
+
+
+def _read(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+def address(host: str, database: str, accounts: Path) -> str:
+    """A database's address as SQLAlchemy takes it, whose user and password stay in the file `accounts`."""
+    return f"mysql://{host}/{database}?read_default_file={accounts}&read_default_group={database}"
+
+
+def main() -> None:
+    """Make the secrets of a folder."""
+    parser = argparse.ArgumentParser(prog="make secrets", description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    folder = parser.parse_args().folder
+    os.umask(0o077)
+    make(folder)
+    print(f"secrets: {folder}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
