@@ -86,7 +86,7 @@ def check(folder: Path) -> None:
     Raises:
         UserError: One is missing, empty, short, or looks like an example.
     """
-    found = {name: _read(folder / name) for name in SINGLE}
+    found = {name: read(folder / name) for name in SINGLE}
     for name in (MIGRATOR, RUNTIME):
         accounts = _accounts(folder / name)
         found |= {f"{name} [{one}]": accounts.get(one, "password", fallback="") for one in DATABASES}
@@ -98,7 +98,8 @@ def check(folder: Path) -> None:
             raise UserError(f"the secret {name} in {folder} {fault}", "delete that file, then: make secrets")
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """The secret in a file; empty if there is none."""
     return path.read_text().strip() if path.exists() else ""
 
 

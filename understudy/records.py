@@ -112,7 +112,7 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     people = {mlflow_tags.MLFLOW_USER: record.who, mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     shown = " ".join(filter(None, [record.action, record.version]))
     run = tracking.open_record(
-        client, _experiment(name), shown, {**said, **people}, verdict.metrics, verdict.files, verdict.figures
+        client, experiment(name), shown, {**said, **people}, verdict.metrics, verdict.files, verdict.figures
     )
     if record.version:
         registry.tag(client, name, record.version, run.info.run_id)
@@ -138,11 +138,12 @@ def sentence(record: Record) -> str:
 
 def find(client: MlflowClient, name: str) -> list[Record]:
     """All records of a registered model, in the order they count, those still open last."""
-    found = [_read(run) for run in tracking.records(client, _experiment(name))]
+    found = [_read(run) for run in tracking.records(client, experiment(name))]
     return sorted(found, key=lambda record: (not record.time, record.time, record.opened))
 
 
-def _experiment(name: str) -> str:
+def experiment(name: str) -> str:
+    """The name of the experiment that keeps what was decided about a registered model."""
     return f"{name} promotions"
 
 

@@ -52,13 +52,7 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
             _link(client, tracking.model_id(run), version)
             return version, False
     recorded = manifest.record(client, run.info.run_id, tracking.model_uri(run))
-    try:
-        client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
-    except MlflowException as error:
-        if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
-            raise UserError(f"{name!r} cannot name a registered model", "choose another --name") from None
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-            raise
+    create(client, table, name)
     made = client.create_model_version(
         name,
         source=tracking.model_uri(run),
@@ -69,6 +63,21 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     )
     _link(client, tracking.model_id(run), made)
     return made, True
+
+
+def create(client: MlflowClient, table: Table, name: str) -> None:
+    """Make a registered model for the table's versions, unless there is one of that name.
+
+    Raises:
+        UserError: No registered model can have that name.
+    """
+    try:
+        client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
+            raise UserError(f"{name!r} cannot name a registered model", "choose another --name") from None
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
 
 
 def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:

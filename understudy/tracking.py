@@ -114,16 +114,16 @@ def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:
     Inside `mlflow run` the project's run has chosen already, and MLflow refuses another choice.
     """
     if "MLFLOW_RUN_ID" in os.environ:
-        experiment = client.get_experiment(client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id)
+        chosen = client.get_experiment(client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id)
     else:
-        _experiment(client, name, EXPERIMENT_TAGS)
-        experiment = mlflow.set_experiment(name)
+        make_experiment(client, name, EXPERIMENT_TAGS)
+        chosen = mlflow.set_experiment(name)
     for tag, value in EXPERIMENT_TAGS.items():
-        if tag not in experiment.tags:
-            client.set_experiment_tag(experiment.experiment_id, tag, value)
+        if tag not in chosen.tags:
+            client.set_experiment_tag(chosen.experiment_id, tag, value)
 
 
-def _experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Experiment:
+def make_experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Experiment:
     """The experiment of that name, made with these tags if there is none.
 
     Raises:
@@ -466,7 +466,7 @@ def open_record(
 
     It is made in one write, with all its tags, so that it is whole wherever the process may be cut off.
     """
-    there = _experiment(client, experiment, RECORDS_TAGS)
+    there = make_experiment(client, experiment, RECORDS_TAGS)
     made = client.create_run(there.experiment_id, tags={**_process(), KIND: RECORD, **tags}, run_name=name)
     if metrics:
         now = int(time.time() * 1000)

@@ -1,0 +1,94 @@
+"""The server's accounts, and what each may do; doing it again brings them back to this.
+
+python -m deploy.accounts URI [FOLDER]   FOLDER holds the passwords, deploy/secrets by default
+
+A trainer logs runs in the table's experiment and reads models. Only a promoter registers and moves versions. A reader
+reads. MLflow asks for the same right, to update the registered model, wherever a version is made or moved, and whoever
+creates a model or an experiment may do anything to it; so the admin creates those of the table, before anybody else.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from mlflow import MlflowClient, MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.server import get_app_client
+from mlflow.server.auth.client import AuthServiceClient
+
+from deploy import secrets
+from understudy import errors, records, registry, tracking
+from understudy.table import TABLE
+
+WORKSPACE = "default"  # MLflow keeps roles in one, also where workspaces are not used
+Grants = set[tuple[str, str, str]]
+
+
+def prepare(client: MlflowClient) -> dict[str, Grants]:
+    """Make the table's experiments and its registered model; returns what each role may do: type, which, permission."""
+    runs, decisions = (
+        tracking.make_experiment(client, name, tags).experiment_id
+        for name, tags in [
+            (TABLE.name, tracking.EXPERIMENT_TAGS),
+            (records.experiment(TABLE.name), tracking.RECORDS_TAGS),
+        ]
+    )
+    registry.create(client, TABLE, TABLE.name)
+    # A grant on a kind of thing comes before one on what it belongs to: no version is made in a model of one's own.
+    no_versions = ("registered_model_version", "*", "READ")
+    return {
+        "trainer": {("experiment", runs, "EDIT"), no_versions},
+        "promoter": {(kind, which, "EDIT") for kind, which in [("experiment", runs), ("experiment", decisions)]}
+        | {("registered_model", TABLE.name, "EDIT")},
+        "reader": {("run", "*", "READ"), ("logged_model", "*", "READ"), no_versions},
+    }
+
+
+def set_role(accounts: AuthServiceClient, name: str, grants: Grants) -> int:
+    """Make a role have exactly these grants; returns its id."""
+    known = {role.name: role for role in accounts.list_roles(WORKSPACE)}
+    role = known.get(name) or accounts.create_role(WORKSPACE, name)
+    there = {
+        (grant.resource_type, grant.resource_pattern, grant.permission): grant.id
+        for grant in accounts.list_role_permissions(role.id)
+    }
+    for grant in there.keys() - grants:
+        accounts.remove_role_permission(there[grant])
+    for grant in grants - there.keys():
+        accounts.add_role_permission(role.id, *grant)
+    return int(role.id)
+
+
+def set_user(accounts: AuthServiceClient, name: str, password: str, role_id: int) -> None:
+    """Make a user have this password and this role."""
+    try:
+        accounts.create_user(name, password)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        accounts.update_user_password(name, password)
+    if role_id not in {role.id for role in accounts.list_user_roles(name)}:
+        accounts.assign_role(name, role_id)
+
+
+def main() -> None:
+    """Make the roles, and one account for each."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("uri", metavar="URI")
+    parser.add_argument("folder", nargs="?", type=Path, default=secrets.FOLDER)
+    args = parser.parse_args()
+    secrets.check(args.folder)
+    os.environ |= {
+        "MLFLOW_TRACKING_URI": args.uri,
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": secrets.read(args.folder / "admin_password"),
+    }
+    client, accounts = tracking.connect(), get_app_client("basic-auth", args.uri)
+    for name, grants in prepare(client).items():
+        password = secrets.read(args.folder / f"{name}_password")
+        set_user(accounts, name, password, set_role(accounts, name, grants))
+        print(f"account {name}: its password is in {args.folder / f'{name}_password'}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
