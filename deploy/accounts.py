@@ -39,7 +39,7 @@ def prepare(client: MlflowClient) -> dict[str, Grants]:
     return {
         "trainer": {("experiment", runs, "EDIT"), no_versions},
         "promoter": {(kind, which, "EDIT") for kind, which in [("experiment", runs), ("experiment", decisions)]}
-        | {("registered_model", TABLE.name, "EDIT")},
+        | {("registered_model", TABLE.name, "MANAGE")},
         "reader": {("run", "*", "READ"), ("logged_model", "*", "READ"), no_versions},
     }
 

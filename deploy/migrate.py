@@ -7,12 +7,12 @@ leaves half a schema where MySQL refuses something on the way.
 """
 
 import argparse
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from mlflow.server.auth.db import utils as auth
 from mlflow.store.db import utils as tracking
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
@@ -73,6 +73,8 @@ def _tracking(engine: Engine) -> None:
 
 
 def _auth(engine: Engine) -> None:
+    with warnings.catch_warnings(action="ignore"):  # MLflow's own, on what it imports
+        from mlflow.server.auth.db import utils as auth  # loads the whole server
     event.listen(Engine, "before_cursor_execute", _without_name, retval=True)
     try:
         auth.migrate(engine, "head")

@@ -93,8 +93,14 @@ def _install(data: Path) -> list[str]:
 
 
 @contextmanager
-def tracking_server(folder: Path, host: str, port: int) -> Iterator[str]:
+def tracking_server(folder: Path, host: str, port: int, *options: str) -> Iterator[str]:
     """`mlflow server` on a migrated database, with its artifacts in the folder; yields its address.
+
+    Args:
+        folder: As `database` has it.
+        host: The database server's, with its port.
+        port: To listen on.
+        options: More of `mlflow server`.
 
     Raises:
         UserError: It does not start.
@@ -102,7 +108,7 @@ def tracking_server(folder: Path, host: str, port: int) -> Iterator[str]:
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", secrets.address(host, "tracking", folder / "secrets" / secrets.RUNTIME)]
-    command += ["--artifacts-destination", str(folder / "artifacts")]
+    command += ["--artifacts-destination", str(folder / "artifacts"), *options]
     with _running(command, folder / "server.log", lambda: _answers(port)):
         yield f"http://127.0.0.1:{port}"
 

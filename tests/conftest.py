@@ -2,27 +2,34 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import mlflow
 import pytest
+import sqlalchemy
 from mlflow.tracking.context.registry import resolve_tags
 
 import promote
 import register
 import train
+from deploy import migrate, mysql, secrets
+from deploy.mysql import free_port
 from understudy import errors, tracking
 from understudy.table import TABLE
 
 PROJECT = Path(__file__).resolve().parents[1]
 REAL = PROJECT.parent / "shared" / "data" / "loan_prediction_train.csv"
 SAMPLE = PROJECT / TABLE.path
+
+ON_BOTH = {"test_promotion", "test_race", "test_story"}  # on SQLite, and on MariaDB behind a server
+MARIADB = "mariadb"
+Rows = list[tuple[sqlalchemy.Table, list[dict[str, Any]]]]
 
 needs_real_table = pytest.mark.skipif(not REAL.exists(), reason="the real loan table is not beside the project")
 
@@ -57,11 +64,104 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@dataclass
+class Team:
+    """An MLflow server on a database server, and what both have stored."""
+
+    uri: str
+    host: str
+    folder: Path
+
+    def engine(self) -> sqlalchemy.Engine:
+        accounts = self.folder / "secrets" / secrets.RUNTIME
+        return sqlalchemy.create_engine(secrets.address(self.host, "tracking", accounts))
+
+    def rows(self) -> Rows:
+        """All that the database holds."""
+        tables = sqlalchemy.MetaData()
+        with self.engine().connect() as connection:
+            tables.reflect(connection)
+            return [
+                (table, [dict(row) for row in connection.execute(table.select()).mappings()])
+                for table in tables.sorted_tables
+            ]
+
+    def put_back(self, kept: Rows) -> None:
+        """Let the database hold this again, and nothing else."""
+        with self.engine().begin() as connection:
+            # The experiment Default has the number 0, which MySQL would take for "the next one".
+            connection.exec_driver_sql("set foreign_key_checks = 0, sql_mode = 'NO_AUTO_VALUE_ON_ZERO'")
+            for table, rows in kept:
+                connection.execute(table.delete())
+                if rows:
+                    connection.execute(table.insert(), rows)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A private MariaDB or MySQL with MLflow's two databases: its folder and its address."""
+    if lacking := mysql.missing():
+        pytest.skip(f"needs {lacking}, as make mysql does")
+    for module in ("MySQLdb", "flask_wtf"):
+        pytest.importorskip(module, reason="needs the packages of requirements-server.lock")
+    folder = tmp_path_factory.mktemp("mysql")
+    with mysql.database(folder, free_port()) as host:
+        for name in secrets.DATABASES:
+            migrate.upgrade(host, name, folder / "secrets" / secrets.MIGRATOR)
+        yield folder, host
+
+
+@pytest.fixture(scope="session")
+def team(database: tuple[Path, str]) -> Iterator[tuple[Team, Rows]]:
+    """A server on it, and what it holds while it is empty."""
+    folder, host = database
+    with mysql.tracking_server(folder, host, free_port()) as uri:
+        server = Team(uri, host, folder)
+        mlflow.MlflowClient(uri).search_experiments()  # makes the first one
+        yield server, server.rows()
+
+
+@pytest.fixture(scope="session")
+def team_trained(team: tuple[Team, Rows], tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """What the server holds after one batch on the sample."""
+    server, empty = team
+    server.put_back(empty)
+    one_batch(tmp_path_factory.mktemp("trained"), server.uri)
+    return server.rows()
+
+
 @pytest.fixture
-def store(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty store; what is drawn goes to the same folder."""
-    shutil.copy(migrated, tmp_path / "mlflow.db")
-    yield from connected(tmp_path, monkeypatch)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Where the test's store is: "sqlite", and in some files also "mariadb"."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    said = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if metafunc.module.__name__.split(".")[-1] in ON_BOTH and "backend" in metafunc.fixturenames and not said:
+        metafunc.parametrize("backend", ["sqlite", MARIADB], indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, and all those that need the one database server."""
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        needs = "database" in getattr(item, "fixturenames", ()) or params.get("backend") == MARIADB
+        item.add_marker(pytest.mark.xdist_group(MARIADB if needs else item.path.name))
+
+
+@pytest.fixture
+def store(
+    tmp_path: Path, migrated: Path, backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The address of an empty store; what is drawn goes to the test's folder."""
+    if backend == MARIADB:
+        server, empty = request.getfixturevalue("team")
+        server.put_back(empty)
+        yield from connected(tmp_path, monkeypatch, server.uri)
+    else:
+        shutil.copy(migrated, tmp_path / "mlflow.db")
+        yield from connected(tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -69,29 +169,48 @@ def trained(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
     """A folder with a store that holds one batch on the sample; to be copied."""
     folder = tmp_path_factory.mktemp("trained")
     shutil.copy(migrated, folder / "mlflow.db")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for _ in connected(folder, monkeypatch):
-            monkeypatch.setattr(sys, "argv", [str(PROJECT / "train.py")])
-            errors.run(train.main)
+    one_batch(folder)
     return folder
 
 
+def one_batch(folder: Path, uri: str = "") -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for _ in connected(folder, monkeypatch, uri):
+            monkeypatch.setattr(sys, "argv", [str(PROJECT / "train.py")])
+            errors.run(train.main)
+
+
 @pytest.fixture
-def batch_store(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def batch_store(
+    tmp_path: Path, backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """The address of a store of the test's own, with one batch on the sample (its artifacts are shared)."""
-    shutil.copy(trained / "mlflow.db", tmp_path / "mlflow.db")
-    yield from connected(tmp_path, monkeypatch)
+    if backend == MARIADB:
+        kept = request.getfixturevalue("team_trained")
+        server, _ = request.getfixturevalue("team")
+        server.put_back(kept)
+        yield from connected(tmp_path, monkeypatch, server.uri)
+    else:
+        shutil.copy(request.getfixturevalue("trained") / "mlflow.db", tmp_path / "mlflow.db")
+        yield from connected(tmp_path, monkeypatch)
 
 
-def connected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+@pytest.fixture
+def files(backend: str, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Where the files of an artifact location lie."""
+    artifacts = request.getfixturevalue("team")[0].folder / "artifacts" if backend == MARIADB else Path("/")
+    return lambda location: artifacts / location.removeprefix("mlflow-artifacts:/")
+
+
+def connected(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str = "") -> Iterator[str]:
+    embedded = f"sqlite:///{folder / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri or embedded)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setattr(tracking, "PROJECT", folder)
-    monkeypatch.setattr(tracking, "EMBEDDED", uri)
+    monkeypatch.setattr(tracking, "EMBEDDED", embedded)
     (folder / "data").mkdir(exist_ok=True)
     shutil.copy(SAMPLE, folder / "data")
-    yield uri
+    yield uri or embedded
 
 
 @pytest.fixture
@@ -156,9 +275,3 @@ def environment(**extra: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**kept, "PATH": path, "VIRTUAL_ENV": sys.prefix, "MLFLOW_DISABLE_TELEMETRY": "true", **extra}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -13,7 +13,8 @@ import evaluate
 import promote
 import register
 import train
-from tests.conftest import PROJECT, SAMPLE, Ended, environment, free_port, is_refusal
+from deploy.mysql import free_port
+from tests.conftest import PROJECT, SAMPLE, Ended, environment, is_refusal
 from understudy import serve
 
 Call = Callable[..., Ended]

@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 
 import evaluate
 import train
-from tests.conftest import SAMPLE, Ended, free_port, is_refusal
+from deploy.mysql import free_port
+from tests.conftest import SAMPLE, Ended, is_refusal
 from understudy import reader, tracking
 from understudy.table import TABLE
 

@@ -231,7 +231,7 @@ def test_nothing_moves_when_the_alias_moved_after_the_decision(in_production: st
         client.set_registered_model_alias(NAME, "production", "2")
         return Verdict()
 
-    client.create_model_version(NAME, "s3://nowhere/model")
+    client.create_model_version(NAME, "s3://nowhere/model", await_creation_for=0)
     with pytest.raises(Refused, match="has changed meanwhile: it had version 1, it has version 2 now"):
         promotion.promote(client, NAME, Record("production", "3", "production", forced=True), meanwhile)
     assert registry.aliases(client, NAME)["production"] == "2"
@@ -303,23 +303,23 @@ def test_show_says_what_was_when_and_where_a_version_comes_from(
 
 
 def test_a_version_that_cannot_be_scored_is_never_rolled_back_to(
-    in_production: str, client: MlflowClient, call: Call, tmp_path: Path
+    in_production: str, client: MlflowClient, call: Call, tmp_path: Path, files: Callable[[str], Path]
 ) -> None:
     call(promote, "production", "--version", "2", *FORCED)
     model = client.get_logged_model(str(client.get_model_version(NAME, "1").source).removeprefix("models:/"))
-    kept = tmp_path / "kept"
-    shutil.move(model.artifact_location, kept)
+    folder, kept = files(model.artifact_location), tmp_path / "kept"
+    shutil.move(folder, kept)
     before = where(client)
     try:
         ended = call(promote, *BACK)
         assert (ended.code, ended.out) == (2, "")
         assert call(promote, "check").code == 4
-        shutil.copytree(kept, model.artifact_location)
-        Path(model.artifact_location, "model.skops").write_bytes(b"damaged")
+        shutil.copytree(kept, folder)
+        (folder / "model.skops").write_bytes(b"damaged")
         assert "version 1 is not what was registered: model.skops changed" in call(promote, *BACK).err
     finally:
-        shutil.rmtree(model.artifact_location, ignore_errors=True)
-        shutil.move(kept, model.artifact_location)
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(kept, folder)
     assert where(client) == before
     started = time.perf_counter()
     assert call(promote, *BACK).code == 0
@@ -391,11 +391,9 @@ def test_check_repairs_stages_by_the_alias_and_records_it(in_production: str, cl
     assert call(promote, "check").code == 0
 
 
-def test_check_finds_versions_without_what_is_behind_them(
-    in_production: str, client: MlflowClient, tmp_path: Path
-) -> None:
+def test_check_finds_versions_without_what_is_behind_them(in_production: str, client: MlflowClient) -> None:
     assert audit.findings(client, NAME) == []
-    made = client.create_model_version(NAME, str(tmp_path / "nothing"))
+    made = client.create_model_version(NAME, "s3://nowhere/model", await_creation_for=0)
     source = client.get_model_version(NAME, "2")
     model = client.get_logged_model(str(source.source).removeprefix("models:/"))
     client.delete_model_version(NAME, "2")

@@ -22,7 +22,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, TEMPORARILY_UNAVAILABLE
 import promote
 import register
 from bench import race
-from tests.conftest import Ended
+from tests.conftest import MARIADB, Ended, Rows, Team
 from understudy import promotion, records, registry, retry
 from understudy.records import Record, Verdict
 from understudy.table import TABLE
@@ -38,15 +38,36 @@ WRITES = [
 Call = Callable[..., Ended]
 
 
-@pytest.fixture(scope="module")
-def racing(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[tuple[MlflowClient, race.Race]]:
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(migrated, folder / "mlflow.db")
+Racing = tuple[MlflowClient, race.Race]
+
+
+@contextmanager
+def racers(uri: str) -> Iterator[Racing]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-        with race.server(folder) as uri, race.racers(uri) as run:
+        with race.racers(uri) as run:
             yield MlflowClient(uri), run
+
+
+@pytest.fixture(scope="module")
+def racing_on_sqlite(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[Racing]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(migrated, folder / "mlflow.db")
+    with race.server(folder) as uri, racers(uri) as racing:
+        yield racing
+
+
+@pytest.fixture(scope="module")
+def racing_on_mariadb(team: tuple[Team, Rows]) -> Iterator[Racing]:
+    with racers(team[0].uri) as racing:
+        yield racing
+
+
+@pytest.fixture
+def racing(backend: str, request: pytest.FixtureRequest) -> Racing:
+    found: Racing = request.getfixturevalue(f"racing_on_{backend}")
+    return found
 
 
 @pytest.mark.parametrize("occupied", [False, True], ids=["empty", "occupied"])
@@ -115,15 +136,38 @@ AFTER = ({"production": "2"}, {"1": "Archived", "2": "Production"})
 BACK = ({"production": "1"}, {"1": "Production", "2": "Archived"})
 
 
+@pytest.fixture
+def copy(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[int], str]:
+    """What makes the store as it is at the first call once more, by a number, and says where it is."""
+    kept: list[Rows] = []
+
+    def in_a_file(number: int) -> str:
+        shutil.copy(tmp_path / "mlflow.db", tmp_path / f"{number}.db")
+        return f"sqlite:///{tmp_path / f'{number}.db'}"
+
+    def in_place(number: int) -> str:
+        team, _ = request.getfixturevalue("team")
+        if not kept:
+            kept.append(team.rows())
+        team.put_back(kept[0])
+        return str(team.uri)
+
+    return in_place if backend == MARIADB else in_a_file
+
+
 @pytest.mark.parametrize(
     ("verb", "before", "after"),
     [(to_production, BEFORE, AFTER), (back, AFTER, BACK), (out_of_use, BEFORE, BACK)],
     ids=["production", "rollback", "archive"],
 )
-@pytest.mark.parametrize("mended_by", ["check", "promotion", "refusal"])
+@pytest.mark.parametrize(
+    ("mended_by", "backend"),
+    [("check", "sqlite"), ("check", MARIADB), ("promotion", "sqlite"), ("refusal", "sqlite")],
+    indirect=["backend"],
+)
 def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
     in_production: str,
-    tmp_path: Path,
+    copy: Callable[[int], str],
     call: Call,
     monkeypatch: pytest.MonkeyPatch,
     mended_by: str,
@@ -138,8 +182,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
         call(promote, "production")
     found, number = set(), 1
     while True:
-        shutil.copy(tmp_path / "mlflow.db", tmp_path / f"{number}.db")
-        store = f"sqlite:///{tmp_path / f'{number}.db'}"
+        store = copy(number)
         if not cut(store, number, verb):
             break
         client = MlflowClient(store)

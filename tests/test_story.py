@@ -14,7 +14,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import PROJECT, REAL, SAMPLE, environment, free_port, needs_real_table
+import pytest
+
+from deploy.mysql import free_port
+from tests.conftest import MARIADB, PROJECT, REAL, SAMPLE, environment, needs_real_table
 from understudy.table import TABLE
 
 README = (PROJECT / "README.md").read_text()
@@ -27,10 +30,10 @@ def blocks(text: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, **settings: str) -> str:
     """A command's output; it must succeed and print nothing but MLflow's own notes as errors."""
     ran = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, check=False
+        ["bash", "-c", command], cwd=folder, env=environment(**settings), capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
     assert [line for line in ran.stderr.splitlines() if not MLFLOW_SAYS.match(line)] == []
@@ -38,14 +41,14 @@ def run(command: str, folder: Path) -> str:
 
 
 @contextmanager
-def served(command: str, folder: Path) -> Iterator[str]:
+def served(command: str, folder: Path, **settings: str) -> Iterator[str]:
     """A server started with a command that ends in a port; yields its address, then stops it as Ctrl-C would."""
     port = free_port()
     with (folder / "serve.log").open("w") as log:
         process = subprocess.Popen(
             ["bash", "-c", f"exec {command} {port}"],
             cwd=folder,
-            env=environment(),
+            env=environment(**settings),
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -83,18 +86,26 @@ def tell(curl: str, address: str, folder: Path) -> Any:
     return json.loads(run(curl.replace("http://127.0.0.1:1234", address), folder))
 
 
-def test_the_readmes_story(clone: Path) -> None:
-    trained = run("mlflow run . --env-manager local --experiment-name Loan_prediction", clone)
+def test_the_readmes_story(clone: Path, backend: str, request: pytest.FixtureRequest) -> None:
+    settings = {}
+    if backend == MARIADB:
+        server, empty = request.getfixturevalue("team")
+        server.put_back(empty)
+        settings = {"MLFLOW_TRACKING_URI": server.uri}
+    trained = run("mlflow run . --env-manager local --experiment-name Loan_prediction", clone, **settings)
     table = README.split("ends with:\n\n", 1)[1].split("\n\n", 1)[0]
-    assert "\n".join(line.removeprefix("    ") for line in table.splitlines()) in trained
+    shown = [line.removeprefix("    ") for line in table.splitlines()]
+    if backend == MARIADB:
+        shown[-2] = next(line for line in trained.splitlines() if line.startswith(f"compare: {server.uri}/#/exp"))
+    assert "\n".join(shown) in trained
     first, ask_command = blocks(README, "bash")[:2]
     _, register, staging, production, serve = first.splitlines()
-    assert "version 1 registered" in run(register, clone)
-    assert "version 1 is in Staging" in run(staging, clone)
-    assert "version 1 is in Production" in run(production, clone)
-    assert run("python evaluate.py", clone).splitlines()[:-3] == trained.splitlines()[-9:-3]
-    with served(f"{serve.split()[0]} --port", clone) as address:
-        assert f"    {json.dumps(tell(ask_command, address, clone))}\n" in README
+    assert "version 1 registered" in run(register, clone, **settings)
+    assert "version 1 is in Staging" in run(staging, clone, **settings)
+    assert "version 1 is in Production" in run(production, clone, **settings)
+    assert run("python evaluate.py", clone, **settings).splitlines()[:-3] == trained.splitlines()[-9:-3]
+    with served(f"{serve.split()[0]} --port", clone, **settings) as address:
+        assert f"    {json.dumps(tell(ask_command, address, clone, **settings))}\n" in README
         raw = TABLE.read(SAMPLE)[[column.name for column in TABLE.columns]]
         records = json.loads(raw.to_json(orient="records"))
         by_name = ask(address, {"dataframe_records": records, "params": {"output": "probability"}})
@@ -111,13 +122,13 @@ def test_the_readmes_story(clone: Path) -> None:
         ]
         assert "Meier" not in json.dumps(refusal)
         assert "stack_trace" not in refusal
-    another, staging, production, back, shown, checked, _ = blocks(README, "bash")[2].splitlines()
-    assert "version 2 registered" in run(another, clone)
-    assert "version 2 is in Staging" in run(staging, clone)
-    assert "version 2 is in Production, version 1 is archived" in run(production, clone)
-    assert "version 1 is in Production again, version 2 is archived" in run(back, clone)
-    assert "Production: version 1" in run(shown, clone)
-    assert "all is well" in run(checked, clone)
+    another, staging, production, back, show, checked, _ = blocks(README, "bash")[2].splitlines()
+    assert "version 2 registered" in run(another, clone, **settings)
+    assert "version 2 is in Staging" in run(staging, clone, **settings)
+    assert "version 2 is in Production, version 1 is archived" in run(production, clone, **settings)
+    assert "version 1 is in Production again, version 2 is archived" in run(back, clone, **settings)
+    assert "Production: version 1" in run(show, clone, **settings)
+    assert "all is well" in run(checked, clone, **settings)
 
 
 def test_the_textbooks_flow(clone: Path, tmp_path: Path) -> None:

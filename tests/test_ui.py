@@ -19,7 +19,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.conftest import environment, free_port
+from deploy.mysql import free_port
+from tests.conftest import environment
 from understudy import models, promotion, registry, tracking
 from understudy.records import Record, Verdict
 from understudy.table import TABLE

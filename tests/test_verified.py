@@ -19,7 +19,8 @@ from mlflow.entities.model_registry import ModelVersion
 from skops import io as skops
 
 import register
-from tests.conftest import PROJECT, Ended, environment, free_port, is_refusal
+from deploy.mysql import free_port
+from tests.conftest import PROJECT, Ended, environment, is_refusal
 from tests.test_scoring import APPLICANT
 from tests.test_supervise import group, is_left
 from understudy import manifest, tracking

@@ -65,7 +65,7 @@ def evaluate(
     print(headline.to_string(index=False))
     show_costs(client, batch, labels, scores)
     print("plots: plots/")
-    print(f"compare (after make ui): {tracking.page(batch.info.experiment_id)}")
+    print(tracking.page(batch.info.experiment_id))
 
 
 def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Scored]) -> None:

@@ -60,6 +60,7 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
         run_id=run.info.run_id,
         description=report.version_card(table, name, tracking.family_name(run), run.data.params, run.data.metrics),
         tags={tag: run.data.tags[tag] for tag in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)} | recorded,
+        await_creation_for=0,  # it is there when the call returns; MLflow would say that it waits
     )
     _link(client, tracking.model_id(run), made)
     return made, True

@@ -73,6 +73,7 @@ def connect() -> mlflow.MlflowClient:
         UserError: The server does not answer, what answers is not MLflow, or there is no place to make the file.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the scripts name the one page to open
     uri = os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
     if uri.startswith(("http://", "https://")):
         _probe(uri)
@@ -145,10 +146,10 @@ def make_experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, s
 
 
 def page(experiment_id: str) -> str:
-    """Where MLflow's UI shows an experiment as model training, whatever the browser showed last."""
+    """Where MLflow's UI shows an experiment as model training, whatever the browser showed last, and what starts it."""
     uri = mlflow.get_tracking_uri()
-    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    server, first = (uri.rstrip("/"), "") if uri.startswith("http") else ("http://127.0.0.1:5000", " (after make ui)")
+    return f"compare{first}: {server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
 
 
 def table_path(default: str, given: str) -> str:
