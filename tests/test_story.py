@@ -103,7 +103,7 @@ def test_the_readmes_story(clone: Path, backend: str, request: pytest.FixtureReq
     assert "version 1 registered" in run(register, clone, **settings)
     assert "version 1 is in Staging" in run(staging, clone, **settings)
     assert "version 1 is in Production" in run(production, clone, **settings)
-    assert run("python evaluate.py", clone, **settings).splitlines()[:-3] == trained.splitlines()[-9:-3]
+    assert run("python evaluate.py", clone, **settings).partition("plots: ")[0] in trained
     with served(f"{serve.split()[0]} --port", clone, **settings) as address:
         assert f"    {json.dumps(tell(ask_command, address, clone, **settings))}\n" in README
         raw = TABLE.read(SAMPLE)[[column.name for column in TABLE.columns]]
