@@ -9,16 +9,19 @@ creates a model or an experiment may do anything to it; so the admin creates tho
 
 import argparse
 import os
+import warnings
 from pathlib import Path
 
 from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.server import get_app_client
-from mlflow.server.auth.client import AuthServiceClient
 
 from deploy import secrets
 from understudy import errors, records, registry, tracking
 from understudy.table import TABLE
+
+with warnings.catch_warnings(action="ignore"):  # MLflow's own, on what it imports
+    from mlflow.server import get_app_client
+    from mlflow.server.auth.client import AuthServiceClient
 
 WORKSPACE = "default"  # MLflow keeps roles in one, also where workspaces are not used
 Grants = set[tuple[str, str, str]]
@@ -77,7 +80,6 @@ def main() -> None:
     parser.add_argument("uri", metavar="URI")
     parser.add_argument("folder", nargs="?", type=Path, default=secrets.FOLDER)
     args = parser.parse_args()
-    secrets.check(args.folder)
     os.environ |= {
         "MLFLOW_TRACKING_URI": args.uri,
         "MLFLOW_TRACKING_USERNAME": "admin",
