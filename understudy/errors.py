@@ -1,6 +1,7 @@
 """How mistakes and refusals end: two lines on standard error and exit 2, or one and exit 3; never a traceback."""
 
 import errno
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -50,14 +51,29 @@ OF_THE_STORE = {
     "attempt to write a readonly database": MAKE_WRITABLE,
     "unable to open database file": MAKE_WRITABLE,
 }
+# What MLflow's client repeats of a server that has accounts, or that goes by other names; the first that fits.
+OF_THE_SERVER = {
+    "Invalid Host header": (
+        "the tracking server does not go by the name in MLFLOW_TRACKING_URI",
+        "use another name of it, or let it allow this one: HOSTS in docs/operations.md",
+    ),
+    "failed with error code 401": (
+        "the tracking server does not know this account",
+        "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to one that it knows",
+    ),
+    "failed with error code 403": (
+        "the tracking server does not allow that to this account",
+        "use an account that may, see docs/operations.md: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    ),
+}
 _signals: list[int] = []
 
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's main function and turn its end into an exit code.
 
-    Exits 2 after a `UserError`, or when a disk is full or read-only; 3 after a `Refused`; 130 after
-    Ctrl-C, 143 after SIGTERM. Anything else is a bug and keeps its traceback.
+    Exits 2 after a `UserError`, when a disk is full or read-only, or when a server does not let this account do
+    something; 3 after a `Refused`; 130 after Ctrl-C, 143 after SIGTERM. Anything else is a bug and keeps its traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -87,7 +103,7 @@ def _refuse(error: UserError) -> NoReturn:
 
 
 def _refusals(error: BaseException | None) -> Iterator[UserError]:
-    """What an exception, or one that it came from, says of a disk that cannot be written."""
+    """What an exception, or one that it came from, says of a disk that cannot be written, or of an account."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in OF_THE_DISK:
             where = error.filename2 or error.filename or "a file"
@@ -95,6 +111,10 @@ def _refusals(error: BaseException | None) -> Iterator[UserError]:
         for said, fix in OF_THE_STORE.items():
             if said in str(error):
                 yield UserError(f"cannot write the tracking store: {said}", fix)
+        for said, (problem, fix) in OF_THE_SERVER.items():
+            if said in str(error):
+                asked = re.search(r"API request to endpoint (\S+) failed", str(error))
+                yield UserError(f"{problem}: {asked[1]}" if asked else problem, fix)
         error = error.__cause__ or error.__context__
 
 
