@@ -16,6 +16,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", default="", help="file, URL or database of the table (default: the one it was trained on)"
     )
+    parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
     return parser
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy import evaluation, tracking
 
-    client = tracking.connect()
+    client = tracking.connect(args.fail_fast)
     batch = tracking.get_batch(client, TABLE, args.batch)
     rows = TABLE.read(tracking.table_path(batch.data.tags[tracking.DATA_PATH], args.data))
     evaluation.evaluate(client, batch, rows)

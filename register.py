@@ -21,6 +21,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--run", default="", help="run id of a family's run (default: the best of the newest batch)")
     parser.add_argument("--model", default="", help="family, of the newest batch (default: the best)")
     parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
+    parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
     return parser
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy import registry, reproduction, tracking
 
-    client = tracking.connect()
+    client = tracking.connect(args.fail_fast)
     if args.action == "reproduce":
         found = reproduction.reproduce(client, registry.get_version(client, args.name or TABLE.name, args.version))
         print(found)

@@ -21,6 +21,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--without-sensitive", action="store_true", help="hide sensitive columns, and say what it costs"
     )
+    parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
     parser.add_argument("--experiment-name", default=TABLE.name, help=f"(default: {TABLE.name})")
     return parser
 
@@ -35,14 +36,14 @@ def main() -> None:
     address = tracking.table_path(TABLE.path, args.data)
     rows = TABLE.read(address)
     training, held_out = TABLE.split(rows, folds=models.FOLDS)
-    client = tracking.connect()
+    client = tracking.connect(args.fail_fast)
     for killed in tracking.close_killed(client):
         print(f"{killed}: was killed, and says so now")
     tracking.choose_experiment(client, args.experiment_name)
     tags = tracking.provenance(TABLE, address, TABLE.digest(rows), args.seed)
     inputs = tracking.datasets(TABLE, address, training, held_out)
     with tracking.run(f"{reader.name(address)} {args.grid}", tracking.BATCH, tags) as batch:
-        asked = {name: value for name, value in vars(args).items() if name != "experiment_name"}
+        asked = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
         asked["data"] = reader.shown(args.data)
         tracking.log_batch(client, batch, asked, inputs)
         tracking.log_rows(client, batch, held_out, training[[TABLE.identifier]])

@@ -27,7 +27,7 @@ LAYERS = [
     {"metrics"},
     {"threshold", "plots", "report", "checks"},
     {"models", "gate"},
-    {"scoring"},
+    {"scoring", "outage"},
     {"tracking"},
     {"manifest"},
     {"registry", "evaluation"},
@@ -36,7 +36,7 @@ LAYERS = [
     {"audit"},
     {"reproduction", "serve"},
 ]
-FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"scoring"})]) - {"retry"}
+FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"scoring", "outage"})]) - {"retry"}
 
 
 def imports(path: Path) -> set[str]:

@@ -66,14 +66,19 @@ OF_THE_SERVER = {
         "use an account that may, see docs/operations.md: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     ),
 }
+# What MLflow's client says when it gives up: the server's address, the path, and why.
+GIVEN_UP = re.compile(r"API request to (https?://[^/]+)(\S*) failed with (.*)", re.DOTALL)
+FULL = "see in its log whether the disk of its artifacts is full, then start again"
+LOOK = "look into its log; starting again closes the runs that this one could not"
 _signals: list[int] = []
 
 
 def run(main: Callable[[], None]) -> None:
     """Call a script's main function and turn its end into an exit code.
 
-    Exits 2 after a `UserError`, when a disk is full or read-only, or when a server does not let this account do
-    something; 3 after a `Refused`; 130 after Ctrl-C, 143 after SIGTERM. Anything else is a bug and keeps its traceback.
+    Exits 2 after a `UserError`, when a disk is full or read-only, or when a server has gone away or does not let this
+    account do something; 3 after a `Refused`; 130 after Ctrl-C, 143 after SIGTERM. Anything else is a bug and keeps its
+    traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -89,10 +94,10 @@ def run(main: Callable[[], None]) -> None:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
         if stopped():
             sys.exit(128 + _signals[0])
-        refusal = next(_refusals(error), None)
-        if refusal is None:
+        found = list(_refusals(error))
+        if not found:
             raise
-        _refuse(refusal)
+        _refuse(found[-1])  # what came first: the ending of the runs may have failed after it
 
 
 def _refuse(error: UserError) -> NoReturn:
@@ -103,7 +108,7 @@ def _refuse(error: UserError) -> NoReturn:
 
 
 def _refusals(error: BaseException | None) -> Iterator[UserError]:
-    """What an exception, or one that it came from, says of a disk that cannot be written, or of an account."""
+    """What an exception, or one that it came from, says of a disk or server that cannot be written."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in OF_THE_DISK:
             where = error.filename2 or error.filename or "a file"
@@ -115,7 +120,19 @@ def _refusals(error: BaseException | None) -> Iterator[UserError]:
             if said in str(error):
                 asked = re.search(r"API request to endpoint (\S+) failed", str(error))
                 yield UserError(f"{problem}: {asked[1]}" if asked else problem, fix)
+        if given_up := GIVEN_UP.match(str(error)):
+            yield _away(*given_up.groups())
         error = error.__cause__ or error.__context__
+
+
+def _away(server: str, path: str, why: str) -> UserError:
+    where = f"tracking server at {re.sub('//[^/]*@', '//', server)}"
+    status = re.search("too many ([0-9]+) error", why)
+    if "/mlflow-artifacts/" in path and (status or "Connection aborted" in why):
+        return UserError(f"the {where} does not take or give {path.rpartition('/')[2]}", FULL)
+    if status and status[1] == "503":
+        return UserError(f"the database of the {where} does not answer", LOOK)
+    return UserError(f"the {where} {f'fails (error {status[1]})' if status else 'does not answer'}", LOOK)
 
 
 def stopped() -> bool:

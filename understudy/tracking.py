@@ -34,7 +34,7 @@ from mlflow.protos.databricks_pb2 import (
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
-from understudy import errors, models, processes, reader, retry, scoring
+from understudy import errors, models, outage, processes, reader, retry, scoring
 from understudy.errors import UserError, stopped
 from understudy.metrics import Interval
 from understudy.schema import Table
@@ -66,8 +66,11 @@ NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 
 
-def connect() -> mlflow.MlflowClient:
+def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
     """A client of `MLFLOW_TRACKING_URI`, or else of `mlflow.db` in the project's folder.
+
+    Args:
+        fail_fast: Whether to give up at once when a server goes away later on, and not to wait for it.
 
     Raises:
         UserError: The server does not answer, what answers is not MLflow, or there is no place to make the file.
@@ -77,6 +80,7 @@ def connect() -> mlflow.MlflowClient:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
     if uri.startswith(("http://", "https://")):
         _probe(uri)
+        outage.watch(uri, fail_fast)
     elif uri.startswith("sqlite:///"):
         _probe_folder(Path(uri.removeprefix("sqlite:///").split("?")[0]))
     # MLflow logs the traceback of what it then raises.
@@ -184,6 +188,8 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
         yield active.info.run_id
         status = "FINISHED"
     finally:
+        if status == "FAILED":
+            outage.hurry()
         mlflow.end_run("KILLED" if stopped() else status)
 
 
