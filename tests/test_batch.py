@@ -19,6 +19,7 @@ import evaluate
 import train
 from tests.conftest import PROJECT, REAL, SAMPLE, Ended, environment, needs_real_table
 from understudy import models, tracking
+from understudy.errors import UserError
 from understudy.table import TABLE
 
 METRICS = ["Accuracy", "f1-score", "AUC", "PR AUC", "Log loss", "Brier score"]
@@ -252,3 +253,40 @@ def test_a_training_that_fails_leaves_failed_runs_and_no_model(
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     assert [run.info.status for run in client.search_runs(experiments)] == ["FAILED", "FAILED"]
     assert list(client.search_logged_models(experiments)) == []
+
+
+def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
+    client: MlflowClient, batch: Run, runs: dict[str, Run]
+) -> None:
+    run = runs["LogisticRegression"]
+    before = [client.get_run(one.info.run_id).to_dictionary() for one in (batch, run)]
+    count, known = len(client.search_runs(["1"])), len(tracking.logged_models(client))
+    writes: list[tuple[str, Callable[[], None]]] = [
+        ("'auc' and 'AUC'", lambda: tracking.log_evaluation(client, run, {"auc": (0.5, 0.4, 0.6)}, {}, {}, "")),
+        ("'Grid' and 'grid'", lambda: tracking.log_batch(client, batch.info.run_id, {"Grid": 1}, [])),
+        ("'C' and 'c'", lambda: log_family(client, run, params={"C": 1, "c": 2})),
+        ("'k' and 'K'", lambda: log_family(client, run, metrics={"k": 1, "K": 2})),
+        ("'café' and 'Cafe '", lambda: open_record(client, metrics={"café": 1, "Cafe ": 2})),
+        ("'a' and 'A'", lambda: start_run({"a": "", "A": ""})),
+    ]
+    for named, write in writes:
+        with pytest.raises(UserError, match=f"{named} of one run differ only in case"):
+            write()
+    assert [client.get_run(one.info.run_id).to_dictionary() for one in (batch, run)] == before
+    assert (len(client.search_runs(["1"])), len(tracking.logged_models(client))) == (count, known)
+    assert client.get_experiment_by_name("records") is None
+
+
+def log_family(client: MlflowClient, run: Run, **names: dict[str, float]) -> None:
+    said = {"params": {}, "metrics": {}, **names}
+    model = models.FAMILIES["DummyClassifier"]
+    tracking.log_family(client, run.info.run_id, "model", model, **said, thresholds=pd.DataFrame(), inputs=[])
+
+
+def start_run(tags: dict[str, str]) -> None:
+    with tracking.run("batch", tracking.BATCH, tags):
+        pass
+
+
+def open_record(client: MlflowClient, metrics: dict[str, float]) -> None:
+    tracking.open_record(client, "records", "record", {}, metrics, {}, {})

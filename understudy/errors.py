@@ -120,6 +120,7 @@ def _refusals(error: BaseException | None) -> Iterator[UserError]:
             if said in str(error):
                 asked = re.search(r"API request to endpoint (\S+) failed", str(error))
                 yield UserError(f"{problem}: {asked[1]}" if asked else problem, fix)
+                break
         if given_up := GIVEN_UP.match(str(error)):
             yield _away(*given_up.groups())
         error = error.__cause__ or error.__context__

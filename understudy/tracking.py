@@ -10,11 +10,13 @@ import os
 import re
 import subprocess
 import time
+import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from io import StringIO
+from itertools import chain
 from pathlib import Path
 from platform import python_version
 from tempfile import TemporaryDirectory
@@ -178,6 +180,7 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     Ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM; what was killed in a way that lets it
     end nothing is for `close_killed`.
     """
+    _check_names("tags", tags)
     status = "FAILED"
     nested = mlflow.active_run() is not None
     process = _process()
@@ -264,11 +267,27 @@ def datasets(table: Table, address: str, training: pd.DataFrame, held_out: pd.Da
     return inputs
 
 
+def _check_names(kind: str, *names: Iterable[str]) -> None:
+    """Refuse names that MySQL takes for one and the same (error 1062), before anything of them is written.
+
+    Raises:
+        UserError: Two of them differ only in case, in accents or in the space behind them.
+    """
+    known: dict[str, str] = {}
+    for name in chain(*names):
+        letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+        twin = known.setdefault("".join(letters).casefold().rstrip(), name)
+        if twin != name:
+            problem = f"the {kind} {twin!r} and {name!r} of one run differ only in case or accents"
+            raise UserError(problem, "give one of them, or the column or value that it is named after, another name")
+
+
 def log_batch(
     client: mlflow.MlflowClient, run_id: str, params: Mapping[str, object], inputs: list[DatasetInput]
 ) -> None:
     """Log a batch's options, unless `mlflow run` has done it with its own spelling, and which rows it takes."""
     there = client.get_run(run_id).data.params
+    _check_names("params", params, there)
     client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items() if key not in there])
     client.log_inputs(run_id, inputs)
 
@@ -314,6 +333,8 @@ def log_family(
     inputs: list[DatasetInput],
 ) -> None:
     """Log what training found: the model in its two flavors, the best params, cross-validation's figures, the rows."""
+    _check_names("params", params)
+    _check_names("metrics", metrics)
     info = Model.log(
         None, flavor=scoring, flavor_name="sklearn", name=name, run_id=run_id, params=dict(params), pipeline=pipeline
     )
@@ -423,6 +444,7 @@ def log_evaluation(
     values = {name: value for name, (value, _, _) in metrics.items()}
     for name, (_, low, high) in metrics.items():
         values |= {f"interval/{name} low": low, f"interval/{name} high": high}
+    _check_names("metrics", values, run.data.metrics)
     inputs = run.inputs.dataset_inputs  # type: ignore[union-attr]
     client.log_batch(
         run.info.run_id,
@@ -472,7 +494,12 @@ def open_record(
     """A new, unfinished run of this process for a decision, with the texts and figures that it rests on.
 
     It is made in one write, with all its tags, so that it is whole wherever the process may be cut off.
+
+    Raises:
+        UserError: Two of the metrics have names that differ only in case, as the values of a column may.
     """
+    _check_names("metrics", metrics)
+    _check_names("tags", tags)
     there = make_experiment(client, experiment, RECORDS_TAGS)
     made = client.create_run(there.experiment_id, tags={**_process(), KIND: RECORD, **tags}, run_name=name)
     if metrics:
