@@ -15,7 +15,7 @@ import register
 import train
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, SAMPLE, Ended, environment, is_refusal
-from understudy import serve
+from understudy import serve, tracking
 
 Call = Callable[..., Ended]
 
@@ -87,6 +87,16 @@ def test_a_run_that_did_not_finish_is_said(batch_store: str, call: Call) -> None
     family = client.search_runs(["1"], "attributes.run_name = 'LogisticRegression'")[0].info.run_id
     client.set_terminated(family, "KILLED")
     assert is_refusal(call(register, "--run", family))
+
+
+def test_a_model_whose_upload_was_cut_off_is_not_registered(batch_store: str, call: Call) -> None:
+    client = MlflowClient(batch_store)
+    run = client.search_runs(["1"], "attributes.run_name = 'LogisticRegression'")[0]
+    client.finalize_logged_model(tracking.model_id(run), "FAILED")
+    ended = call(register, "--model", "LogisticRegression")
+    assert is_refusal(ended)
+    assert "was cut off" in ended.err
+    assert client.search_registered_models() == []
 
 
 def test_an_address_is_shown_without_its_password(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Collection
 
 from mlflow import MlflowClient, MlflowException
-from mlflow.entities import Run
+from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
@@ -45,12 +45,15 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     """The version of a family run's model, and whether it was made now; a run never registers twice.
 
     Raises:
-        UserError: The model's files are gone, or no registered model can have that name.
+        UserError: The model's files are gone or were never all there, or no registered model can have that name.
     """
     for version in versions(client, name):
         if version.run_id == run.info.run_id:
             _link(client, tracking.model_id(run), version)
             return version, False
+    if client.get_logged_model(tracking.model_id(run)).status != LoggedModelStatus.READY:
+        problem = f"the upload of the model of run {run.info.run_id} was cut off"
+        raise UserError(problem, "train again: python train.py")
     recorded = manifest.record(client, run.info.run_id, tracking.model_uri(run))
     create(client, table, name)
     made = client.create_model_version(
