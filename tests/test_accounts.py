@@ -22,16 +22,16 @@ from understudy.table import TABLE
 
 Call = Callable[..., Ended]
 # What MLflow leaves open: the page's own files, a sign of life, and how a client has to log in.
-OPEN = ("/health", "/static-files/", "/favicon.ico", "/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info")
+OPEN = ("/health", "/static-files/", "/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info")
 ROUTES = """
 import json, warnings
 warnings.simplefilter("ignore")
 from mlflow.server import app
 from mlflow.server.auth import create_app
-found = {(method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods - {"HEAD", "OPTIONS"}}
 native = create_app(app).routes
+found = {(method, rule.rule) for rule in app.url_map.iter_rules() for method in rule.methods}
 found |= {(method, route.path) for route in native for method in getattr(route, "methods", None) or ()}
-print(json.dumps(sorted(found - {("HEAD", path) for _, path in found})))
+print(json.dumps(sorted((method, path) for method, path in found if method not in ("HEAD", "OPTIONS"))))
 """
 
 
@@ -86,9 +86,9 @@ def enter(
 
 
 def test_nobody_without_an_account_reaches_any_route(guarded: str, settings: dict[str, str]) -> None:
-    listed = subprocess.run(
-        [sys.executable, "-c", ROUTES], env={**os.environ, **settings}, capture_output=True, text=True, check=True
-    )
+    served_by = {"_MLFLOW_SGI_NAME": "uvicorn"}  # as mlflow server says
+    environment = {**os.environ, **settings, **served_by}
+    listed = subprocess.run([sys.executable, "-c", ROUTES], env=environment, capture_output=True, text=True, check=True)
     routes = json.loads(listed.stdout.splitlines()[-1])
     assert len(routes) > 200
     open_to_all = set()
@@ -140,14 +140,8 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
     assert is_forbidden(client.set_tag, run.run_id, "a", "b")
     assert is_forbidden(client.create_run, run.experiment_id)
     assert is_forbidden(client.delete_run, run.run_id)
-    with pytest.raises(MlflowException):
+    with pytest.raises(Exception, match="403"):
         client.log_text(run.run_id, "a", "a.txt")
-
-
-def test_a_trainer_makes_no_version_in_a_model_of_ones_own(enter: Callable[[str], MlflowClient]) -> None:
-    client = enter("trainer")
-    client.create_registered_model("mine")
-    assert is_forbidden(client.create_model_version, "mine", "s3://nowhere", await_creation_for=0)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +158,8 @@ def test_a_foreign_page_gets_nothing(
 
 
 @pytest.mark.parametrize(
-    "path", ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "%2fetc%2fpasswd", "a/../../../secrets/runtime.cnf"]
+    "path",
+    ["../../etc/passwd", "..%2f..%2fetc%2fpasswd", "a%2f%2e%2e%2f%2e%2e%2fetc", "a/../../secrets"],
 )
 def test_no_path_leads_out_of_the_artifacts(guarded: str, settings: dict[str, str], path: str) -> None:
     admin = ("admin", settings["MLFLOW_AUTH_ADMIN_PASSWORD"])

@@ -1,10 +1,6 @@
 """A table in a real MariaDB, where the server and the driver are installed."""
 
 import getpass
-import importlib.util
-import shutil
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -18,53 +14,35 @@ import evaluate
 import train
 from deploy.mysql import free_port
 from tests.conftest import SAMPLE, Ended, is_refusal
+from tests.test_story import TEXTBOOK, blocks, served
 from understudy import reader, tracking
 from understudy.table import TABLE
 
 Call = Callable[..., Ended]
 SECRET = "p@s/s#w:%?rd"  # noqa: S105 - the password of this test's own server
-pytestmark = pytest.mark.skipif(
-    not shutil.which("mariadbd") or not importlib.util.find_spec("MySQLdb"),
-    reason="needs Debian's mariadb-server, and mysqlclient",
-)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def owner(database: tuple[Path, str]) -> Iterator[sqlalchemy.Engine]:
+    """Of the database server: MariaDB lets in who has started it, by the socket."""
+    folder, host = database
+    socket = folder / f"{host.rpartition(':')[2]}.sock"
+    engine = sqlalchemy.create_engine(f"mysql://{getpass.getuser()}@localhost/mysql?unix_socket={socket}")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def server(database: tuple[Path, str], owner: sqlalchemy.Engine) -> str:
     """Host, port and database with the sample as `loans`, which ann may read."""
-    folder, port, me = tmp_path_factory.mktemp("mariadb"), free_port(), getpass.getuser()
-    common = ["--no-defaults", f"--datadir={folder}/data", f"--user={me}"]
-    install = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal"]
-    subprocess.run(install, check=True, capture_output=True)
-    listening = [f"--port={port}", f"--socket={folder}/socket", f"--pid-file={folder}/pid"]
-    with (folder / "log").open("w") as log:
-        command = ["mariadbd", *common, *listening, "--bind-address=127.0.0.1"]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        fill(folder / "socket")
-        yield f"127.0.0.1:{port}/shop"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def fill(socket: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not socket.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    engine = sqlalchemy.create_engine(f"mysql://root@localhost/mysql?unix_socket={socket}")
     exact = {name: sqlalchemy.Numeric(12, 2) for name in ("ApplicantIncome", "LoanAmount")}
-    with engine.begin() as connection:
+    with owner.begin() as connection:
         connection.exec_driver_sql("create database shop character set utf8mb4")
-        for host in ("127.0.0.1", "localhost"):
-            connection.execute(sqlalchemy.text(f"create user ann@'{host}' identified by :p"), {"p": SECRET})
-            connection.exec_driver_sql(f"grant select on shop.* to ann@'{host}'")
-        # Without a user the driver takes the name of whoever runs the tests, which may be root.
-        connection.exec_driver_sql("delete from mysql.global_priv where user in ('', 'root')")
+        connection.execute(sqlalchemy.text("create user ann@'%' identified by :p"), {"p": SECRET})
+        connection.exec_driver_sql("grant select on shop.* to ann@'%'")
         rows = pd.read_csv(SAMPLE, dtype={"Dependents": str})
         rows.to_sql("loans", connection, schema="shop", index=False, dtype=exact)
-        connection.exec_driver_sql("flush privileges")
-    engine.dispose()
+    return f"{database[1]}/shop"
 
 
 @pytest.fixture
@@ -102,7 +80,7 @@ def test_a_wrong_password_database_table_or_server_is_said(
 ) -> None:
     for address, said in [
         (f"mysql://ann:wrong-one@{server}#loans", "Access denied for user 'ann'"),
-        (f"mysql://{server}s#loans", "'ann'@'localhost' to database 'shops'"),
+        (f"mysql://{server}s#loans", "'ann'@'%' to database 'shops'"),
         (f"mysql://{server}#nothing", "there is no such table"),
         (f"mysql://{server}#select * from nothing", "Table 'shop.nothing' doesn't exist"),
         (f"mysql://{server}#with l as (select 1) delete from loans", "cannot be read"),
@@ -114,3 +92,30 @@ def test_a_wrong_password_database_table_or_server_is_said(
         assert "wrong-one" not in ended.err
         assert SECRET not in ended.err
     assert [experiment.name for experiment in MlflowClient(store).search_experiments()] == ["Default"]
+
+
+def test_the_textbooks_way_to_mysql(
+    database: tuple[Path, str],
+    owner: sqlalchemy.Engine,
+    store: str,
+    tmp_path: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, host = database
+    make, show = (
+        block.split("\n")[:-1] for kind in ("mysql", "mysql shows") for block in blocks(TEXTBOOK, f"sql {kind}")
+    )
+    [command] = blocks(TEXTBOOK, "bash mysql")
+    with owner.begin() as connection:
+        for statement in make.splitlines():
+            connection.exec_driver_sql(statement)
+    command = command.replace("127.0.0.1:3306", host).replace("\\\n", " ")
+    with served(command.strip().removesuffix(" 5000"), tmp_path, sign="health") as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert call(train, "--models", "LogisticRegression").code == 0
+    with owner.begin() as connection:
+        use, tables, experiments = show.splitlines()
+        connection.exec_driver_sql(use)
+        assert ("experiments",) in connection.exec_driver_sql(tables).fetchall()
+        assert TABLE.name in [row.name for row in connection.exec_driver_sql(experiments)]

@@ -41,7 +41,7 @@ def run(command: str, folder: Path, **settings: str) -> str:
 
 
 @contextmanager
-def served(command: str, folder: Path, **settings: str) -> Iterator[str]:
+def served(command: str, folder: Path, sign: str = "ping", **settings: str) -> Iterator[str]:
     """A server started with a command that ends in a port; yields its address, then stops it as Ctrl-C would."""
     port = free_port()
     with (folder / "serve.log").open("w") as log:
@@ -59,7 +59,7 @@ def served(command: str, folder: Path, **settings: str) -> Iterator[str]:
         while time.monotonic() < deadline:
             assert process.poll() is None, (folder / "serve.log").read_text()
             try:
-                urllib.request.urlopen(f"{address}/ping")  # noqa: S310
+                urllib.request.urlopen(f"{address}/{sign}")  # noqa: S310
                 break
             except OSError:
                 time.sleep(0.2)
