@@ -74,8 +74,8 @@ def database(folder: Path, port: int) -> Iterator[str]:
     secrets.make(folder / "secrets")
     command = _install(folder / "data")
     command += [f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
-    # The path of a socket has a limit of 107 characters; nobody uses this one.
-    command += [f"--socket=/proc/self/cwd/{port}.sock", f"--pid-file={folder / 'pid'}"]
+    # Relative to the data, since the path of a socket has a limit of 107 characters.
+    command += [f"--socket={port}.sock", f"--pid-file={folder / 'pid'}"]
     command += [f"--init-file={folder / 'secrets' / secrets.USERS}"]
     with _running(command, folder / "database.log", lambda: _accepts(port)):
         yield f"127.0.0.1:{port}"

@@ -26,7 +26,7 @@ SECRET = "p@s/s#w:%?rd"  # noqa: S105 - the password of this test's own server
 def owner(database: tuple[Path, str]) -> Iterator[sqlalchemy.Engine]:
     """Of the database server: MariaDB lets in who has started it, by the socket."""
     folder, host = database
-    socket = folder / f"{host.rpartition(':')[2]}.sock"
+    socket = folder / "data" / f"{host.rpartition(':')[2]}.sock"
     engine = sqlalchemy.create_engine(f"mysql://{getpass.getuser()}@localhost/mysql?unix_socket={socket}")
     yield engine
     engine.dispose()
@@ -39,7 +39,7 @@ def server(database: tuple[Path, str], owner: sqlalchemy.Engine) -> str:
     with owner.begin() as connection:
         connection.exec_driver_sql("create database shop character set utf8mb4")
         connection.execute(sqlalchemy.text("create user ann@'%' identified by :p"), {"p": SECRET})
-        connection.exec_driver_sql("grant select on shop.* to ann@'%'")
+        connection.execute(sqlalchemy.text("grant select on shop.* to ann@'%'"))
         rows = pd.read_csv(SAMPLE, dtype={"Dependents": str})
         rows.to_sql("loans", connection, schema="shop", index=False, dtype=exact)
     return f"{database[1]}/shop"
@@ -103,13 +103,11 @@ def test_the_textbooks_way_to_mysql(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, host = database
-    make, show = (
-        block.split("\n")[:-1] for kind in ("mysql", "mysql shows") for block in blocks(TEXTBOOK, f"sql {kind}")
-    )
+    [make], [show] = blocks(TEXTBOOK, "sql mysql"), blocks(TEXTBOOK, "sql mysql shows")
     [command] = blocks(TEXTBOOK, "bash mysql")
     with owner.begin() as connection:
         for statement in make.splitlines():
-            connection.exec_driver_sql(statement)
+            connection.execute(sqlalchemy.text(statement))
     command = command.replace("127.0.0.1:3306", host).replace("\\\n", " ")
     with served(command.strip().removesuffix(" 5000"), tmp_path, sign="health") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

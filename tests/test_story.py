@@ -55,7 +55,7 @@ def served(command: str, folder: Path, sign: str = "ping", **settings: str) -> I
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             assert process.poll() is None, (folder / "serve.log").read_text()
             try:
@@ -66,7 +66,7 @@ def served(command: str, folder: Path, sign: str = "ping", **settings: str) -> I
         yield address
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def ask(address: str, body: Any) -> tuple[int, Any]:
