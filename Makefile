@@ -5,10 +5,10 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help train test lint ui serve mysql secrets lock
+.PHONY: help train test lint ui serve mysql secrets up down status logs lock
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-7s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 train: .venv/requirements.lock ## set up .venv, then train and evaluate the model families
 	@mlflow run . --env-manager local --experiment-name "$$(python -c 'from understudy.table import TABLE; print(TABLE.name)')"
@@ -34,6 +34,24 @@ mysql: ## a private MySQL or MariaDB with an MLflow server on it; Ctrl-C stops b
 
 secrets: ## make the passwords of the team's server, in deploy/secrets
 	@$(PYTHON) -m deploy.secrets
+
+up: ## a team's server in Docker: MySQL, MLflow with accounts, the model server
+	@docker compose version >/dev/null 2>&1 || \
+		{ echo 'error: there is no Docker Compose' >&2; echo 'fix: install Docker, with its plugin compose' >&2; exit 2; }
+	@$(MAKE) -s secrets
+	@docker compose up --detach --wait --build --quiet-pull
+	@echo "MLflow: http://$$(docker compose port mlflow 5000), as admin with the password in deploy/secrets/admin_password"
+	@echo "model server: http://$$(docker compose port model 1234)"
+	@echo 'other accounts, and what each may do: docs/operations.md'
+
+down: ## stop the team's server; what it keeps stays
+	@docker compose --profile proxy down
+
+status: ## how the team's server is
+	@docker compose --profile proxy ps --all
+
+logs: ## what the team's server says, until Ctrl-C
+	@docker compose --profile proxy logs --follow --tail 100
 
 lock: .venv/requirements-test.lock ## write the lock files anew from pyproject.toml
 	@$(COMPILE) -o requirements.lock
