@@ -5,7 +5,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help train test lint ui serve mysql secrets up down status logs lock
+.PHONY: help train test test-compose lint ui serve mysql secrets up down status logs lock
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -15,6 +15,9 @@ train: .venv/requirements.lock ## set up .venv, then train and evaluate the mode
 
 test: .venv/requirements-test.lock ## set up what the tests need, then run them
 	@pytest
+
+test-compose: .venv/requirements-test.lock ## run the team's server through its story, with Docker
+	@pytest -n 0 -rs -x tests/compose
 
 lint: .venv/requirements-test.lock ## check style and types
 	@ruff check .

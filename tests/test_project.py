@@ -168,5 +168,6 @@ def test_pages_keep_their_length() -> None:
     assert any(line.startswith("    make train") for line in readme[:15])
     assert any(line.startswith("    make test") for line in readme[:15])
     assert len((PROJECT / "CONTRIBUTING.md").read_text().splitlines()) <= 40
+    assert len((PROJECT / "docs" / "operations.md").read_text().splitlines()) <= 150
     for page in (PROJECT / "docs" / "decisions").glob("*.md"):
         assert len(page.read_text().splitlines()) <= 30, page

@@ -1,0 +1,259 @@
+"""The team's server from nothing to its end, in Docker: one story, in the order of the tests."""
+
+import http.client
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from deploy import secrets
+from deploy.mysql import free_port
+from tests.conftest import PROJECT, Ended, environment, is_refusal
+
+ENGINE = PROJECT.parent / "shared" / "containers" / "up.sh"  # where images cannot be pulled
+RECORD = {
+    "Gender": "Male",
+    "Married": "Yes",
+    "Dependents": "0",
+    "Education": "Graduate",
+    "Self_Employed": "No",
+    "ApplicantIncome": 5000,
+    "CoapplicantIncome": 1500,
+    "LoanAmount": 120,
+    "Loan_Amount_Term": 360,
+    "Credit_History": 1,
+    "Property_Area": "Urban",
+}
+ROW = json.dumps({"dataframe_records": [RECORD]}).encode()
+PATIENCE = 120  # seconds that a container may take to be back
+
+
+class Stack:
+    """A copy of the project, whose stack has names and ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = f"understudy-{os.getpid()}"
+        self.tracking, self.model, self.proxy = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+        ports = {
+            f"{name}_PORT": address.rsplit(":", 1)[1]
+            for name, address in [("TRACKING", self.tracking), ("MODEL", self.model), ("PROXY", self.proxy)]
+        }
+        self.environment = environment(
+            COMPOSE_PROJECT_NAME=self.name,
+            COMPOSE_PROFILES="proxy",
+            IMAGE=self.name,
+            PYTHON=sys.executable,
+            MLFLOW_TRACKING_URI=self.tracking,
+            **ports,
+        )
+
+    def run(self, *command: str, **more: str) -> Ended:
+        ran = subprocess.run(
+            command, cwd=self.folder, env={**self.environment, **more}, capture_output=True, text=True, check=False
+        )
+        return Ended(ran.returncode, ran.stdout, ran.stderr)
+
+    def compose(self, *arguments: str) -> str:
+        ended = self.run("docker", "compose", *arguments)
+        assert ended.code == 0, ended.err
+        return ended.out
+
+    def secret(self, name: str) -> str:
+        return secrets.read(self.folder / "deploy" / "secrets" / name)
+
+    def script(self, account: str, *arguments: str, **more: str) -> Ended:
+        """Run one of the project's scripts with an account."""
+        password = self.secret(f"{account}_password")
+        more |= {"MLFLOW_TRACKING_USERNAME": account, "MLFLOW_TRACKING_PASSWORD": password}
+        return self.run(sys.executable, *arguments, **more)
+
+    def says(self, account: str, *arguments: str, **more: str) -> str:
+        ended = self.script(account, *arguments, **more)
+        assert ended.code == 0, ended.err
+        return ended.out
+
+
+def ask(address: str, body: bytes | None = None, kind: str = "application/json") -> tuple[int, str]:
+    """Status and answer; 0 if nobody answers."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=30)
+    try:
+        headers = {"Content-Type": kind} if kind else {}
+        connection.request("GET" if body is None else "POST", parts.path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
+def dropped_after(address: str, said: bytes) -> float:
+    """The seconds after which a client is dropped who says that and no more."""
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as client:
+        client.sendall(said)
+        begun = time.monotonic()
+        while client.recv(1024):
+            pass
+        return time.monotonic() - begun
+
+
+def wait_for(address: str) -> None:
+    """Until the model server says that the applicant gets the loan."""
+    deadline = time.monotonic() + PATIENCE
+    while (answered := ask(f"{address}/invocations", ROW)) != (200, '{"predictions": ["Y"]}'):
+        assert time.monotonic() < deadline, answered
+        time.sleep(0.5)
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # a process that has ended
+        return ""
+
+
+@pytest.fixture(scope="module")
+def engine() -> None:
+    commands = [[str(ENGINE)]] if ENGINE.exists() else [["docker", "compose", "version"], ["docker", "info"]]
+    for command in commands:
+        if not shutil.which(command[0]) or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"no Docker engine here: {' '.join(command)} fails")
+
+
+@pytest.fixture(scope="module")
+def stack(engine: None, clone: Path) -> Iterator[Stack]:
+    stack = Stack(clone)
+    try:
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        stack.run("docker", "image", "rm", stack.name)
+
+
+def test_up_from_nothing_says_where_it_is_and_how_to_log_in(stack: Stack) -> None:
+    ended = stack.run("make", "up")
+    assert ended.code == 0, ended.err + stack.compose("logs")
+    assert f"MLflow: {stack.tracking}, as admin with the password in deploy/secrets/admin_password\n" in ended.out
+    assert f"model server: {stack.model}\n" in ended.out
+    assert stack.secret("admin_password") not in ended.out + ended.err
+    assert ask(f"{stack.model}/ping") == (200, "waiting for a version of Loan_prediction in Production\n")
+    assert ask(f"{stack.model}/invocations", ROW)[0] == 503
+
+
+def test_without_an_account_nothing_is_done(stack: Stack) -> None:
+    ended = stack.run(sys.executable, "train.py")
+    assert is_refusal(ended), ended.err
+    assert "does not know this account" in ended.err
+
+
+def test_a_trainer_trains_and_only_a_promoter_promotes(stack: Stack) -> None:
+    assert "next: python register.py" in stack.says("trainer", "train.py", "--models", "LogisticRegression")
+    refused = [stack.script("trainer", "register.py")]
+    assert "version 1 registered" in stack.says("promoter", "register.py")
+    refused += [stack.script("trainer", "promote.py", "staging")]
+    for ended in refused:
+        assert is_refusal(ended), ended.err
+        assert "does not allow that to this account" in ended.err
+    assert "completed" not in stack.says("reader", "promote.py")
+    assert "version 1 is in Staging" in stack.says("promoter", "promote.py", "staging")
+    assert "version 1 is in Production" in stack.says("promoter", "promote.py", "production")
+    wait_for(stack.model)
+
+
+def test_the_server_may_not_change_the_databases_schema(stack: Stack) -> None:
+    program = (
+        "import sqlalchemy, sys\n"
+        "with sqlalchemy.create_engine(sys.argv[1]).connect() as server:\n"
+        "    print(server.exec_driver_sql('select current_user()').scalar())\n"
+        "    server.exec_driver_sql('create table more (one int)')\n"
+    )
+    address = secrets.address("db", "tracking", Path("/run/secrets/runtime.cnf"))
+    command = ["docker", "compose", "exec", "-T", "mlflow", "python", "-c", program, address]
+    ended = stack.run(*command)
+    assert ended.out == "tracking_runtime@%\n"
+    assert "CREATE command denied" in ended.err
+    users = "select group_concat(distinct user) from information_schema.processlist where db = 'tracking'"
+    root = 'MYSQL_PWD=$(cat /run/secrets/root_password) mysql -uroot -Ne "$0"'
+    assert stack.compose("exec", "-T", "db", "sh", "-c", root, users) == "tracking_runtime\n"
+
+
+def test_the_proxy_takes_rows_and_nothing_too_large_or_too_slow(stack: Stack) -> None:
+    wait_for(stack.proxy)
+    assert ask(f"{stack.proxy}/invocations", ROW, kind="") == ask(f"{stack.model}/invocations", ROW)
+    assert ask(f"{stack.proxy}/invocations", b" " * 9_000_000)[0] == 413
+    assert ask(f"{stack.proxy}/api/2.0/mlflow/runs/create", b" " * 9_000_000)[0] == 401
+    said = stack.says("reader", "promote.py")
+    assert stack.says("reader", "promote.py", MLFLOW_TRACKING_URI=stack.proxy) == said
+    start = b"POST /invocations HTTP/1.1\r\n"
+    slow = [start, start + b"Host: localhost\r\nContent-Length: 9\r\n\r\n{"]
+    with ThreadPoolExecutor() as clients:
+        for seconds in clients.map(partial(dropped_after, stack.proxy), slow):
+            assert 9 < seconds < 15
+
+
+def test_a_killed_model_server_comes_back(stack: Stack) -> None:
+    stack.run("docker", "compose", "exec", "-T", "model", "sh", "-c", "kill -9 -1")
+    deadline = time.monotonic() + 10
+    while ask(f"{stack.model}/ping")[0] == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    wait_for(stack.model)
+
+
+def test_all_is_there_after_every_container_has_restarted(stack: Stack) -> None:
+    before = stack.says("reader", "promote.py", "show", "1")
+    running = stack.compose("ps", "--services", "--status", "running").split()
+    assert sorted(running) == ["db", "mlflow", "model", "proxy"]
+    stack.compose("restart", "--timeout", "20", *running)
+    stack.compose("up", "--detach", "--wait")
+    for address in (stack.model, stack.proxy):
+        wait_for(address)
+    assert stack.says("reader", "promote.py", "show", "1") == before
+    assert "was registered already" in stack.says("promoter", "register.py")
+
+
+def test_no_secret_is_shown(stack: Stack) -> None:
+    folder = stack.folder / "deploy" / "secrets"
+    hidden = {name: stack.secret(name) for name in secrets.SINGLE}
+    for name in (secrets.MIGRATOR, secrets.RUNTIME):
+        lines = [line.partition("=") for line in (folder / name).read_text().splitlines()]
+        hidden |= {f"{name} {number}": value for number, (key, _, value) in enumerate(lines) if key == "password"}
+    assert len(hidden) == len(secrets.SINGLE) + 4
+    containers = stack.compose("ps", "--all", "--quiet").split()
+    kept = [path for path in stack.folder.rglob("*") if path.is_file() and folder not in path.parents]
+    shown = {
+        "history": stack.run("docker", "history", "--no-trunc", stack.name).out,
+        "image": stack.run("docker", "inspect", stack.name).out,
+        "inspect": stack.run("docker", "inspect", *containers).out,
+        "ps": "".join(read(path) for path in Path("/proc").glob("[0-9]*/cmdline")),
+        "logs": stack.compose("logs"),
+        "files": stack.run("docker", "run", "--rm", "--entrypoint", "ls", stack.name, "-AR", "/app").out,
+        "repository": "".join(read(path) for path in kept),
+    }
+    for name, said in shown.items():
+        assert said, name
+        for secret, value in hidden.items():
+            assert value not in said, f"{secret} in {name}"
+    assert "mysqld" in shown["ps"]
+    assert "basic_auth.ini" in shown["files"]
+    assert "runtime.cnf" not in shown["files"]
+
+
+def test_down_keeps_what_was_kept(stack: Stack) -> None:
+    assert stack.run("make", "down").code == 0
+    assert stack.compose("ps", "--all", "--quiet") == ""
+    volumes = stack.run("docker", "volume", "ls", "--quiet", "--filter", f"name={stack.name}_").out.split()
+    assert sorted(volumes) == [f"{stack.name}_artifacts", f"{stack.name}_database"]
