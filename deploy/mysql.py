@@ -25,7 +25,7 @@ from understudy.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[1] / ".mysql"
 PACKAGES = "sudo apt-get install mariadb-server libmariadb-dev pkg-config gcc python3-dev"
-PATIENCE = 120  # seconds that a server may take to start, or to stop
+PATIENCE = 180  # seconds that a server may take to start, or to stop
 
 
 def missing() -> str:
