@@ -94,10 +94,10 @@ def run(main: Callable[[], None]) -> None:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
         if stopped():
             sys.exit(128 + _signals[0])
-        found = list(_refusals(error))
-        if not found:
+        refusal = next(_refusals(error), None)
+        if refusal is None:
             raise
-        _refuse(found[-1])  # what came first: the ending of the runs may have failed after it
+        _refuse(refusal)
 
 
 def _refuse(error: UserError) -> NoReturn:
@@ -107,22 +107,29 @@ def _refuse(error: UserError) -> NoReturn:
     sys.exit(2)
 
 
-def _refusals(error: BaseException | None) -> Iterator[UserError]:
-    """What an exception, or one that it came from, says of a disk or server that cannot be written."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
-            where = error.filename2 or error.filename or "a file"
-            yield UserError(f"cannot write {where}: {error.strerror}", OF_THE_DISK[error.errno])
+def _refusals(error: Exception) -> Iterator[UserError]:
+    """What an exception, or one that it came from, says of a disk that cannot be written, or of a server."""
+    chain = list(_chain(error))
+    for one in chain:
+        if isinstance(one, OSError) and one.errno in OF_THE_DISK:
+            where = one.filename2 or one.filename or "a file"
+            yield UserError(f"cannot write {where}: {one.strerror}", OF_THE_DISK[one.errno])
         for said, fix in OF_THE_STORE.items():
-            if said in str(error):
+            if said in str(one):
                 yield UserError(f"cannot write the tracking store: {said}", fix)
         for said, (problem, fix) in OF_THE_SERVER.items():
-            if said in str(error):
-                asked = re.search(r"API request to endpoint (\S+) failed", str(error))
+            if said in str(one):
+                asked = re.search(r"API request to endpoint (\S+) failed", str(one))
                 yield UserError(f"{problem}: {asked[1]}" if asked else problem, fix)
-                break
-        if given_up := GIVEN_UP.match(str(error)):
+    # What came first: without the server, the ending of the runs fails as well.
+    for one in reversed(chain):
+        if given_up := GIVEN_UP.match(str(one)):
             yield _away(*given_up.groups())
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
         error = error.__cause__ or error.__context__
 
 
