@@ -1,0 +1,1 @@
+"""What others serve the same model with, as their tutorials do it; each reads MODEL, a joblib file."""

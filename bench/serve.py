@@ -1,0 +1,299 @@
+"""How fast a model is served: ours behind both servers, and what people have, one after the other, round after round.
+
+python -m bench.serve --rivals PYTHON   needs wrk; PYTHON has bentoml, litserve, scikit-learn and pandas installed
+
+Each round starts every server anew with one worker, in another order, and asks it with 1, 8 and 32 connections.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.models import infer_signature
+from sklearn import ensemble, linear_model
+from sklearn.base import BaseEstimator
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+import train
+from understudy import models, promotion, registry, tracking
+from understudy.records import Record, Verdict
+from understudy.table import TABLE
+
+PROJECT = Path(__file__).resolve().parents[1]
+CONNECTIONS = (1, 8, 32)
+ROWS = (1, 100, 10_000)
+LONGEST = 120  # seconds to wait for a first answer
+CLASSIFIERS: dict[str, BaseEstimator] = {
+    "logistic": linear_model.LogisticRegression(solver="liblinear"),
+    "forest": ensemble.RandomForestClassifier(n_estimators=300, min_samples_leaf=2, random_state=0),
+}
+WRK = """
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = io.open("{body}", "rb"):read("*a")
+done = function(summary, latency, requests)
+  local e = summary.errors
+  local failed = e.connect + e.read + e.write + e.status + e.timeout
+  io.write(string.format("\\n[%d, %f, %f, %f, %d]\\n", summary.requests, summary.duration / 1e6,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, failed))
+end
+"""
+Load = tuple[int, int]
+
+
+@dataclass
+class Found:
+    """What was measured of a server, a value a round."""
+
+    start: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    loads: dict[Load, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
+
+    def median(self, load: Load, what: str) -> float:
+        return statistics.median(found[what] for found in self.loads[load])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A command that serves a model on the port that is added to it."""
+
+    command: list[str]
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="of load for each figure (default: %(default)s)")
+    parser.add_argument("--rivals", default="", metavar="PYTHON", help="measures BentoML and LitServe too")
+    parser.add_argument("--only", default="", help="servers to measure, comma-separated (default: all)")
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        servers = prepared(folder, args.rivals)
+        chosen = [name for name in servers if not args.only or name in args.only.split(",")]
+        found: dict[str, Found] = {name: Found() for name in chosen}
+        order = random.Random(0)  # noqa: S311
+        for number in range(args.rounds):
+            order.shuffle(chosen)
+            for name in chosen:
+                measure(servers[name], found[name], folder, args.seconds)
+                print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
+    report(found)
+
+
+def prepared(folder: Path, rivals: str) -> dict[str, Server]:
+    """All servers by name, each model fitted on the same rows."""
+    training, _ = TABLE.split(TABLE.read(PROJECT / TABLE.path))
+    columns = [column.name for column in TABLE.columns]
+    rows = training.dropna().sample(ROWS[-1], replace=True, random_state=0, ignore_index=True)[columns]
+    for count in ROWS:
+        body = {"dataframe_split": json.loads(rows[:count].to_json(orient="split", index=False))}
+        (folder / f"{count}.json").write_text(json.dumps(body))
+        (folder / f"{count}.lua").write_text(WRK.format(body=folder / f"{count}.json"))
+    client = published(folder)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ours = {"MLFLOW_TRACKING_URI": client.tracking_uri, "PATH": path, "VIRTUAL_ENV": sys.prefix}
+    uvicorn = [sys.executable, "-m", "uvicorn", "--no-access-log", "--log-level", "warning"]
+    stock = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "--workers", "1"]
+    nothing(folder / "nothing")
+    servers = {
+        "floor: constant app": Server([*uvicorn, "bench.rivals.constant:app", "--port"]),
+        "floor: constant model": Server([*stock, "-m", str(folder / "nothing"), "--port"]),
+    }
+    for name, classifier in CLASSIFIERS.items():
+        plain(folder, name, classifier, training)
+        model = {"MODEL": str(folder / f"{name}.joblib")}
+        script = [str(PROJECT / "serve.sh"), "--name", name]
+        live = [*script, "--live", "--cache", str(folder / f"cache {name}"), "--port"]
+        servers |= {
+            f"{name}: live": Server(live, ours),
+            f"{name}: live, two workers": Server([*live[:-1], "--workers", "2", "--port"], ours),
+            f"{name}: serve.sh": Server([*script, "--port"], ours),
+            f"{name}: stock": Server([*stock, "-m", str(folder / name), "--port"]),
+            f"{name}: FastAPI": Server([*uvicorn, "bench.rivals.tutorial:app", "--port"], model),
+        }
+        if rivals:
+            bento = [rivals, "-m", "bentoml", "serve", "bench.rivals.bento:Loans", "--host", "127.0.0.1", "--port"]
+            servers |= {
+                f"{name}: BentoML": Server(bento, {**model, "BENTOML_DO_NOT_TRACK": "True"}),
+                f"{name}: LitServe": Server([rivals, "-m", "bench.rivals.lit"], model),
+            }
+    return servers
+
+
+def published(folder: Path) -> MlflowClient:
+    """A store in which both models are in Production, each under its own name."""
+    os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    tracking.PROJECT = folder
+    (folder / "data").mkdir()
+    shutil.copy(PROJECT / TABLE.path, folder / "data")
+    ours = {name: models.Family(classifier, quick={}, book={}) for name, classifier in CLASSIFIERS.items()}
+    models.FAMILIES = {**ours, models.FLOOR: models.FAMILIES[models.FLOOR]}
+    sys.argv = ["train.py"]
+    train.main()
+    client = tracking.connect()
+    for run in tracking.families(client, tracking.get_batch(client, TABLE)):
+        if (name := tracking.family_name(run)) in CLASSIFIERS:
+            version, _ = registry.register(client, run, TABLE, name)
+            for stage in ("staging", "production"):
+                asked = Record(stage, str(version.version), stage, reason="to be measured", forced=True)
+                promotion.promote(client, name, asked, lambda planned: Verdict())
+    return client
+
+
+def plain(folder: Path, name: str, classifier: BaseEstimator, training: pd.DataFrame) -> None:
+    """What people have: a ColumnTransformer in a Pipeline, saved by MLflow with a signature, and by joblib."""
+    numbers = [column.name for column in TABLE.columns if column not in TABLE.categories]
+    fill = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
+    features = ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), numbers),
+            ("categories", fill, [column.name for column in TABLE.categories]),
+        ]
+    )
+    rows = training[[column.name for column in TABLE.columns]].replace({None: np.nan})
+    fitted = Pipeline([("features", features), ("classifier", classifier)]).fit(rows, training[TABLE.target.name])
+    joblib.dump(fitted, folder / f"{name}.joblib")
+    complete = rows.dropna()
+    mlflow.sklearn.save_model(
+        fitted,
+        str(folder / name),
+        signature=infer_signature(complete, fitted.predict(complete)),
+        serialization_format="cloudpickle",
+        pip_requirements=[],
+    )
+
+
+def nothing(folder: Path) -> None:
+    """A model that looks at nothing: under `mlflow models serve` it costs what MLflow costs."""
+
+    class Nothing(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> list[str]:
+            return ["Y"] * len(model_input)
+
+    mlflow.pyfunc.save_model(str(folder), python_model=Nothing(), pip_requirements=[])
+
+
+def measure(server: Server, found: Found, folder: Path, seconds: int) -> None:
+    """Start a server, and ask it with every load."""
+    with started(server, (folder / "1.json").read_bytes()) as (port, process, start):
+        found.start.append(start)
+        for rows in ROWS:
+            for connections in CONNECTIONS:
+                command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+                command += ["-s", str(folder / f"{rows}.lua"), f"http://127.0.0.1:{port}/invocations"]
+                ran = subprocess.run(command, capture_output=True, text=True, check=True)
+                requests, lasted, p50, p99, failed = json.loads(ran.stdout.splitlines()[-1])
+                figures = {"per second": requests / lasted, "p50": p50, "p99": p99, "failed": failed}
+                found.loads[rows, connections].append(figures)
+        found.megabytes.append(memory(process.pid))
+
+
+@contextmanager
+def started(server: Server, body: bytes) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
+    """A server; yields its port, its first process, and the seconds until it has answered."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [*server.command, str(port)],
+        cwd=PROJECT,
+        env={**os.environ, **server.settings},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+        )
+        while True:
+            try:
+                urllib.request.urlopen(request, timeout=LONGEST).read()
+                break
+            except OSError:
+                if process.poll() is not None or time.perf_counter() - begun > LONGEST:
+                    raise
+                time.sleep(0.01)
+        yield port, process, time.perf_counter() - begun
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        for pid in session(process.pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def session(leader: int) -> list[int]:
+    """The processes that a server consists of."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if int((path / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+def memory(leader: int) -> float:
+    """What a server's processes take together, shared pages shared out, in millions of bytes."""
+    total = 0
+    for pid in session(leader):
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return total / 1e6
+
+
+def report(found: dict[str, Found]) -> None:
+    head = [f"{rows} x {connections}" for rows in ROWS for connections in CONNECTIONS]
+    for what, unit in [("per second", "requests a second"), ("p50", "median, ms"), ("p99", "99th percentile, ms")]:
+        loads = [(rows, connections) for rows in ROWS for connections in CONNECTIONS]
+        table = pd.DataFrame({name: [one.median(load, what) for load in loads] for name, one in found.items()}).T
+        print(f"\n{unit}; rows x connections\n{table.set_axis(head, axis=1).sort_index().round(1).to_string()}")
+    costs = {
+        name: {
+            "seconds to the first answer": statistics.median(one.start),
+            "MB": statistics.median(one.megabytes),
+            "failed": sum(load["failed"] for loads in one.loads.values() for load in loads),
+        }
+        for name, one in found.items()
+    }
+    print(f"\n{pd.DataFrame(costs).T.sort_index().round(1).to_string()}")
+
+
+if __name__ == "__main__":
+    main()
