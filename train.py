@@ -64,7 +64,8 @@ def main() -> None:
                 }
                 params = models.params(searched)
                 thresholds = searched.thresholds
-                tracking.log_family(client, run_id, name, searched.pipeline, params, metrics, thresholds, inputs)
+                model = searched.pipeline
+                tracking.log_family(client, run_id, name, model, training, params, metrics, thresholds, inputs)
             fitted[name] = searched.pipeline
             values = ", ".join(f"{key} {value}" for key, value in params.items())
             print(f"{name}: mean CV score {metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from understudy import models, scoring, threshold
+from understudy import models, threshold
 from understudy.table import TABLE
 
 COSTS = [(1, 1), (1, 3), (3, 1)]  # of a false positive and of a false negative
@@ -41,7 +41,7 @@ def one_split(rows: pd.DataFrame, name: str, costs: tuple[int, int], seed: int) 
     training, held_out = table.split(rows, models.FOLDS)
     family = models.FAMILIES[name]
     searched = models.search(table, training, family, family.quick, seed, jobs=1)
-    labels, probabilities = table.labels(held_out), scoring.positive(searched.pipeline, held_out, table)
+    labels, probabilities = table.labels(held_out), models.positive(searched.pipeline, held_out, table)
     curve = searched.thresholds
     ways = {
         "break-even": threshold.break_even(table),

@@ -1,11 +1,14 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import joblib
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import Model
 from sklearn import metrics as sklearn_metrics
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
@@ -121,15 +124,17 @@ def test_probabilities_are_calibrated_where_that_lowers_the_log_loss_out_of_fold
     assert isinstance(final, CalibratedClassifierCV if searched.calibrated else LogisticRegression)
 
 
-def test_what_is_served_decides_at_the_threshold_that_the_costs_ask_for() -> None:
+def test_what_is_served_decides_at_the_threshold_that_the_costs_ask_for(tmp_path: Path) -> None:
     family = FAMILIES["LogisticRegression"]
     chosen = {}
     for costs in [(1, 1), (1, 9), (9, 1)]:
         table = replace(TABLE, false_positive_cost=costs[0], false_negative_cost=costs[1])
         pipeline = models.search(table, TRAINING, family, family.quick, seed=0, jobs=1).pipeline
-        probabilities = scoring.positive(pipeline, HELD_OUT, table)
+        probabilities = models.positive(pipeline, HELD_OUT, table)
         chosen[costs] = pipeline[-1].threshold
-        labels = scoring.Scorer(pipeline).predict(HELD_OUT[[column.name for column in TABLE.columns]])
+        scoring.save_model(str(tmp_path / f"{costs}"), Model(), pipeline, TRAINING)
+        served = mlflow.pyfunc.load_model(str(tmp_path / f"{costs}"))
+        labels = served.predict(HELD_OUT[[column.name for column in TABLE.columns]])
         assert labels == ["Y" if probability >= chosen[costs] else "N" for probability in probabilities]
     assert chosen[1, 9] < 0.3 < chosen[1, 1] < 0.7 < chosen[9, 1]
 
@@ -231,7 +236,7 @@ def test_importance_is_what_scikit_learn_finds() -> None:
     rows = HELD_OUT[[column.name for column in TABLE.columns]]
 
     def score(rows: pd.DataFrame) -> metrics.Floats:
-        return scoring.positive(searched.pipeline, rows, TABLE)
+        return models.positive(searched.pipeline, rows, TABLE)
 
     losses = metrics.importance(score, rows, TABLE.labels(HELD_OUT), repeats=30)
     expected = permutation_importance(

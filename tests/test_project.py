@@ -21,12 +21,16 @@ from understudy import registry, serve
 
 LAYERS = [
     {"errors", "processes", "supervise"},
-    {"columns", "reader", "retry"},
+    {"columns", "compiled", "reader", "retry"},
+    {"cells"},
     {"schema"},
-    {"table", "contract"},
+    {"table", "contract", "forms"},
     {"metrics"},
     {"threshold", "plots", "report", "checks"},
-    {"models", "gate"},
+    {"models", "gate", "convert"},
+    {"fallback"},
+    {"scorer"},
+    {"packing"},
     {"scoring", "outage"},
     {"tracking"},
     {"manifest"},
@@ -36,7 +40,7 @@ LAYERS = [
     {"audit"},
     {"reproduction", "serve"},
 ]
-FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"scoring", "outage"})]) - {"retry"}
+FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"fallback"})]) - {"retry"} | {"scorer"}
 
 
 def imports(path: Path) -> set[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
-from understudy import scoring, tracking
+from understudy import scorer, tracking
 from understudy.models import FAMILIES
 from understudy.scoring import RowsRefused
 from understudy.table import TABLE
@@ -64,7 +64,8 @@ def test_raw_encoded_and_unnamed_rows_of_an_applicant_get_one_answer(
         assert model.predict(raw.to_dict("records"), params=params) == answers
     fitted = mlflow.sklearn.load_model(uris[name])
     assert model.predict(raw) == fitted.predict(raw).tolist()
-    assert model.predict(raw, params=PROBABILITY) == fitted.predict_proba(raw)[:, 1].tolist()
+    expected = fitted.predict_proba(raw)[:, 1].tolist()
+    assert model.predict(raw, params=PROBABILITY) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_a_model_answers_labels_and_on_request_probabilities(model: Any) -> None:
@@ -135,7 +136,7 @@ def test_what_is_not_rows_of_an_accepted_form_is_refused(model: Any, rows: Any) 
 
 
 def test_an_unknown_output_is_refused(model: Any) -> None:
-    with pytest.raises(RowsRefused, match=r"params.output: unknown value \(allowed: label, probability\)"):
+    with pytest.raises(RowsRefused, match=r"params.output: unknown value \(allowed: label, probability, detail\)"):
         model.predict([APPLICANT], params={"output": "everything"})
 
 
@@ -153,19 +154,22 @@ def test_a_refusal_as_json_lists_the_faults_and_nothing_that_was_sent(model: Any
     assert refused.value.get_http_status_code() == 400  # type: ignore[no-untyped-call]
 
 
-def test_a_model_is_data_without_pickle_and_says_its_format(uris: dict[str, str], batch_store: str) -> None:
+def test_a_model_is_data_without_pickle_and_says_its_format(
+    uris: dict[str, str], batch_store: str, tmp_path: Path
+) -> None:
     mlflow.set_tracking_uri(batch_store)
     info = mlflow.models.get_model_info(uris["LogisticRegression"])
     assert info.flavors["sklearn"]["serialization_format"] == "skops"
-    assert info.flavors["python_function"]["format"] == scoring.FORMAT
+    folder = Path(mlflow.artifacts.download_artifacts(uris["LogisticRegression"], dst_path=str(tmp_path)))
+    assert json.loads((folder / scorer.FILE).read_text())["format"] == scorer.FORMAT
     assert info.signature.inputs is None
 
 
 def test_a_model_of_a_newer_format_is_refused(model: Any, tmp_path: Path, uris: dict[str, str]) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(uris["LogisticRegression"], dst_path=str(tmp_path)))
-    description = folder / "MLmodel"
-    description.write_text(description.read_text().replace("format: 1\n", "format: 2\n"))
-    with pytest.raises(mlflow.MlflowException, match="the model has format 2, this code reads up to 1"):
+    written = folder / scorer.FILE
+    written.write_text(written.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(ValueError, match="the model has format 3, this code reads 2"):
         mlflow.pyfunc.load_model(str(folder))
 
 

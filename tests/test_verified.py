@@ -73,7 +73,7 @@ def other_skops(folder: Path, program: str) -> None:
 
 
 def bundled_code(folder: Path, program: str) -> None:
-    replace(folder / "code" / "understudy" / "scoring.py", "FORMAT = 1\n", f"FORMAT = 1\n{program}\n")
+    replace(folder / "code" / "understudy" / "scoring.py", "PACKAGE = ", f"{program}\nPACKAGE = ")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ TAMPERINGS = {
     "changed": Tampering(lambda folder, _: (folder / "conda.yaml").write_text(""), "conda.yaml changed", False),
     "added": Tampering(lambda folder, _: (folder / "code" / "more").touch(), "code/more added", False),
     "removed": Tampering(lambda folder, _: (folder / "model.skops").unlink(), "model.skops removed", False),
-    "all removed": Tampering(lambda folder, _: shutil.rmtree(folder), "requirements.txt removed", False),
+    "all removed": Tampering(lambda folder, _: shutil.rmtree(folder), "scorer.json removed", False),
 }
 
 
@@ -143,6 +143,7 @@ def test_planted_code_runs_where_nothing_is_verified(stored: Path, tmp_path: Pat
         "import contextlib, sys, mlflow\n"
         "for name in sys.argv[1:]:\n"
         "    with contextlib.suppress(Exception): mlflow.pyfunc.load_model(name)\n"
+        "    with contextlib.suppress(Exception): mlflow.sklearn.load_model(name)\n"
     )
     subprocess.run([sys.executable, "-c", program, *running], cwd=tmp_path, env=environment(), check=True)
     assert [name for name in running if not (tmp_path / f"{name} ran").exists()] == []

@@ -1,21 +1,21 @@
 """What can be said about one column, and what is wrong with rows that should follow it.
 
-The one check of training and of scoring. It works on cells of any type, since rows come from files and from clients.
+The one check of training and of scoring. It works on lists of cells of any type, since rows come from files and from
+clients, and waits for no pandas, which a server can do without. Where nothing is wrong, nothing is looked at twice.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from numbers import Integral, Real
-from typing import Any, TypeAlias, TypeGuard
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import pandas as pd
 
-Cells: TypeAlias = "pd.Series[Any]"
-Mask: TypeAlias = NDArray[np.bool_]
+Cells: TypeAlias = list[Any]
+Rows: TypeAlias = "Mapping[str, Any] | pd.DataFrame"
 
 ROWS_SHOWN = 20
 
@@ -63,9 +63,9 @@ class Category:
         """Whether its values are text, else numbers."""
         return isinstance(self.values[0], str)
 
-    def holds(self, cells: Cells) -> Mask:
-        """Which cells have one of the values."""
-        return cells.isin(self.values).to_numpy()
+    def holds(self, cell: Any) -> bool:
+        """Whether a cell of the right kind is one of the values."""
+        return bool(cell in self.values)
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,9 @@ class Number:
         low = "at most" if self.low == -math.inf else f"{self.low:.12g} to"
         return f"{low} {self.high:.12g} {self.unit}"
 
-    def holds(self, cells: Cells) -> Mask:
-        """Which cells are within the range."""
-        numbers: NDArray[np.float64] = cells.to_numpy(dtype=float)
-        return np.isfinite(numbers) & (self.low <= numbers) & (numbers <= self.high)
+    def holds(self, cell: Any) -> bool:
+        """Whether a number is finite and within the range."""
+        return bool(self.low <= cell <= self.high and abs(cell) < math.inf)
 
 
 @dataclass(frozen=True)
@@ -98,92 +97,104 @@ class Identifier:
 
     name: str
     missing = False
-    outside = "repeated"
     is_text = True
     allowed = "a name of its own in every row"
-
-    def holds(self, cells: Cells) -> Mask:
-        """Which cells have not come before."""
-        return ~cells.duplicated().to_numpy()
 
 
 Column = Category | Number | Identifier
 
 
-def faults(rows: pd.DataFrame, columns: Sequence[Column]) -> Iterator[Fault]:
+def listed(cells: Any) -> Cells:
+    """The cells of one column as a list, with None for a missing one.
+
+    In a Series NaN is a missing cell. In a list, as JSON makes it, NaN stays, and is a fault.
+    """
+    if isinstance(cells, list):
+        return cells
+    found: Cells = cells.to_numpy(dtype=object, na_value=None).tolist()
+    return found
+
+
+def accepts(column: Column) -> Callable[[Cells], bool]:
+    """A quick check that says yes only if nothing is wrong with a column's cells; a no has to be looked into.
+
+    The check raises TypeError or OverflowError instead of a no for cells that cannot be compared.
+    """
+    empty = {None} if column.missing else set()
+    if isinstance(column, Identifier):
+        return lambda cells: set(map(type, cells)) == {str} and len(set(cells)) == len(cells)
+    if isinstance(column, Category) and column.is_text:
+        return frozenset({*column.values, *empty}).issuperset
+    kinds = frozenset({int, float, *map(type, empty)})
+    if isinstance(column, Category):
+        values = frozenset({*column.values, *empty})
+        return lambda cells: kinds.issuperset(map(type, cells)) and values.issuperset(cells)
+    low, high = column.low, column.high
+
+    def within(cells: Cells) -> bool:
+        if not kinds.issuperset(map(type, cells)):
+            return False
+        numbers = [cell for cell in cells if cell is not None] if None in cells else cells
+        # A sum is not finite where a number is not, and NaN would slip through a minimum.
+        return not numbers or (math.isfinite(sum(numbers)) and low <= min(numbers) and max(numbers) <= high)
+
+    return within
+
+
+def faults(rows: Rows, columns: Sequence[Column]) -> Iterator[Fault]:
     """Everything that is wrong with rows that should have exactly these columns, in any order."""
-    names = [column.name for column in columns]
-    if not len(rows):
+    given, names = list(map(str, rows)), [column.name for column in columns]
+    counts = {len(rows[name]) for name in list[Any](rows)}
+    if not any(counts):
         yield Fault("the table", "no rows", "at least one")
-    for name in dict.fromkeys(map(str, rows.columns[rows.columns.duplicated()])):
-        yield Fault(name, "column is repeated", "exactly one column of this name")
-    for name in dict.fromkeys(map(str, rows.columns)):
-        if name not in names:
-            yield Fault(name, "column is not known", ", ".join(names))
+    elif len(counts) > 1:
+        yield Fault("the table", "columns of unequal length", "a cell of each column in every row")
+    unique = dict.fromkeys(given)
+    yield from (
+        Fault(name, "column is repeated", "exactly one column of this name") for name in unique if given.count(name) > 1
+    )
+    yield from (Fault(name, "column is not known", ", ".join(names)) for name in unique if name not in names)
     for column in columns:
         if column.name not in rows:
             yield Fault(column.name, "column is missing", column.allowed)
-        elif isinstance(cells := rows[column.name], pd.Series):
-            yield from _cell_faults(column, cells)
-
-
-def fault(column: str, problem: str, allowed: str, where: Mask) -> Iterator[Fault]:
-    """One fault if it is anywhere, shape (n,), else none."""
-    rows = np.flatnonzero(where)
-    if len(rows):
-        yield Fault(column, problem, allowed, tuple(int(row) + 1 for row in rows))
-
-
-def typed(cells: Cells, column: Column) -> Cells:
-    """Cells of a file or a database as the column's type; what does not fit stays as it is, for `faults` to find.
-
-    Numbers and booleans in a column of text become what a CSV file would say; so codes of categories are no category.
-    """
-    if column.is_text:
-        return cells if cells.dtype == "str" else cells.astype(object).map(_text, na_action="ignore").infer_objects()
-    stored = cells if _is_numeric(cells) or cells.dtype == "str" else _readable(cells)
-    numbers = pd.to_numeric(stored, errors="coerce").astype(float)
-    unread = numbers.isna() & cells.notna()
-    return cells.astype(object).where(unread, numbers) if unread.any() else numbers
-
-
-def _readable(cells: Cells) -> Cells:
-    """Without what pandas would take for numbers although it is none: booleans, dates."""
-    return cells.astype(object).where(cells.map(lambda cell: isinstance(cell, str) or _is_number(cell)))
-
-
-def _text(cell: object) -> object:
-    if isinstance(cell, bool | np.bool_):
-        return str(bool(cell))
-    if not _is_number(cell):
-        return cell
-    return str(int(cell)) if isinstance(cell, Integral) else np.format_float_positional(float(cell), trim="-")
+        elif given.count(column.name) == 1:
+            yield from _cell_faults(column, listed(rows[column.name]))
 
 
 def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:
-    empty = cells.isna().to_numpy()
-    wrong = ~empty & ~_is_kind(cells, column.is_text)
-    outside = ~empty & ~wrong
-    outside[outside] = ~column.holds(cells[outside])
-    if not column.missing:
-        yield from fault(column.name, "missing", column.allowed, empty)
-    yield from fault(column.name, "not text" if column.is_text else "not a number", column.allowed, wrong)
-    yield from fault(column.name, column.outside, column.allowed, outside)
+    """Everything that is wrong with the cells of one column, in the order in which it comes."""
+    try:
+        if accepts(column)(cells):
+            return
+    except (TypeError, OverflowError):
+        pass
+    problem = _repeated() if isinstance(column, Identifier) else partial(_problem, column)
+    found: dict[str, list[int]] = {}
+    for row, cell in enumerate(cells, start=1):
+        if said := problem(cell):
+            found.setdefault(said, []).append(row)
+    yield from (Fault(column.name, said, column.allowed, tuple(where)) for said, where in found.items())
 
 
-def _is_kind(cells: Cells, text: bool) -> Mask:
-    if _is_numeric(cells):
-        return np.full(len(cells), not text)
-    if isinstance(cells.dtype, pd.StringDtype):
-        return np.full(len(cells), text)
-    if text:
-        return np.array([isinstance(cell, str) for cell in cells], dtype=bool)
-    return np.array([_is_number(cell) for cell in cells], dtype=bool)
+def _problem(column: Category | Number, cell: Any) -> str:
+    if cell is None:
+        return "" if column.missing else "missing"
+    if column.is_text and not isinstance(cell, str):
+        return "not text"
+    if not column.is_text and (not isinstance(cell, Real) or isinstance(cell, bool)):
+        return "not a number"
+    return "" if column.holds(cell) else column.outside
 
 
-def _is_numeric(cells: Cells) -> bool:
-    return pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
+def _repeated() -> Callable[[Any], str]:
+    seen: set[str] = set()
 
+    def problem(cell: Any) -> str:
+        if not isinstance(cell, str):
+            return "missing" if cell is None else "not text"
+        if cell in seen:
+            return "repeated"
+        seen.add(cell)
+        return ""
 
-def _is_number(cell: object) -> TypeGuard[Real | Decimal]:
-    return isinstance(cell, Real | Decimal) and not isinstance(cell, bool | np.bool_)
+    return problem

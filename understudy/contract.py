@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-import pandas as pd
 from scipy.optimize import linprog
 
 from understudy.columns import Category, Number
@@ -61,7 +60,7 @@ def _cells(old: Category | Number, new: Category | Number) -> Iterator[str]:
 def _holds(old: Category | Number, new: Category | Number) -> bool:
     """Whether each value of `old` is one of `new`; both are text, or both are numbers."""
     if isinstance(old, Category):
-        return bool(new.holds(pd.Series(old.values)).all())
+        return all(map(new.holds, old.values))
     if isinstance(new, Category):
         return old.low == old.high and old.low in new.values
     return new.low <= old.low and old.high <= new.high

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Run
 from sklearn.pipeline import Pipeline
 
-from understudy import metrics, plots, report, scoring, threshold, tracking
+from understudy import metrics, models, plots, report, threshold, tracking
 from understudy.errors import UserError
 from understudy.metrics import Interval, Labels, Scored
 from understudy.table import TABLE
@@ -43,7 +43,7 @@ def evaluate(
     for run in [*tracking.families(client, batch), *tracking.families(client, batch, tracking.REFERENCE)]:
         name = tracking.family_name(run)
         pipeline = fitted[name] if fitted else mlflow.sklearn.load_model(tracking.model_uri(run))
-        scores[name] = Scored(scoring.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
+        scores[name] = Scored(models.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
         results[name] = metrics.evaluate(labels, scores[name])
         cv_scores[name] = run.data.metrics["Mean CV score"]
         drawn = figures(name, pipeline, held_out, scores[name], tracking.thresholds(run))
@@ -92,7 +92,7 @@ def figures(
     one, answers = {name: scored.probabilities}, (TABLE.negative, TABLE.positive)
     columns = [column.name for column in TABLE.columns]
     some = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
-    losses = metrics.importance(lambda rows: scoring.positive(pipeline, rows, TABLE), some[columns], TABLE.labels(some))
+    losses = metrics.importance(lambda rows: models.positive(pipeline, rows, TABLE), some[columns], TABLE.labels(some))
     costs = {"out of fold": thresholds, "held out": threshold.curve(TABLE, labels, scored.probabilities)}
     return {
         "ROC_curve": plots.roc(labels, one),

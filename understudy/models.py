@@ -263,6 +263,13 @@ def classifier(pipeline: Pipeline) -> BaseEstimator:
     return estimator.estimator if isinstance(estimator, CalibratedClassifierCV) else estimator
 
 
+def positive(pipeline: Pipeline, rows: Any, table: Table) -> Floats:
+    """Probabilities of the table's positive label, shape (n,)."""
+    column = list(pipeline.classes_).index(table.positive)
+    probabilities: Floats = pipeline.predict_proba(rows)[:, column]
+    return probabilities
+
+
 def digest(pipeline: Pipeline) -> str:
     """32 hexadecimal digits that two fitted Pipelines share if all they have learned is equal, to the last bit.
 

@@ -5,15 +5,21 @@ The table itself is declared in `table.py`; nothing here knows its columns.
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from understudy.columns import Category, Column, Fault, Identifier, Number, fault, faults, typed
+from understudy.columns import Category, Cells, Column, Fault, Identifier, Number, Rows, faults, listed
 from understudy.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,11 @@ class Table:
         return tuple(map(self._encoded, self._features))
 
     @property
+    def sources(self) -> tuple[tuple[str, ...], ...]:
+        """For each feature the columns that it is made from."""
+        return tuple(feature.sources for feature in self._features)
+
+    @property
     def _features(self) -> tuple[Feature, ...]:
         return self.features or tuple(Feature(column.name) for column in self.columns)
 
@@ -132,7 +143,7 @@ class Table:
             high, unit = math.log(high), f"(natural logarithm of {unit})"
         return Number(feature.name, unit, low, high, missing)
 
-    def read(self, path: str | Path) -> pd.DataFrame:
+    def read(self, path: str | Path) -> "pd.DataFrame":
         """Read this table from a file or a database, checked and in the order of its identifiers.
 
         Args:
@@ -145,7 +156,9 @@ class Table:
         Raises:
             UserError: It cannot be read, or rows break the table's rules: all faults at once.
         """
-        from understudy import reader  # loads what reads databases, which neither --help nor a served model needs
+        # They load what reads files and databases, which neither --help nor a served model needs.
+        from understudy import reader
+        from understudy.cells import typed
 
         rows = reader.read(str(path))
         known = {column.name: column for column in self.labelled}
@@ -166,46 +179,43 @@ class Table:
         order = [column.name for column in self.labelled]
         return rows[order].sort_values(self.identifier, ignore_index=True)
 
-    def faults(self, rows: pd.DataFrame) -> list[Fault]:
+    def faults(self, rows: Rows) -> list[Fault]:
         """Everything that is wrong with raw rows to be scored."""
         return [*faults(rows, self.columns), *self._logarithm_faults(rows)]
 
-    def encoded_faults(self, rows: pd.DataFrame) -> list[Fault]:
+    def encoded_faults(self, rows: Rows) -> list[Fault]:
         """Everything that is wrong with rows of the encoded form to be scored."""
         return list(faults(rows, self.encoded))
 
-    def _logarithm_faults(self, rows: pd.DataFrame) -> list[Fault]:
+    def _logarithm_faults(self, rows: Rows) -> list[Fault]:
         """Sums that are not above 0 although each of their columns is within its range."""
-        found: list[Fault] = []
+        found = []
         for feature in self._features:
             columns = [column for column in self.columns if column.name in feature.sources]
-            if feature.log and not list(faults(rows[[c.name for c in columns if c.name in rows]], columns)):
-                total = rows[list(feature.sources)].astype(float).sum(axis=1, skipna=False).to_numpy()
-                found += fault(" + ".join(feature.sources), "out of range", "above 0", total <= 0)
+            if feature.log and not list(faults({c.name: rows[c.name] for c in columns if c.name in rows}, columns)):
+                totals = enumerate(_total([listed(rows[name]) for name in feature.sources]), start=1)
+                if where := tuple(row for row, total in totals if total <= 0):
+                    found.append(Fault(" + ".join(feature.sources), "out of range", "above 0", where))
         return found
 
-    def encode(self, rows: pd.DataFrame) -> NDArray[np.float64]:
+    def encode(self, rows: Rows) -> NDArray[np.float64]:
         """Turn checked raw rows, shape (n, columns), into the features, shape (n, features).
 
         Categories become the index of their value, missing cells NaN; nothing is fitted.
         """
-        columns = {column.name: column for column in self.columns}
-        features = []
-        for feature in self._features:
-            column = columns[feature.sources[0]]
-            if isinstance(column, Category):
-                codes = pd.Index(column.values).get_indexer(pd.Index(rows[column.name])).astype(float)
-                features.append(np.where(codes < 0, np.nan, codes))
-            else:
-                total = np.sum([rows[name].to_numpy(dtype=float) for name in feature.sources], axis=0)
-                features.append(np.log(total) if feature.log else total)
-        return np.column_stack(features)
+        cells = {column.name: listed(rows[column.name]) for column in self.columns}
+        return np.array([encoder(cells) for encoder in self.encoders()], dtype=float).T
 
-    def labels(self, rows: pd.DataFrame) -> NDArray[np.int_]:
+    def encoders(self) -> list[Callable[[Mapping[str, Cells]], Cells]]:
+        """For each feature what makes it of checked raw rows; raises ValueError for the logarithm of 0."""
+        columns = {column.name: column for column in self.columns}
+        return [_encoder(feature, columns[feature.sources[0]]) for feature in self._features]
+
+    def labels(self, rows: "pd.DataFrame") -> NDArray[np.int_]:
         """1 where the target is positive, else 0; shape (n,)."""
         return (rows[self.target.name] == self.positive).to_numpy().astype(int)
 
-    def split(self, rows: pd.DataFrame, folds: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def split(self, rows: "pd.DataFrame", folds: int = 1) -> "tuple[pd.DataFrame, pd.DataFrame]":
         """Training and held-out rows; a row's side depends on its identifier alone.
 
         Raises:
@@ -226,7 +236,44 @@ class Table:
         digest = hashlib.sha256(f"{self.split_seed}:{identifier}".encode()).digest()
         return int.from_bytes(digest[:8]) / 2**64
 
-    def digest(self, rows: pd.DataFrame) -> str:
+    def digest(self, rows: "pd.DataFrame") -> str:
         """12 hexadecimal digits of the SHA-256 of the rows' content, as `read` orders it."""
         content = rows.to_csv(index=False, lineterminator="\n").encode()
         return hashlib.sha256(content).hexdigest()[:12]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The declaration as JSON takes it; `of` makes the table of it again."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, declared: dict[str, Any]) -> "Table":
+        """The table that was declared; see `as_dict`."""
+        parts = {
+            "target": _column(declared["target"]),
+            "columns": tuple(map(_column, declared["columns"])),
+            "features": tuple(Feature(**{**each, "of": tuple(each["of"])}) for each in declared["features"]),
+            "limits": Limits(**declared["limits"]),
+        }
+        return cls(**{**declared, **parts})
+
+
+def _column(declared: dict[str, Any]) -> Any:
+    if "values" in declared:
+        return Category(**{**declared, "values": tuple(declared["values"])})
+    return Number(**declared)
+
+
+def _encoder(feature: Feature, column: Category | Number) -> Callable[[Mapping[str, Cells]], Cells]:
+    sources = feature.sources
+    if isinstance(column, Category):
+        codes = {None: math.nan, **{value: float(code) for code, value in enumerate(column.values)}}
+        return lambda rows: list(map(codes.__getitem__, rows[sources[0]]))
+    if feature.log:
+        return lambda rows: list(map(math.log, _total([rows[name] for name in sources])))
+    return lambda rows: _total([rows[name] for name in sources])
+
+
+def _total(columns: list[Cells]) -> Cells:
+    """Row by row the sum of some columns, NaN where one of them is missing."""
+    filled = ([math.nan if c is None else c for c in cells] if None in cells else cells for cells in columns)
+    return reduce(lambda left, right: list(map(add, left, right)), filled)

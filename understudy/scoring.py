@@ -1,12 +1,14 @@
 """The served model: what is written to its folder, and what runs when it is asked for predictions.
 
-One MLflow model folder with two flavors: sklearn, the fitted Pipeline in skops form, and python_function, this module
-around the same Pipeline. Its own check of the rows comes from the table that the Pipeline was fitted on, and takes
-the place of MLflow's: the signature has no inputs, so that rows of every accepted form arrive here as they are.
+One MLflow model folder with two flavors: sklearn, the fitted Pipeline in skops form, and python_function, the scorer
+that answers as that Pipeline does. Its check of the rows takes the place of MLflow's: the signature has no inputs, so
+that rows of every accepted form arrive here as they are.
 """
 
 import ast
 import json
+import math
+import os
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -24,15 +26,14 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from sklearn.pipeline import Pipeline
 from skops import io as skops
 
-from understudy import models
-from understudy.columns import ROWS_SHOWN, Fault, fault
+from understudy import forms, models, packing
+from understudy.columns import Fault, listed
 from understudy.errors import UserError
-from understudy.metrics import Floats
 from understudy.schema import Table
+from understudy.scorer import LABEL, Scorer, load
 
-FORMAT = 1
 PACKAGE = Path(__file__).parent
-LABEL, PROBABILITY = "label", "probability"
+VERSION = "UNDERSTUDY_VERSION"  # of the model that is served, from whoever starts the server
 REQUIREMENTS = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 SIGNATURE = ModelSignature(
     outputs=Schema([ColSpec(DataType.string)]),
@@ -41,60 +42,39 @@ SIGNATURE = ModelSignature(
 
 
 class RowsRefused(MlflowException):
-    """Rows that the table does not allow; stock serve answers 400 with `faults` and nothing of what was sent."""
+    """The scorer's refusal as MLflow knows it; stock serve answers 400 with `faults` and nothing of what was sent."""
 
-    def __init__(self, faults: list[Fault]) -> None:
-        summary = "; ".join(map(str, faults))
-        super().__init__(f"rows refused (row 1 is the first): {summary}", error_code=INVALID_PARAMETER_VALUE)
-        self.summary = str(self.message)
-        self.faults = faults
+    def __init__(self, refused: forms.RowsRefused) -> None:
+        super().__init__(str(refused), error_code=INVALID_PARAMETER_VALUE)
+        self.body = refused.body()
 
     def serialize_as_json(self) -> str:
         """The answer's body. `message` is not used: stock serve has written the rows into it."""
-        faults = [{**vars(fault), "rows": fault.rows[:ROWS_SHOWN]} for fault in self.faults]
-        return json.dumps({"error_code": self.error_code, "message": self.summary, "faults": faults})
+        return json.dumps(self.body)
 
 
-class Scorer:
-    """A fitted Pipeline behind the check of its own table."""
+class Served:
+    """A Scorer behind the forms in which MLflow and Python bring rows."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.table = table(pipeline)
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer, self.table = scorer, scorer.table
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
 
         Args:
-            rows: A DataFrame, a list of dicts or a dict of columns with the table's columns or the encoded ones;
-                or lists or an array of numbers, shape (n, features).
-            params: `output`: "label" (default) or "probability" of the positive label, 0 to 1.
+            rows: As `Scorer.predict` takes them, or a DataFrame, or an array of shape (n, features). NaN is a
+                missing cell here, since pandas knows no other.
+            params: `output`, as of `Scorer.predict`.
 
         Raises:
             RowsRefused: Rows or params that are not allowed; names every fault.
         """
-        output = (params or {}).get("output", LABEL)
-        if output not in (LABEL, PROBABILITY):
-            raise RowsRefused([Fault("params.output", "unknown value", f"{LABEL}, {PROBABILITY}")])
-        features = self._features(*_frame(rows, [column.name for column in self.table.encoded]))
-        if output == LABEL:
-            labels: list[Any] = self.pipeline[1:].predict(features).tolist()
-            return labels
-        probabilities: list[Any] = positive(self.pipeline[1:], features, self.table).tolist()
-        return probabilities
-
-    def _features(self, rows: pd.DataFrame, is_encoded: bool) -> Floats:
-        """Named forms are told apart by the columns that only one of them has; where none has, rows are raw."""
-        raw = {column.name for column in self.table.columns}
-        encoded = {column.name for column in self.table.encoded}
-        given = set(rows.columns)
-        is_encoded = is_encoded or len(given & (encoded - raw)) > len(given & (raw - encoded))
-        faults = self.table.encoded_faults(rows) if is_encoded else self.table.faults(rows)
-        if faults:
-            raise RowsRefused(faults)
-        if is_encoded:
-            return rows[[column.name for column in self.table.encoded]].to_numpy(dtype=float)
-        return self.table.encode(rows)
+        try:
+            output = (params or {}).get("output", LABEL)
+            return self.scorer.predict(_plain(rows), output, os.environ.get(VERSION, ""))
+        except forms.RowsRefused as refused:
+            raise RowsRefused(refused) from None
 
 
 def table(pipeline: Pipeline) -> Table:
@@ -103,40 +83,37 @@ def table(pipeline: Pipeline) -> Table:
     return fitted
 
 
-def positive(pipeline: Pipeline, rows: Any, table: Table) -> Floats:
-    """Probabilities of the table's positive label, shape (n,)."""
-    column = list(pipeline.classes_).index(table.positive)
-    probabilities: Floats = pipeline.predict_proba(rows)[:, column]
-    return probabilities
+def _plain(rows: Any) -> Any:
+    """Rows as JSON would say them."""
+    if isinstance(rows, pd.DataFrame):
+        return _of_frame(rows)
+    if isinstance(rows, np.ndarray):
+        return _plain(rows.tolist())
+    if isinstance(rows, dict):
+        return {name: _plain(cells) for name, cells in rows.items()}
+    if isinstance(rows, list):
+        return [_plain(cell) for cell in rows]
+    return None if isinstance(rows, float) and math.isnan(rows) else rows
 
 
-def _frame(rows: Any, names: list[str]) -> tuple[pd.DataFrame, bool]:
-    """Rows of any accepted form as a frame, and whether they came unnamed: then they get the encoded form's names."""
-    try:
-        if isinstance(rows, pd.DataFrame) and isinstance(rows.columns, pd.RangeIndex):
-            return _named(rows.to_numpy(), names), True
-        if isinstance(rows, list | np.ndarray) and len(rows) and not isinstance(rows[0], dict):
-            return _named(rows, names), True
-        return pd.DataFrame(rows), False
-    except (ValueError, TypeError, AttributeError):
-        raise RowsRefused([Fault("the table", "not rows of equal length", "rows of one form")]) from None
+def _of_frame(rows: pd.DataFrame) -> Any:
+    if isinstance(rows.columns, pd.RangeIndex):
+        return _plain(rows.to_numpy().tolist())
+    names = [str(name) for name in rows]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        allowed = "exactly one column of this name"
+        raise forms.RowsRefused([Fault(name, "column is repeated", allowed) for name in sorted(repeated)])
+    return dict(zip(names, (listed(rows[name]) for name in rows), strict=True))
 
 
-def _named(rows: list[Any] | np.ndarray, names: list[str]) -> pd.DataFrame:
-    # pandas would pad short rows, and so take a value that was left out for a missing one.
-    short = np.array([not isinstance(row, list | np.ndarray) or len(row) != len(names) for row in rows], dtype=bool)
-    if faults := list(fault("the row", "wrong number of values", f"{len(names)}: {', '.join(names)}", short)):
-        raise RowsRefused(faults)
-    return pd.DataFrame(list(rows), columns=names)
-
-
-def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
+def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.DataFrame) -> None:
     """Write both flavors to a new folder; the interface that `mlflow.models.Model.log` calls.
 
     Args:
         path: The folder.
         mlflow_model: What is known of the model; completed and written as `MLmodel`.
         pipeline: The fitted Pipeline, whose first step holds its table.
+        rows: What it was fitted on.
 
     Raises:
         UserError: The Pipeline holds something that only pickle could save.
@@ -173,9 +150,9 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline) -> None:
         code="code",
         conda_env=environment["conda"],
         python_env=environment["virtualenv"],
-        format=FORMAT,
     )
     mlflow_model.save(str(Path(path) / "MLmodel"))
+    packing.write(Path(path), pipeline, table(pipeline), rows)
 
 
 def _needed(module: str) -> set[str]:
@@ -202,9 +179,6 @@ def _imported(node: ast.AST) -> list[str]:
     return [str(node.module)] if isinstance(node, ast.ImportFrom) else []
 
 
-def _load_pyfunc(path: str) -> Scorer:
+def _load_pyfunc(path: str) -> Served:
     """Load the python_function flavor of the model folder at `path`; MLflow's interface."""
-    written = Model.load(path).flavors[pyfunc.FLAVOR_NAME]["format"]
-    if written > FORMAT:
-        raise MlflowException(f"the model has format {written}, this code reads up to {FORMAT}: update understudy")
-    return Scorer(mlflow_sklearn.load_model(path))
+    return Served(load(Path(path)))

@@ -327,6 +327,7 @@ def log_family(
     run_id: str,
     name: str,
     pipeline: Pipeline,
+    training: pd.DataFrame,
     params: Mapping[str, object],
     metrics: Mapping[str, float],
     thresholds: pd.DataFrame,
@@ -336,7 +337,14 @@ def log_family(
     _check_names("params", params)
     _check_names("metrics", metrics)
     info = Model.log(
-        None, flavor=scoring, flavor_name="sklearn", name=name, run_id=run_id, params=dict(params), pipeline=pipeline
+        None,
+        flavor=scoring,
+        flavor_name="sklearn",
+        name=name,
+        run_id=run_id,
+        params=dict(params),
+        pipeline=pipeline,
+        rows=training,
     )
     now = int(time.time() * 1000)
     client.log_batch(

@@ -14,7 +14,7 @@ from mlflow.pyfunc import PyFuncModel
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from understudy import checks, contract, gate, manifest, plots, registry, scoring, tracking
+from understudy import checks, contract, gate, manifest, models, plots, registry, scorer, scoring, tracking
 from understudy.checks import Check, Rule
 from understudy.errors import UserError
 from understudy.gate import Answers, Challenger, Decision
@@ -136,12 +136,12 @@ def _decide(planned: Record, rule: Rule, challenger: Model, champion: Model | No
 
 def _answers(model: Model, rows: pd.DataFrame) -> Answers:
     raw, table = _raw(model, rows), model.table
-    return Answers(scoring.positive(model.pipeline, raw, table), _is_positive(model.pipeline.predict(raw), table))
+    return Answers(models.positive(model.pipeline, raw, table), _is_positive(model.pipeline.predict(raw), table))
 
 
 def _served(model: Model, rows: pd.DataFrame) -> Answers:
     raw = _raw(model, rows)
-    probabilities = np.array(model.served.predict(raw, params={"output": scoring.PROBABILITY}))
+    probabilities = np.array(model.served.predict(raw, params={"output": scorer.PROBABILITY}))
     return Answers(probabilities, _is_positive(np.array(model.served.predict(raw)), model.table))
 
 

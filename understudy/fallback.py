@@ -1,0 +1,33 @@
+"""A served model that could not be converted: scikit-learn's own form, loaded by MLflow."""
+
+from pathlib import Path
+
+from mlflow import sklearn
+
+from understudy import models
+from understudy.compiled import Floats, Spread, marginal
+from understudy.schema import Table
+
+
+class Fitted:
+    """A fitted Pipeline behind the same interface as `compiled.Trees`.
+
+    Args:
+        folder: Of the saved model.
+        table: That it was trained on.
+        spread: See `compiled.marginal`.
+    """
+
+    unit = "probability"
+
+    def __init__(self, folder: Path, table: Table, spread: Spread) -> None:
+        self.learned = sklearn.load_model(str(folder))[1:]
+        self.table, self.spread = table, spread
+
+    def probabilities(self, features: Floats) -> Floats:
+        """Of the positive label, shape (n,)."""
+        return models.positive(self.learned, features, self.table)
+
+    def effects(self, features: Floats) -> Floats:
+        """See `compiled.marginal`."""
+        return marginal(self.probabilities, features, self.spread)

@@ -1,0 +1,81 @@
+"""What a served model needs beside its scikit-learn form: `scorer.json` and, for trees, `trees.onnx`."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from understudy import convert, models, scorer
+from understudy.columns import Category, Cells, listed
+from understudy.compiled import TREES, Floats
+from understudy.convert import NotConvertible
+from understudy.schema import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TRIED = 1_000  # rows that a conversion has to answer as scikit-learn does
+STORED = 20  # of which these go with the model
+MIDDLES = (10, 30, 50, 70, 90)  # percentiles: the middles of five equal shares
+
+
+def write(folder: Path, pipeline: Pipeline, table: Table, rows: "pd.DataFrame") -> None:
+    """Convert a fitted Pipeline into the folder of its saved model, or say there that its own form is to be used.
+
+    Args:
+        folder: Has the scikit-learn form already.
+        pipeline: Fitted on `rows`.
+        table: Of the Pipeline.
+        rows: The training rows.
+    """
+    features, tried = table.encode(rows), _mixed(table, rows)
+    learned = pipeline[1:]
+    wanted = models.positive(learned, table.encode(tried), table).tolist()
+    shared = {
+        "format": scorer.FORMAT,
+        "table": table.as_dict(),
+        "threshold": float(pipeline[-1].threshold),
+        "spread": _spread(table, features),
+    }
+    try:
+        document, trees = convert.converted(learned, table.positive, features)
+        _write(folder, {**shared, **document, "stored": {"rows": tried, "probabilities": wanted}}, trees)
+        scorer.load(folder).smoke()
+    except (NotConvertible, ValueError):
+        document, trees = {"kind": "sklearn"}, b""
+        (folder / TREES).unlink(missing_ok=True)
+    stored = {"rows": {name: cells[:STORED] for name, cells in tried.items()}, "probabilities": wanted[:STORED]}
+    _write(folder, {**shared, **document, "stored": stored}, trees)
+
+
+def _write(folder: Path, document: dict[str, Any], trees: bytes) -> None:
+    (folder / scorer.FILE).write_text(json.dumps(document))
+    if trees:
+        (folder / TREES).write_bytes(trees)
+
+
+def _mixed(table: Table, rows: "pd.DataFrame") -> dict[str, Cells]:
+    """Rows that the table allows and nobody sent: each column of some training rows in an order of its own."""
+    rng = np.random.default_rng(0)
+    chosen = rows.iloc[rng.permutation(len(rows))[:TRIED]]
+    mixed = {column.name: listed(chosen[column.name]) for column in table.columns}
+    mixed = {name: [cells[place] for place in rng.permutation(len(cells))] for name, cells in mixed.items()}
+    refused = {row - 1 for fault in table.faults(mixed) for row in fault.rows}
+    return {name: [cell for row, cell in enumerate(cells) if row not in refused] for name, cells in mixed.items()}
+
+
+def _spread(table: Table, features: Floats) -> list[tuple[list[float], list[float]]]:
+    """For each feature values of the rows that have it, and their shares: all codes of a category, five of a number."""
+    found = []
+    for column, values in zip(table.encoded, features.T, strict=True):
+        there = values[~np.isnan(values)]
+        if isinstance(column, Category) and len(there):
+            counts = np.bincount(there.astype(int), minlength=len(column.values))
+            found.append((list(map(float, column.values)), (counts / len(there)).tolist()))
+        else:
+            middles = np.percentile(there, MIDDLES).tolist() if len(there) else [math.nan] * len(MIDDLES)
+            found.append((middles, [1 / len(MIDDLES)] * len(MIDDLES)))
+    return found
