@@ -71,34 +71,41 @@ def converted(learned: Pipeline, positive: str, features: Floats) -> tuple[dict[
 
 
 def _preparation(prepare: ColumnTransformer) -> dict[str, Any]:
-    fitted = {name: (steps, places) for name, steps, places in prepare.transformers_ if len(places)}
+    """What `compiled.Preparation` reads."""
+    fitted = {name: (steps, list(places)) for name, steps, places in prepare.transformers_ if len(places)}
+    if fitted.keys() - {"categories", "numbers"}:
+        raise NotConvertible("other columns than categories and numbers")
     fill = np.full(prepare.n_features_in_, np.nan)
-    for name, kind in (("categories", OneHotEncoder), ("numbers", StandardScaler)):
-        steps, places = fitted.get(name, (None, []))
-        if steps is not None:
-            if [type(step) for _, step in steps.steps] != [SimpleImputer, kind]:
-                raise NotConvertible(f"other {name} than an imputer and a {kind.__name__}")
-            fill[places] = steps[0].statistics_
-    if fitted.keys() - {"categories", "numbers"} or np.isnan(fill).any():
-        raise NotConvertible("features that are never there, or are something else than categories and numbers")
-    (one_hot, categories), (scaled, numbers) = (fitted.get(n, (None, [])) for n in ("categories", "numbers"))
-    return {
-        "fill": fill.tolist(),
-        "categories": list(categories),
-        "numbers": list(numbers),
-        "counts": [len(values) for values in one_hot[1].categories_] if one_hot else [],
-        "mean": scaled[1].mean_.tolist() if scaled else [],
-        "scale": scaled[1].scale_.tolist() if scaled else [],
-    }
+    found: dict[str, Any] = {"categories": [], "numbers": [], "counts": [], "mean": [], "scale": []}
+    if "categories" in fitted:
+        steps, places = fitted["categories"]
+        fill[places], one_hot = _after_imputing(steps, OneHotEncoder)
+        found |= {"categories": places, "counts": [len(values) for values in one_hot.categories_]}
+    if "numbers" in fitted:
+        steps, places = fitted["numbers"]
+        fill[places], scaled = _after_imputing(steps, StandardScaler)
+        if not (scaled.with_mean and scaled.with_std):
+            raise NotConvertible("numbers that are not scaled")
+        found |= {"numbers": places, "mean": scaled.mean_.tolist(), "scale": scaled.scale_.tolist()}
+    if np.isnan(fill).any():
+        raise NotConvertible("a feature that is missing in every row")
+    return {"fill": fill.tolist(), **found}
+
+
+def _after_imputing(steps: Any, kind: type) -> tuple[Floats, Any]:
+    """What an imputer fills in, and the step of a kind after it."""
+    if not isinstance(steps, Pipeline) or [type(step) for _, step in steps.steps] != [SimpleImputer, kind]:
+        raise NotConvertible(f"something else than an imputer and a {kind.__name__}")
+    return steps[0].statistics_, steps[1]
 
 
 def _link(decided: BaseEstimator, positive: str) -> tuple[BaseEstimator, list[float] | None]:
     """The classifier below the threshold, and a and b if the probability is expit(a * its response + b)."""
     classifier, link = decided, [1.0, 0.0] if hasattr(decided, "decision_function") else None
     if isinstance(decided, CalibratedClassifierCV):
+        if decided.method != "sigmoid" or decided.ensemble is not False:
+            raise NotConvertible("calibrated by more than one sigmoid")
         [calibrated] = decided.calibrated_classifiers_
-        if decided.method != "sigmoid":
-            raise NotConvertible(f"calibrated by {decided.method}")
         [sigmoid] = calibrated.calibrators
         classifier, link = calibrated.estimator, [-float(sigmoid.a_), -float(sigmoid.b_)]
     if link and classifier.classes_[1] != positive:

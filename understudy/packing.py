@@ -23,14 +23,15 @@ MIDDLES = (10, 30, 50, 70, 90)  # percentiles: the middles of five equal shares
 
 
 def write(folder: Path, pipeline: Pipeline, table: Table, rows: "pd.DataFrame") -> None:
-    """Convert a fitted Pipeline into the folder of its saved model, or say there that its own form is to be used.
+    """Convert a fitted Pipeline, or say that its scikit-learn form is to be used.
 
     Args:
-        folder: Has the scikit-learn form already.
+        folder: A new one, for what is to lie beside the scikit-learn form.
         pipeline: Fitted on `rows`.
         table: Of the Pipeline.
         rows: The training rows.
     """
+    folder.mkdir()
     features, tried = table.encode(rows), _mixed(table, rows)
     learned = pipeline[1:]
     wanted = models.positive(learned, table.encode(tried), table).tolist()

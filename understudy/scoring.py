@@ -28,6 +28,7 @@ from skops import io as skops
 
 from understudy import forms, models, packing
 from understudy.columns import Fault, listed
+from understudy.compiled import TREES
 from understudy.errors import UserError
 from understudy.schema import Table
 from understudy.scorer import LABEL, Scorer, load
@@ -133,16 +134,20 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
         code.mkdir()
         for module in {"__init__", *_needed("scoring")}:
             shutil.copy(PACKAGE / f"{module}.py", code)
+        packed = Path(folder, "packed")
+        packing.write(packed, pipeline, table(pipeline), rows)
+        packages = (*REQUIREMENTS, "onnxruntime") if (packed / TREES).exists() else REQUIREMENTS
         mlflow_sklearn.save_model(
             pipeline,
             path,
             mlflow_model=mlflow_model,
             signature=SIGNATURE,
             code_paths=[str(code)],
-            pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
+            pip_requirements=[f"{name}=={version(name)}" for name in packages],
             serialization_format="skops",
             skops_trusted_types=types,
         )
+        shutil.copytree(packed, path, dirs_exist_ok=True)
     environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME]["env"]
     pyfunc.add_to_model(
         mlflow_model,
@@ -152,7 +157,6 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
         python_env=environment["virtualenv"],
     )
     mlflow_model.save(str(Path(path) / "MLmodel"))
-    packing.write(Path(path), pipeline, table(pipeline), rows)
 
 
 def _needed(module: str) -> set[str]:
