@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
-from understudy import scorer, tracking
+from understudy import forms, scorer, tracking
 from understudy.models import FAMILIES
+from understudy.scorer import Scorer
 from understudy.scoring import RowsRefused
 from understudy.table import TABLE
 
@@ -45,6 +46,15 @@ def uris(trained: Path) -> dict[str, str]:
 def model(uris: dict[str, str], batch_store: str) -> Any:
     mlflow.set_tracking_uri(batch_store)
     return mlflow.pyfunc.load_model(uris["RandomForestClassifier"])
+
+
+@pytest.fixture(scope="module")
+def served(uris: dict[str, str], trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """What both servers ask."""
+    client = mlflow.MlflowClient(f"sqlite:///{trained / 'mlflow.db'}")
+    runs = tracking.families(client, tracking.get_batch(client, TABLE))
+    [run] = [run for run in runs if tracking.family_name(run) == "LogisticRegression"]
+    return scorer.load(Path(client.get_logged_model(tracking.model_id(run)).artifact_location))
 
 
 @pytest.mark.parametrize("name", list(FAMILIES))
@@ -135,6 +145,103 @@ def test_what_is_not_rows_of_an_accepted_form_is_refused(model: Any, rows: Any) 
         model.predict(rows)
 
 
+@pytest.mark.parametrize("column", RAW)
+@pytest.mark.parametrize("cell", [float("nan"), float("inf"), -float("inf"), True, [], {}, "", "secret", 10**400])
+def test_json_that_the_table_does_not_allow_is_refused_in_every_column(served: Scorer, column: str, cell: Any) -> None:
+    rows = [APPLICANT, {**APPLICANT, column: cell}, {**APPLICANT, column: cell}]
+    with pytest.raises(forms.RowsRefused) as refused:
+        served.predict(rows)
+    [fault] = refused.value.body()["faults"]
+    assert (fault["column"], fault["rows"], fault["count"]) == (column, [2, 3], 2)
+    assert fault["allowed"]
+    assert "secret" not in json.dumps(refused.value.body())
+
+
+def test_missing_cells_are_taken_where_the_table_says_so(served: Scorer) -> None:
+    for column in TABLE.columns:
+        rows = [{**APPLICANT, column.name: None}]
+        if column.missing:
+            assert served.predict(rows) in (["N"], ["Y"])
+        else:
+            with pytest.raises(forms.RowsRefused, match=f"{column.name}: missing in row 1"):
+                served.predict(rows)
+
+
+def test_every_fault_of_every_row_is_named_and_columns_that_are_not_known_in_part(served: Scorer) -> None:
+    rows = [{**APPLICANT, "Gender": "secret", "LoanAmount": value} for value in (None, 0, "1", 2)]
+    with pytest.raises(forms.RowsRefused) as refused:
+        served.predict(rows)
+    found = {(fault.column, fault.problem): fault.rows for fault in refused.value.faults}
+    assert found == {
+        ("Gender", "unknown category"): (1, 2, 3, 4),
+        ("LoanAmount", "out of range"): (2,),
+        ("LoanAmount", "not a number"): (3,),
+    }
+    with pytest.raises(forms.RowsRefused) as refused:
+        served.predict([{**APPLICANT, **{f"{number}{'x' * 10_000}": 1 for number in range(100)}}])
+    faults = refused.value.body()["faults"]
+    assert len(faults) == 21
+    assert faults[-1]["problem"] == "column is not known, for 80 more"
+    assert len(json.dumps(refused.value.body())) < 20_000
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        {},
+        None,
+        "rows",
+        5,
+        [[]],
+        [1],
+        [None],
+        [APPLICANT, [1] * 10],
+        [APPLICANT, {**APPLICANT, "Age": 3}],
+        [APPLICANT, {**{name: APPLICANT[name] for name in RAW[1:]}, "Age": 3}],
+        [{name: APPLICANT[name] for name in RAW[1:]}],
+        {**{name: [APPLICANT[name]] for name in RAW}, "Gender": "Male"},
+        {**{name: [APPLICANT[name]] for name in RAW}, "Gender": ["Male", "Male"]},
+        {name: [] for name in RAW},
+    ],
+    ids=str,
+)
+def test_json_of_another_form_is_refused(served: Scorer, rows: Any) -> None:
+    with pytest.raises(forms.RowsRefused) as refused:
+        served.predict(rows)
+    assert refused.value.body()["faults"]
+
+
+def test_the_text_of_a_csv_file_becomes_what_json_would_say(served: Scorer) -> None:
+    text = {name: ["" if APPLICANT[name] is None else str(APPLICANT[name])] for name in RAW}
+    assert served.from_text(text) == {name: [APPLICANT[name]] for name in RAW}
+    encoded = dict(
+        zip(ENCODED, [["1"], [""], ["0"], ["0"], ["0"], ["4.8"], ["360"], ["1"], ["2"], ["8.5"]], strict=True)
+    )
+    assert served.predict(served.from_text(encoded)) == ["Y"]
+    for cell in ("1_000", "five", "nan", "1e999"):
+        with pytest.raises(forms.RowsRefused):
+            served.predict(served.from_text({**text, "LoanAmount": [cell]}))
+    assert served.from_text({"Age": ["", "3"]}) == {"Age": [None, "3"]}
+
+
+def test_the_detail_names_three_columns_and_the_version(
+    uris: dict[str, str], batch_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow.set_tracking_uri(batch_store)
+    monkeypatch.setenv("UNDERSTUDY_VERSION", "3")
+    for name, unit in [("LogisticRegression", "log_odds"), ("RandomForestClassifier", "probability")]:
+        model = mlflow.pyfunc.load_model(uris[name])
+        [detail] = model.predict([{**APPLICANT, "Credit_History": 0}], params={"output": "detail"})
+        assert detail["version"] == "3"
+        assert detail["label"] == ("Y" if detail["probability"] >= detail["threshold"] else "N")
+        assert len(detail["moved"]) == 3
+        assert detail["moved"][0]["column"] == "Credit_History"
+        assert detail["moved"][0]["towards"] == "N"
+        assert detail["moved"][0][unit] < 0
+        json.dumps(detail)
+
+
 def test_an_unknown_output_is_refused(model: Any) -> None:
     with pytest.raises(RowsRefused, match=r"params.output: unknown value \(allowed: label, probability, detail\)"):
         model.predict([APPLICANT], params={"output": "everything"})
@@ -220,7 +327,7 @@ def test_a_model_brings_the_code_that_it_needs_and_no_more(
 ) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(uris["RandomForestClassifier"], dst_path=str(tmp_path / "model")))
     bundled = {path.stem for path in (folder / "code" / "understudy").glob("*.py")}
-    assert {"scoring", "models", "schema", "columns"} < bundled
+    assert {"scoring", "scorer", "models", "schema", "columns"} < bundled
     assert not bundled & {"tracking", "registry", "promotion", "plots", "serve"}
     row = [1, 1, 0, 0, 0, 4.8, 360, 1, 2, 8.8]
     program = f"import mlflow; print(mlflow.pyfunc.load_model({str(folder)!r}).predict([{row}]))"

@@ -121,7 +121,7 @@ def test_a_model_of_classes_of_ones_own_is_served_and_one_with_a_lambda_refused(
         "print(model.predict_proba(rows)[:, 1].tolist())'",
         swapped,
     )
-    assert answers(swapped, "1") == json.loads(fitted)
+    assert answers(swapped, "1") == json.loads(fitted)  # to the last bit: it is served in its own form
     refused = subprocess.run(
         ["python", "train.py", "--models", "Lambda"],
         cwd=swapped,

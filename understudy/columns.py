@@ -5,6 +5,7 @@ clients, and waits for no pandas, which a server can do without. Where nothing i
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 Cells: TypeAlias = list[Any]
 Rows: TypeAlias = "Mapping[str, Any] | pd.DataFrame"
 
-ROWS_SHOWN = 20
+ROWS_SHOWN = 20  # and as many columns that are not known
+NAME_SHOWN = 60  # characters of a column's name
 
 
 @dataclass(frozen=True)
@@ -149,16 +151,22 @@ def faults(rows: Rows, columns: Sequence[Column]) -> Iterator[Fault]:
         yield Fault("the table", "no rows", "at least one")
     elif len(counts) > 1:
         yield Fault("the table", "columns of unequal length", "a cell of each column in every row")
-    unique = dict.fromkeys(given)
-    yield from (
-        Fault(name, "column is repeated", "exactly one column of this name") for name in unique if given.count(name) > 1
-    )
-    yield from (Fault(name, "column is not known", ", ".join(names)) for name in unique if name not in names)
+    times = Counter(given)
+    repeated = [name for name in times if times[name] > 1]
+    yield from _columns(repeated, "column is repeated", "exactly one column of this name")
+    yield from _columns([name for name in times if name not in names], "column is not known", ", ".join(names))
     for column in columns:
         if column.name not in rows:
             yield Fault(column.name, "column is missing", column.allowed)
-        elif given.count(column.name) == 1:
+        elif column.name not in repeated:
             yield from _cell_faults(column, listed(rows[column.name]))
+
+
+def _columns(names: Sequence[str], problem: str, allowed: str) -> Iterator[Fault]:
+    """One fault for each name, as far as anybody would read them."""
+    yield from (Fault(name[:NAME_SHOWN], problem, allowed) for name in names[:ROWS_SHOWN])
+    if len(names) > ROWS_SHOWN:
+        yield Fault("the table", f"{problem}, for {len(names) - ROWS_SHOWN} more", allowed)
 
 
 def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:

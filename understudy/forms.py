@@ -128,9 +128,13 @@ def _number(cell: str) -> float | str:
 
 def _of_records(records: list[dict[str, Any]]) -> Columns:
     names = records[0].keys()
-    if wrong := _where(records, lambda record: record.keys() != names):
-        raise RowsRefused([Fault("the row", "other columns than the first row", "the same in every row", wrong)])
-    return {name: list(map(itemgetter(name), records)) for name in names}
+    try:
+        if {*map(len, records)} == {len(names)}:
+            return {name: [record[name] for record in records] for name in names}
+    except KeyError:
+        pass  # as many columns, but others
+    wrong = _where(records, lambda record: record.keys() != names)
+    raise RowsRefused([Fault("the row", "other columns than the first row", "the same in every row", wrong)])
 
 
 def _where(rows: list[Any], is_wrong: Callable[[Any], bool]) -> tuple[int, ...]:
