@@ -1,0 +1,77 @@
+"""What one answer costs without a server: the scorer beside the fitted Pipeline, for one row and for 10,000.
+
+python -m bench.scoring      times are the shortest of 30, in microseconds and milliseconds
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+from mlflow.models import Model
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.pipeline import Pipeline
+
+from understudy import models, scorer, scoring
+from understudy.columns import listed
+from understudy.models import FAMILIES
+from understudy.table import TABLE
+
+CLASSIFIERS = {
+    "logistic": FAMILIES["LogisticRegression"].classifier,
+    "tree": FAMILIES["DecisionTreeClassifier"].classifier,
+    "300 trees": RandomForestClassifier(300),
+}
+
+
+def main() -> None:
+    training, _ = TABLE.split(TABLE.read(TABLE.path))
+    many = training[[column.name for column in TABLE.columns]].sample(10_000, replace=True, random_state=0)
+    for name, classifier in CLASSIFIERS.items():
+        pipeline, served = made(training, classifier)
+        for rows in (many[:1], many):
+            found = measured(pipeline, served, rows.reset_index(drop=True))
+            said = ", ".join(f"{what} {shown(seconds, len(rows))}" for what, seconds in found.items())
+            print(f"{name}, {len(rows):,} rows: {said}", flush=True)
+
+
+def measured(pipeline: Pipeline, served: scorer.Scorer, rows: pd.DataFrame) -> dict[str, float]:
+    """Seconds that each part takes."""
+    columns, features = {name: listed(rows[name]) for name in rows}, TABLE.encode(rows)
+    return {
+        "Pipeline on a frame": shortest(lambda: pipeline.predict(rows)),
+        "Pipeline on features": shortest(lambda: pipeline[1:].predict(features)),
+        "scorer": shortest(lambda: served.predict(columns)),
+        "of which its model": shortest(lambda: served.model.probabilities(features)),
+        "scorer's detail": shortest(lambda: served.predict(columns, scorer.DETAIL), 3),
+    }
+
+
+def made(training: pd.DataFrame, classifier: BaseEstimator) -> tuple[Pipeline, scorer.Scorer]:
+    """A fitted Pipeline and what is served of it."""
+    decided = FixedThresholdClassifier(classifier, threshold=0.5, pos_label="Y", response_method="predict_proba")
+    pipeline = models.pipeline(TABLE, decided).fit(training, training[TABLE.target.name])
+    with TemporaryDirectory() as folder:
+        scoring.save_model(f"{folder}/model", Model(), pipeline, training)
+        return pipeline, scorer.load(Path(folder, "model"))
+
+
+def shortest(call: Callable[[], object], times: int = 30) -> float:
+    """The shortest of some calls, in seconds: on a machine with other work the one that was least disturbed."""
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def shown(seconds: float, rows: int) -> str:
+    return f"{seconds * 1e6:.0f} us" if rows == 1 else f"{seconds * 1e3:.1f} ms"
+
+
+if __name__ == "__main__":
+    main()
