@@ -280,7 +280,8 @@ def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
 def log_family(client: MlflowClient, run: Run, **names: dict[str, float]) -> None:
     said = {"params": {}, "metrics": {}, **names}
     model = models.FAMILIES["DummyClassifier"]
-    tracking.log_family(client, run.info.run_id, "model", model, **said, thresholds=pd.DataFrame(), inputs=[])
+    none = pd.DataFrame()
+    tracking.log_family(client, run.info.run_id, "model", model, none, **said, thresholds=none, inputs=[])
 
 
 def start_run(tags: dict[str, str]) -> None:

@@ -135,7 +135,8 @@ def test_conda_pins_what_the_locks_pin() -> None:
     dependencies = yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"]
     *conda, pip = dependencies
     wanted = dict(pin.split("==") for pin in pip["pip"])
-    assert set(wanted) == {"mlflow", "scikit-learn", "pandas", "matplotlib", "joblib", "onnx", "onnxruntime"}
+    training = {"mlflow", "scikit-learn", "pandas", "matplotlib", "joblib", "onnx", "onnxruntime"}
+    assert set(wanted) == training | {"uvloop", "httptools", "prometheus-client"}
     assert {name: pins("requirements.lock")[name] for name in wanted} == wanted
     assert f"mysqlclient={pins('requirements-server.lock')['mysqlclient']}" in conda
 
