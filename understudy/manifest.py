@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.pyfunc import PyFuncModel
-from sklearn.pipeline import Pipeline
 
 from understudy import tracking
 from understudy.errors import UserError
 from understudy.table import TABLE
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 DIGEST = "understudy.manifest"
 LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
@@ -81,7 +84,7 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
         yield folder
 
 
-def load(folder: Path) -> tuple[PyFuncModel, Pipeline]:
+def load(folder: Path) -> tuple[PyFuncModel, "Pipeline"]:
     """The served form and the scikit-learn form of the model in a verified copy, which may be removed then."""
     path, writes_no_bytecode = sys.path, sys.dont_write_bytecode
     sys.dont_write_bytecode = True

@@ -19,9 +19,8 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils import mlflow_tags
 
-from understudy import manifest, report, retry, tracking
+from understudy import manifest, retry, tracking
 from understudy.errors import Refused, UserError
-from understudy.models import FLOOR
 from understudy.schema import Table
 
 STAGES = {"staging": "Staging", "production": "Production"}
@@ -32,6 +31,8 @@ RECORD = "understudy.record"  # the run of the last decision about a version
 
 def best_family(runs: list[Run]) -> Run:
     """The run with the highest mean cross-validation score; of equal ones, the lowest log loss. Never the floor."""
+    from understudy.models import FLOOR  # loads scikit-learn, which following an alias need not wait for
+
     candidates = [run for run in runs if tracking.family_name(run) != FLOOR]
     return max(candidates, key=lambda run: (run.data.metrics["Mean CV score"], -_log_loss(run)))
 
@@ -47,6 +48,8 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     Raises:
         UserError: The model's files are gone or were never all there, or no registered model can have that name.
     """
+    from understudy import report
+
     for version in versions(client, name):
         if version.run_id == run.info.run_id:
             _link(client, tracking.model_id(run), version)

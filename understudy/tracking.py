@@ -20,11 +20,11 @@ from itertools import chain
 from pathlib import Path
 from platform import python_version
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
 import requests
-from matplotlib.figure import Figure
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, LoggedModel, Metric, Param, Run, RunTag
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import (
@@ -34,12 +34,16 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 from mlflow.utils import mlflow_tags
-from sklearn.pipeline import Pipeline
 
-from understudy import errors, models, outage, processes, reader, retry, scoring
+from understudy import errors, outage, processes, reader, retry
 from understudy.errors import UserError, stopped
-from understudy.metrics import Interval
 from understudy.schema import Table
+
+if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
+    from matplotlib.figure import Figure
+    from sklearn.pipeline import Pipeline
+
+    from understudy.metrics import Interval
 
 PROJECT = Path(__file__).resolve().parents[1]
 EMBEDDED = f"sqlite:///{PROJECT / 'mlflow.db'}"
@@ -326,7 +330,7 @@ def log_family(
     client: mlflow.MlflowClient,
     run_id: str,
     name: str,
-    pipeline: Pipeline,
+    pipeline: "Pipeline",
     training: pd.DataFrame,
     params: Mapping[str, object],
     metrics: Mapping[str, float],
@@ -334,6 +338,8 @@ def log_family(
     inputs: list[DatasetInput],
 ) -> None:
     """Log what training found: the model in its two flavors, the best params, cross-validation's figures, the rows."""
+    from understudy import models, scoring
+
     _check_names("params", params)
     _check_names("metrics", metrics)
     info = Model.log(
@@ -439,8 +445,8 @@ def logged_models(client: mlflow.MlflowClient) -> list[LoggedModel]:
 def log_evaluation(
     client: mlflow.MlflowClient,
     run: Run,
-    metrics: Mapping[str, Interval],
-    figures: Mapping[str, Figure],
+    metrics: "Mapping[str, Interval]",
+    figures: "Mapping[str, Figure]",
     tables: Mapping[str, pd.DataFrame],
     description: str,
 ) -> None:
@@ -463,7 +469,7 @@ def log_evaluation(
     log_tables(client, run, tables)
 
 
-def log_figures(client: mlflow.MlflowClient, run: Run, figures: Mapping[str, Figure], folder: Path) -> None:
+def log_figures(client: mlflow.MlflowClient, run: Run, figures: "Mapping[str, Figure]", folder: Path) -> None:
     """Save figures as PNG into a folder of the project, and onto a run.
 
     On the run they have no folder: MLflow's compare page shows files of the top level side by side, and no others.
@@ -497,7 +503,7 @@ def open_record(
     tags: Mapping[str, str],
     metrics: Mapping[str, float],
     files: Mapping[str, str],
-    figures: Mapping[str, Figure],
+    figures: "Mapping[str, Figure]",
 ) -> Run:
     """A new, unfinished run of this process for a decision, with the texts and figures that it rests on.
 
