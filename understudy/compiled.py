@@ -94,6 +94,7 @@ class Trees:
     unit = "probability"
 
     def __init__(self, prepare: Preparation, written: Mapping[str, Any], folder: Path, spread: Spread) -> None:
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # or importing it reports to its makers
         import onnxruntime  # takes 0.1 s and 20 MB that a linear model does not need
 
         options = onnxruntime.SessionOptions()
