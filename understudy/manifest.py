@@ -41,10 +41,19 @@ def record(client: mlflow.MlflowClient, run_id: str, uri: str) -> dict[str, str]
     with _copied(uri) as folder:
         if not (folder / "MLmodel").exists():
             raise UserError(f"the files of {uri} are gone", "bring them back, or train again: python train.py")
-        text = json.dumps(_digests(folder), indent=1, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    tracking.log_text(client, run_id, text, _name(digest))
-    return {DIGEST: digest}
+        text = _text(folder)
+    found = hashlib.sha256(text.encode()).hexdigest()
+    tracking.log_text(client, run_id, text, _name(found))
+    return {DIGEST: found}
+
+
+def digest(folder: Path) -> str:
+    """The digest of the manifest that a folder's files have now."""
+    return hashlib.sha256(_text(folder).encode()).hexdigest()
+
+
+def _text(folder: Path) -> str:
+    return json.dumps(_digests(folder), indent=1, sort_keys=True)
 
 
 def record_manifest(client: mlflow.MlflowClient, version: ModelVersion) -> None:

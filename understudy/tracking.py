@@ -83,16 +83,21 @@ def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the scripts name the one page to open
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
-    if uri.startswith(("http://", "https://")):
-        _probe(uri)
-        outage.watch(uri, fail_fast)
-    elif uri.startswith("sqlite:///"):
-        _probe_folder(Path(uri.removeprefix("sqlite:///").split("?")[0]))
+    address = uri()
+    if address.startswith(("http://", "https://")):
+        _probe(address)
+        outage.watch(address, fail_fast)
+    elif address.startswith("sqlite:///"):
+        _probe_folder(Path(address.removeprefix("sqlite:///").split("?")[0]))
     # MLflow logs the traceback of what it then raises.
     logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
-    mlflow.set_tracking_uri(uri)
-    return mlflow.MlflowClient(uri)
+    mlflow.set_tracking_uri(address)
+    return mlflow.MlflowClient(address)
+
+
+def uri() -> str:
+    """The store's address."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
