@@ -21,26 +21,26 @@ from understudy import registry, serve
 
 LAYERS = [
     {"errors", "processes", "supervise"},
-    {"columns", "compiled", "reader", "retry"},
+    {"columns", "compiled", "reader", "retry", "live", "refusal", "counters"},
     {"cells"},
     {"schema"},
-    {"table", "contract", "forms"},
+    {"table", "contract", "forms", "rowschema"},
     {"metrics"},
     {"threshold", "plots", "report", "checks"},
     {"models", "gate", "convert"},
     {"fallback"},
     {"scorer"},
-    {"packing"},
-    {"scoring", "outage"},
-    {"tracking"},
-    {"manifest"},
-    {"registry", "evaluation"},
-    {"records"},
+    {"packing", "current", "body"},
+    {"scoring", "outage", "pages", "rowlog"},
+    {"tracking", "server"},
+    {"manifest", "protocol"},
+    {"registry", "evaluation", "kept", "worker"},
+    {"records", "follow"},
     {"promotion", "trial", "lineage"},
     {"audit"},
     {"reproduction", "serve"},
 ]
-FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"fallback"})]) - {"retry"} | {"scorer"}
+FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"fallback"})]) - {"retry"} | {"scorer", "worker"}
 
 
 def imports(path: Path) -> set[str]:

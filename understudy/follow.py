@@ -1,0 +1,176 @@
+"""The live server's keeper: follows a stage's alias, and hands verified copies of its versions to the workers.
+
+python -m understudy.follow SETTINGS     the one process of a live server that has MLflow in it
+
+The workers see a version only when its files are, byte for byte, those that were registered, and when it has given
+its stored answers in a process of its own. The last one is kept in a folder of the user's: a server that is started
+while the tracking server is away answers with it.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from understudy import current, manifest, registry, tracking
+from understudy.counters import AWAY, Counters
+from understudy.current import Version, tell
+from understudy.errors import UserError
+from understudy.kept import Kept
+from understudy.live import Settings
+from understudy.retry import HTTP_TRIES
+
+AGAIN = 60.0  # seconds until a version that was refused is looked at again
+PATIENCE = 10.0  # seconds for the store's first answer; a database's client would try for minutes
+TRIAL = 60.0  # seconds for a version to be loaded and to give its stored answers
+
+
+class Keeper:
+    """What is known of the alias, and what the workers were told of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: MlflowClient | None = None
+        self._folder = Path(settings.folder)
+        self._counters = Counters(self._folder / "keeper.counters")
+        self._kept = Kept(Path(settings.cache), tracking.uri(), settings.name, settings.stage)
+        self._told: Version | None = None
+        self._is_sure = False  # that it is what the alias names now
+        self._refused, self._again = "", 0.0
+        self._said = ""
+
+    def look(self) -> None:
+        """Ask once what the alias names, and tell the workers if it is another version than before."""
+        try:
+            number = self._named()
+            self._counters.set(0, AWAY)
+            if self._told and self._is_sure and number == self._told.number:
+                self._said = self._refused = ""
+            else:
+                self._take(number)
+        except UserError as error:
+            self._counters.set(0, AWAY)
+            self._say(f"{error.problem} (fix: {error.fix})")
+        except Exception as error:  # away, or answering nonsense: whatever it is, the workers go on
+            self._counters.set(1, AWAY)
+            self._say(f"the tracking server does not answer: {type(error).__name__}")
+            self.fall_back()
+
+    def fall_back(self) -> None:
+        """Tell the workers of the last version that was verified here, if they know of none."""
+        last = self._kept.last() if self._told is None else None
+        if last is None:
+            return
+        version = replace(last, folder=str(self._place(last.digest)))
+        if self._kept.copy(version):
+            self._tell(version)
+        else:
+            self._say(f"the copy of version {version.number} that was kept here has changed, and is not used")
+
+    def _named(self) -> str:
+        """The number of the version that the alias names.
+
+        Raises:
+            UserError: It names none.
+            Exception: The store does not answer.
+        """
+        if self._client is None:
+            try:
+                self._client = tracking.connect(fail_fast=True)  # the next look is soon enough
+            except UserError as error:
+                raise ConnectionError(error.problem) from error
+        return registry.in_stage(self._client, self._settings.name, self._settings.stage.lower())
+
+    def _take(self, number: str) -> None:
+        if number == self._refused and time.monotonic() < self._again:
+            return
+        try:
+            version = self._fetched(number)
+            _try(version)
+        except UserError as error:
+            self._named()  # raises if the files could not be read because the server has gone
+            if number != self._refused:
+                self._counters.add(1, "refused_versions")
+            self._refused, self._again = number, time.monotonic() + AGAIN
+            goes_on = f"version {self._told.number} goes on" if self._told else "there is no other"
+            self._say(f"version {number} is refused, {goes_on}: {error.problem} (fix: {error.fix})")
+            return
+        self._tell(version)
+        self._is_sure = True
+        try:
+            self._kept.keep(version)
+        except OSError as error:
+            self._say(f"version {number} cannot be kept for a start without a tracking server: {error}")
+
+    def _fetched(self, number: str) -> Version:
+        """A verified version, with its files in the server's own folder."""
+        assert self._client is not None  # noqa: S101
+        found = self._client.get_model_version(self._settings.name, number)
+        digest = found.tags.get(manifest.DIGEST, "")
+        version = Version(number, digest, str(self._place(digest)))
+        if not self._kept.copy(version):
+            with manifest.verified(self._client, found) as copy:
+                shutil.copytree(copy, version.folder)
+        return version
+
+    def _place(self, digest: str) -> Path:
+        """A new folder for a version's files; all but those that the workers were told of are removed."""
+        folder = self._folder / "versions"
+        folder.mkdir(exist_ok=True)
+        for path in folder.iterdir():
+            if self._told is None or str(path) != self._told.folder:
+                shutil.rmtree(path, ignore_errors=True)
+        return folder / f"{digest[:12]}-{time.time_ns()}"
+
+    def _tell(self, version: Version) -> None:
+        current.name(self._folder, version)
+        self._told = version
+
+    def _say(self, line: str) -> None:
+        """Print a line once, not at every look."""
+        if line != self._said:
+            tell(f"{self._settings.name}: {line}")
+        self._said = line
+
+
+def _try(version: Version) -> None:
+    """Let a version be loaded and give its stored answers.
+
+    Raises:
+        UserError: It cannot be loaded, gives other answers, or ends its process.
+    """
+    command = [sys.executable, "-m", "understudy.current", version.folder]
+    try:
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL)
+        why = (ended.stderr.strip().splitlines() or [f"its process ended with {ended.returncode}"])[-1]
+    except subprocess.TimeoutExpired:
+        why = f"it has not answered within {TRIAL:.0f} seconds"
+    else:
+        if ended.returncode == 0:
+            return
+    raise UserError(why, "promote another version")
+
+
+def main() -> None:
+    """Follow the alias until the server ends, or is killed."""
+    settings = Settings(**json.loads(sys.argv[1]))
+    os.environ |= {HTTP_TRIES: "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # the next look is the next try
+    keeper = Keeper(settings)
+    waiting = threading.Timer(PATIENCE, keeper.fall_back)
+    waiting.daemon = True
+    waiting.start()
+    parent = os.getppid()
+    while os.getppid() == parent:
+        keeper.look()
+        time.sleep(settings.poll)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Accepted rows and their answers, kept as Parquet files: `--log FOLDER`.
+
+A worker only puts what it has at hand into a list. A thread passes the list on to a process of its own, which makes
+columns of it and writes them: `python -m understudy.rowlog FOLDER COUNTERS`, until its standard input ends.
+"""
+
+import marshal
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from understudy.counters import Counters
+from understudy.current import Served, tell
+
+ROWS = 100_000  # that wait at most, and of a file
+WAIT = 0.25  # seconds between two lists that are passed on
+PART = 60.0  # seconds that rows wait at most for a file
+
+
+class Answer(NamedTuple):
+    """Rows that were accepted, as they came, and what was answered when by which version."""
+
+    time: float
+    version: str
+    types: dict[str, dict[str, bool]]
+    rows: Any
+    output: str
+    predictions: list[Any]
+
+
+class RowLog:
+    """What a worker passes rows to; it never waits, and counts the rows that there is no room for."""
+
+    def __init__(self, folder: Path, counters: Counters, path: Path) -> None:
+        command = [sys.executable, "-m", "understudy.rowlog", str(folder), str(path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self._counters = counters
+        self._waiting: list[tuple[Any, ...]] = []
+        self._rows = 0
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._pass_on)
+        self._thread.start()
+
+    def put(self, served: Served, rows: Any, output: str, predictions: list[Any]) -> None:
+        """Keep rows; called by the event loop alone."""
+        if self._rows + len(predictions) > ROWS:
+            self._counters.add(len(predictions), "dropped_rows")
+            return
+        self._rows += len(predictions)
+        self._waiting.append((time.time(), served.version.number, served.types, rows, output, predictions))
+
+    def close(self) -> None:
+        """Pass on what waits, and wait until it is written."""
+        self._is_over.set()
+        self._thread.join()
+        self._process.wait()
+
+    def _pass_on(self) -> None:
+        pipe = self._process.stdin
+        assert pipe is not None  # noqa: S101
+        is_over = False
+        while not is_over:
+            is_over = self._is_over.wait(WAIT)
+            waiting, self._waiting, self._rows = self._waiting, [], 0
+            try:
+                for one in waiting:  # each by itself, for the other threads have to wait meanwhile
+                    marshal.dump(one, pipe)
+                pipe.flush()
+            except OSError:
+                self._counters.add(sum(len(one[-1]) for one in waiting), "dropped_rows")
+        with suppress(OSError):
+            pipe.close()
+
+
+class Parts:
+    """The files that one process writes, each of rows of one form."""
+
+    def __init__(self, folder: Path, counters: Counters) -> None:
+        self._folder, self._counters = folder, counters
+        self._answers: list[Answer] = []
+        self._rows = self._number = 0
+        self._since = time.monotonic()
+
+    def add(self, answer: Answer) -> None:
+        """Keep an answer, and write all there are when they are enough or it is time."""
+        self._answers.append(answer)
+        self._rows += len(answer.predictions)
+        if self._rows >= ROWS or time.monotonic() - self._since > PART:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is there; on a disk that is full it is counted and dropped."""
+        forms: dict[str, list[Answer]] = defaultdict(list)
+        for answer in self._answers:
+            forms[form(answer)].append(answer)
+        for name, answers in forms.items():
+            count = sum(len(answer.predictions) for answer in answers)
+            try:
+                self._write(name, answers)
+                self._counters.add(count, "logged_rows")
+            except OSError as error:
+                self._counters.add(count, "dropped_rows")
+                tell(f"{count} rows could not be logged: {error}")
+        self._answers, self._rows, self._since = [], 0, time.monotonic()
+
+    def _write(self, name: str, answers: list[Answer]) -> None:
+        from pyarrow import parquet
+
+        self._number += 1
+        moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        path = self._folder / f"{moment}-{os.getpid()}-{self._number}-{name}.parquet"
+        new = path.with_suffix(".new")
+        try:
+            parquet.write_table(table(name, answers), new)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def form(answer: Answer) -> str:
+    """Of its rows: "raw" or "encoded"."""
+    return "raw" if columns(answer).keys() == answer.types["raw"].keys() else "encoded"
+
+
+def columns(answer: Answer) -> dict[str, list[Any]]:
+    """An answer's rows as columns; unnamed rows have those of the encoded form."""
+    rows = answer.rows
+    if isinstance(rows, dict):
+        return rows
+    if isinstance(rows[0], dict):
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    return dict(zip(answer.types["encoded"], map(list, zip(*rows, strict=True)), strict=True))
+
+
+def table(name: str, answers: list[Answer]) -> Any:
+    """Rows of one form as an Arrow table: time, version, label and probability where they were asked for, columns."""
+    import pyarrow
+
+    types = answers[-1].types[name]
+    cells: dict[str, list[Any]] = {key: [] for key in ("time", "version", "label", "probability", *types)}
+    for answer in answers:
+        count = len(answer.predictions)
+        cells["time"] += [datetime.fromtimestamp(answer.time, UTC)] * count
+        cells["version"] += [answer.version] * count
+        for key in ("label", "probability"):
+            cells[key] += [_said(answer.output, prediction, key) for prediction in answer.predictions]
+        found = columns(answer)
+        for key in types:
+            cells[key] += found.get(key, [None] * count)
+    text, number = pyarrow.string(), pyarrow.float64()
+    kinds = {"time": pyarrow.timestamp("us", "UTC"), "version": text, "label": text, "probability": number}
+    kinds |= {key: text if is_text else number for key, is_text in types.items()}
+    return pyarrow.table({key: pyarrow.array(cells[key], kinds[key]) for key in cells})
+
+
+def _said(output: str, prediction: Any, key: str) -> Any:
+    if output == "detail":
+        return prediction[key]
+    return prediction if output == key else None
+
+
+def read(pipe: IO[bytes], parts: Parts) -> None:
+    """Take what a worker passes on, until it has no more."""
+    while True:
+        try:
+            answer = Answer(*marshal.load(pipe))  # noqa: S302
+        except EOFError:
+            parts.write()
+            return
+        parts.add(answer)
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it ends after the worker, which passes on all it has
+    read(sys.stdin.buffer, Parts(Path(sys.argv[1]), Counters(Path(sys.argv[2]))))
