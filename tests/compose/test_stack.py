@@ -149,7 +149,8 @@ def test_up_from_nothing_says_where_it_is_and_how_to_log_in(stack: Stack) -> Non
     assert f"MLflow: {stack.tracking}, as admin with the password in deploy/secrets/admin_password\n" in ended.out
     assert f"model server: {stack.model}\n" in ended.out
     assert stack.secret("admin_password") not in ended.out + ended.err
-    assert ask(f"{stack.model}/ping") == (200, "waiting for a version of Loan_prediction in Production\n")
+    status, said = ask(f"{stack.model}/health")
+    assert (status, json.loads(said)["status"]) == (200, "waiting")
     assert ask(f"{stack.model}/invocations", ROW)[0] == 503
 
 
