@@ -19,6 +19,7 @@ from understudy.schema import Table
 
 FORMAT = 2
 FILE = "scorer.json"
+VERSION = "UNDERSTUDY_VERSION"  # of the model that MLflow serves, from whoever starts the server
 LABEL, PROBABILITY, DETAIL = "label", "probability", "detail"
 OUTPUTS = (LABEL, PROBABILITY, DETAIL)
 REASONS = 3

@@ -31,10 +31,9 @@ from understudy.columns import Fault, listed
 from understudy.compiled import TREES
 from understudy.errors import UserError
 from understudy.schema import Table
-from understudy.scorer import LABEL, Scorer, load
+from understudy.scorer import LABEL, VERSION, Scorer, load
 
 PACKAGE = Path(__file__).parent
-VERSION = "UNDERSTUDY_VERSION"  # of the model that is served, from whoever starts the server
 REQUIREMENTS = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 SIGNATURE = ModelSignature(
     outputs=Schema([ColSpec(DataType.string)]),

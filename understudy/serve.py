@@ -46,7 +46,7 @@ def main() -> None:
     # MLflow takes seconds to load, and --help need not wait for it.
     import mlflow
 
-    from understudy import manifest, registry, tracking
+    from understudy import manifest, registry, scorer, tracking
 
     client = tracking.connect()
     version = client.get_model_version(args.name, registry.in_stage(client, args.name, args.stage.lower()))
@@ -63,6 +63,7 @@ def main() -> None:
     command += ["--host", args.host, "--port", str(args.port), "--workers", str(args.workers)]
     os.environ["MLFLOW_TRACKING_URI"] = mlflow.get_tracking_uri()
     os.environ["PYTHONDONTWRITEBYTECODE"] = "true"
+    os.environ[scorer.VERSION] = str(version.version)
     with manifest.verified(client, version) as copy:
         print(f"{args.name} version {version.version} ({args.stage}) on {where}, Ctrl-C stops it", flush=True)
         supervise.block()
