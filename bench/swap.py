@@ -24,7 +24,7 @@ from typing import Any
 
 from mlflow import MlflowClient, artifacts
 
-from understudy import promotion, scorer, tracking
+from understudy import promotion, registry, scorer, tracking
 from understudy.records import Record, Verdict
 from understudy.table import TABLE
 
@@ -80,7 +80,7 @@ def main() -> None:
             clients = [Client(port) for _ in range(CONNECTIONS)]
             for one in clients:
                 one.start()
-            seconds = [moved(clients, to="21"[number % 2]) for number in range(args.moves)]
+            seconds = [moved(client, clients, to="21"[number % 2]) for number in range(args.moves)]
             for one in clients:
                 one.is_over.set()
                 one.join()
@@ -136,20 +136,21 @@ def is_serving(port: int) -> bool:
         return False
 
 
-def moved(clients: list[Client], to: str) -> float:
-    """Put a version into Production; returns the seconds from the command's end to the version's first answer.
-
-    0 if it answered before the command had ended.
-    """
+def moved(client: MlflowClient, clients: list[Client], to: str) -> float:
+    """Put a version into Production; returns the seconds from the alias naming it to its first answer."""
     verb = ["rollback"] if to == "1" else ["production", "--version", to, "--force"]
     started = time.monotonic()
     promote = [sys.executable, str(PROJECT / "promote.py"), *verb, "--reason", "bench"]
-    subprocess.run(promote, check=True, capture_output=True)
-    ended = time.monotonic()
-    while time.monotonic() < ended + LONGEST:
+    with subprocess.Popen(promote, stdout=subprocess.DEVNULL) as process:
+        while registry.aliases(client, NAME)["production"] != to:
+            time.sleep(0.05)
+        named = time.monotonic()
+    if process.returncode:
+        raise RuntimeError(f"promote.py ended with {process.returncode}")
+    while time.monotonic() < named + LONGEST:
         firsts = [at for one in clients for at, version, _ in one.seen if version == to and at > started]
         if firsts and all(one.seen[-1][1] == to for one in clients):
-            return max(0.0, min(firsts) - ended)
+            return max(0.0, min(firsts) - named)
         time.sleep(0.2)
     raise TimeoutError(f"version {to} has not answered within {LONGEST} seconds")
 
@@ -162,7 +163,7 @@ def report(clients: list[Client], own: dict[str, Any], seconds: list[float]) -> 
     print(f"failed requests: {len(failures)} {sorted(set(failures)) or ''}")
     print(f"answers that are not wholly those of the version in the header: {len(mixed)}")
     middle, worst = statistics.median(seconds), max(seconds)
-    print(f"seconds from the end of promote.py to the version's first answer: median {middle:.1f}, most {worst:.1f}")
+    print(f"seconds from the alias naming a version to its first answer: median {middle:.1f}, most {worst:.1f}")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, s
 def team(database: tuple[Path, str]) -> Iterator[tuple[Team, Rows]]:
     """A server on it, and what it holds while it is empty."""
     folder, host = database
-    with mysql.tracking_server(folder, host, free_port()) as uri:
+    with mysql.tracking_server(folder, host, free_port(), "--workers", "2") as uri:
         server = Team(uri, host, folder)
         mlflow.MlflowClient(uri).search_experiments()  # makes the first one
         yield server, server.rows()

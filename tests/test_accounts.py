@@ -60,7 +60,8 @@ def guarded(team: tuple[Team, Rows], settings: dict[str, str]) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        with mysql.tracking_server(server.folder, server.host, mysql.free_port(), "--app-name", "basic-auth") as uri:
+        guard = ("--app-name", "basic-auth", "--workers", "1")
+        with mysql.tracking_server(server.folder, server.host, mysql.free_port(), *guard) as uri:
             monkeypatch.setattr(sys, "argv", ["accounts", uri, str(server.folder / "secrets")])
             for name in ("TRACKING_URI", "TRACKING_USERNAME", "TRACKING_PASSWORD"):
                 monkeypatch.setenv(f"MLFLOW_{name}", "")  # put back afterwards, whatever main leaves there
