@@ -115,6 +115,10 @@ def assert_alike(made: Made, count: int) -> None:
         cells = features.astype(object)
         cells[np.isnan(features)] = None
         made.assert_alike(features, cells.tolist())
+        for output in (scorer.LABEL, scorer.PROBABILITY):
+            one_by_one = [made.scorer.predict([row], output)[0] for row in cells[:1_000].tolist()]
+            together = made.scorer.predict(cells[:1_000].tolist(), output)
+            assert one_by_one == (together if output == scorer.LABEL else pytest.approx(together, abs=1e-12))
     paths = [PROJECT / made.table.path, *([REAL] if made.table is TABLE and REAL.exists() else [])]
     for rows in map(made.table.read, paths):
         columns = {column.name: listed(rows[column.name]) for column in made.table.columns}

@@ -134,6 +134,9 @@ def accepts(column: Column) -> Callable[[Cells], bool]:
     low, high = column.low, column.high
 
     def within(cells: Cells) -> bool:
+        if len(cells) == 1:
+            [cell] = cells
+            return type(cell) in kinds and (cell is None or (low <= cell <= high and abs(cell) < math.inf))
         if not kinds.issuperset(map(type, cells)):
             return False
         numbers = [cell for cell in cells if cell is not None] if None in cells else cells

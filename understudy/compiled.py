@@ -4,9 +4,11 @@ It repeats what the fitted Pipeline does after its first step, in the same order
 alike; see docs/decisions/0012-onnx.md. `convert.py` writes what is read here.
 """
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import mul
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,6 +37,9 @@ class Preparation:
         self.numbers = np.array(written["numbers"], dtype=int)
         self.ends = np.cumsum([0, *written["counts"]])
         self.mean, self.scale = np.array(written["mean"]), np.array(written["scale"])
+        self._codes = list(zip(self.categories.tolist(), self.ends.tolist(), strict=False))
+        self._scales = list(zip(self.numbers.tolist(), self.mean.tolist(), self.scale.tolist(), strict=True))
+        self._fill, self._zeros = self.fill.tolist(), [0.0] * int(self.ends[-1])
 
     def __call__(self, features: Floats) -> Floats:
         """Features, shape (n, features), NaN where missing, as numbers, shape (n, columns)."""
@@ -44,6 +49,14 @@ class Preparation:
         prepared[np.arange(len(features))[:, None], codes + self.ends[:-1]] = 1
         prepared[:, self.ends[-1] :] = (filled[:, self.numbers] - self.mean) / self.scale
         return prepared
+
+    def one(self, features: Sequence[float]) -> list[float]:
+        """The same for one row, without arrays, which take longer to make than to compute with."""
+        filled = [fill if cell != cell else cell for cell, fill in zip(features, self._fill, strict=True)]
+        prepared = self._zeros.copy()
+        for place, start in self._codes:
+            prepared[start + int(filled[place])] = 1.0
+        return prepared + [(filled[place] - mean) / scale for place, mean, scale in self._scales]
 
     def places(self) -> list[Sequence[int]]:
         """For each feature the columns that it became."""
@@ -68,11 +81,16 @@ class Linear:
     def __init__(self, prepare: Preparation, written: Mapping[str, Any]) -> None:
         self.prepare = prepare
         self.weights, self.intercept = np.array(written["weights"]), float(written["intercept"])
-        self.mean = np.array(written["mean"])
+        self.mean, self._weights = np.array(written["mean"]), self.weights.tolist()
 
     def probabilities(self, features: Floats) -> Floats:
         """Of the positive label, shape (n,)."""
         return expit(self.prepare(features) @ self.weights + self.intercept)
+
+    def probability(self, features: Sequence[float]) -> float:
+        """The same for one row."""
+        log_odds = sum(map(mul, self.prepare.one(features), self._weights)) + self.intercept
+        return 1 / (1 + math.exp(-log_odds)) if log_odds > 0 else math.exp(log_odds) / (1 + math.exp(log_odds))
 
     def effects(self, features: Floats) -> Floats:
         """What each feature adds to the log odds, less what it adds on average in training, shape (n, features)."""
@@ -108,7 +126,13 @@ class Trees:
 
     def probabilities(self, features: Floats) -> Floats:
         """Of the positive label, shape (n,)."""
-        prepared = self.prepare(features)
+        return self._scored(self.prepare(features))
+
+    def probability(self, features: Sequence[float]) -> float:
+        """The same for one row."""
+        return float(self._scored(np.array([self.prepare.one(features)]))[0])
+
+    def _scored(self, prepared: Floats) -> Floats:
         if self.rounded:
             prepared = prepared.astype(np.float32).astype(float)
         response = self._sums(prepared) / self.divisor + self.base

@@ -1,7 +1,9 @@
 """A served model that could not be converted: scikit-learn's own form, loaded by MLflow."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from mlflow import sklearn
 
 from understudy import models
@@ -27,6 +29,10 @@ class Fitted:
     def probabilities(self, features: Floats) -> Floats:
         """Of the positive label, shape (n,)."""
         return models.positive(self.learned, features, self.table)
+
+    def probability(self, features: Sequence[float]) -> float:
+        """The same for one row."""
+        return float(self.probabilities(np.array([features], dtype=float))[0])
 
     def effects(self, features: Floats) -> Floats:
         """See `compiled.marginal`."""

@@ -1,14 +1,11 @@
 """Rows in any of the forms that clients send, as columns; and the refusal of what is none of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from functools import partial
 from typing import Any
 
-import numpy as np
-
 from understudy.columns import ROWS_SHOWN, Category, Cells, Column, Fault, Number, accepts
-from understudy.compiled import Floats
-from understudy.schema import Table
+from understudy.schema import Table, filled
 
 Columns = Mapping[str, Cells]
 
@@ -45,8 +42,8 @@ class Form:
         self._checks = [(column.name, accepts(column)) for column in columns]
         self._encoders, self._faults = encoders, faults
 
-    def features(self, rows: Columns) -> Floats:
-        """The features of rows, shape (n, features), NaN where missing.
+    def features(self, rows: Columns) -> list[Cells]:
+        """The features of rows, shape (features, n), NaN where missing.
 
         Raises:
             RowsRefused: There are faults.
@@ -65,14 +62,18 @@ class Form:
         known = rows.keys() == self.columns.keys() and len(counts) == 1 and 0 not in counts
         return known and all(check(rows[name]) for name, check in self._checks)
 
-    def _encoded(self, rows: Columns) -> Floats:
-        return np.array([encode(rows) for encode in self._encoders], dtype=float).T
+    def _encoded(self, rows: Columns) -> list[Cells]:
+        return [encode(rows) for encode in self._encoders]
 
 
 def forms(table: Table) -> tuple[Form, Form]:
     """The raw and the encoded form of a table's rows."""
-    itself = [itemgetter(column.name) for column in table.encoded]
+    itself = [partial(_filled, column.name) for column in table.encoded]
     return Form(table.columns, table.encoders(), table.faults), Form(table.encoded, itself, table.encoded_faults)
+
+
+def _filled(name: str, rows: Columns) -> Cells:
+    return filled(rows[name])
 
 
 def is_encoded(table: Table, names: Sequence[str]) -> bool:

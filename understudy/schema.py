@@ -275,5 +275,9 @@ def _encoder(feature: Feature, column: Category | Number) -> Callable[[Mapping[s
 
 def _total(columns: list[Cells]) -> Cells:
     """Row by row the sum of some columns, NaN where one of them is missing."""
-    filled = ([math.nan if c is None else c for c in cells] if None in cells else cells for cells in columns)
-    return reduce(lambda left, right: list(map(add, left, right)), filled)
+    return reduce(lambda left, right: list(map(add, left, right)), map(filled, columns))
+
+
+def filled(cells: Cells) -> Cells:
+    """Numbers with NaN for the missing ones."""
+    return [math.nan if cell is None else cell for cell in cells] if None in cells else cells

@@ -35,6 +35,9 @@ class Model(Protocol):
     def probabilities(self, features: Floats) -> Floats:
         """Of the positive label, shape (n,)."""
 
+    def probability(self, features: Sequence[float]) -> float:
+        """The same for one row, shape (features,)."""
+
     def effects(self, features: Floats) -> Floats:
         """How far each feature moved the score, in the model's unit, shape (n, features)."""
 
@@ -68,15 +71,15 @@ class Scorer:
         """
         if output not in OUTPUTS:
             raise RowsRefused([Fault("params.output", "unknown value", ", ".join(OUTPUTS))])
-        features = self._features(rows)
-        probabilities: list[float] = self.model.probabilities(features).tolist()
+        columns = self._features(rows)
+        probabilities = self._probabilities(columns)
         if output == PROBABILITY:
             return probabilities
         labels = self._labels(probabilities)
         if output == LABEL:
             return labels
         known = {"threshold": self.threshold, "version": version}
-        effects = self.model.effects(features).tolist()
+        effects = self.model.effects(np.array(columns, dtype=float).T).tolist()
         return [
             {"label": label, "probability": probability, **known, "moved": self._moved(row)}
             for label, probability, row in zip(labels, probabilities, effects, strict=True)
@@ -98,7 +101,13 @@ class Scorer:
         if self.predict(self._stored["rows"]) != self._labels(wanted) or not np.allclose(found, wanted, 0, TOLERANCE):
             raise ValueError("the stored rows do not get the stored answers")
 
-    def _features(self, rows: Any) -> Floats:
+    def _probabilities(self, columns: list[Cells]) -> list[float]:
+        if len(columns[0]) == 1:
+            return [self.model.probability([cells[0] for cells in columns])]
+        found: list[float] = self.model.probabilities(np.array(columns, dtype=float).T).tolist()
+        return found
+
+    def _features(self, rows: Any) -> list[Cells]:
         columns = forms.named(rows)
         if columns is None:
             return self._encoded.features(forms.with_names(rows, list(self._encoded.columns)))
