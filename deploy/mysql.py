@@ -105,7 +105,8 @@ def tracking_server(folder: Path, host: str, port: int, *options: str) -> Iterat
     Raises:
         UserError: It does not start.
     """
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    # Without its runner of jobs, which nothing here needs and which starts processes of its own.
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", secrets.address(host, "tracking", folder / "secrets" / secrets.RUNTIME)]
     command += ["--artifacts-destination", str(folder / "artifacts"), *options]

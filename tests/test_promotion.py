@@ -182,7 +182,7 @@ def test_what_is_refused_is_recorded_and_moves_nothing(in_production: str, clien
     ended = call(promote, "production", "--rule", "better")
     assert ended.code == 3
     assert ended.out.splitlines()[0].split() == ["check", "value", "interval", "limit", "result"]
-    assert [line.split()[-1] for line in ended.out.splitlines() if "less champion's  " in line] == ["fail"]
+    assert [line.split()[-1] for line in ended.out.splitlines() if checks.DIFFERENCE in line] == ["fail"]
     assert ended.err.startswith("refused: too few rows to tell whether ROC AUC less champion's is above 0.000")
     assert ended.err.count("\n") == 1
     assert where(client) == before

@@ -105,7 +105,7 @@ def test_the_readmes_story(clone: Path, backend: str, request: pytest.FixtureReq
     assert "version 1 is in Production" in run(production, clone, **settings)
     assert run("python evaluate.py", clone, **settings).partition("plots: ")[0] in trained
     with served(f"{serve.split()[0]} --port", clone, **settings) as address:
-        assert f"    {json.dumps(tell(ask_command, address, clone, **settings))}\n" in README
+        assert f"    {json.dumps(tell(ask_command, address, clone))}\n" in README
         raw = TABLE.read(SAMPLE)[[column.name for column in TABLE.columns]]
         records = json.loads(raw.to_json(orient="records"))
         by_name = ask(address, {"dataframe_records": records, "params": {"output": "probability"}})
@@ -118,7 +118,7 @@ def test_the_readmes_story(clone: Path, backend: str, request: pytest.FixtureReq
         status, refusal = ask(address, {"dataframe_records": [records[0], {**records[1], "Gender": "Herr Meier"}]})
         assert status == 400
         assert refusal["faults"] == [
-            {"column": "Gender", "problem": "unknown category", "allowed": "Female, Male", "rows": [2]}
+            {"column": "Gender", "problem": "unknown category", "allowed": "Female, Male", "rows": [2], "count": 1}
         ]
         assert "Meier" not in json.dumps(refusal)
         assert "stack_trace" not in refusal

@@ -48,7 +48,7 @@ def test_a_signal_to_the_supervisor_alone_ends_everything(tmp_path: Path) -> Non
         assert is_left(groups[number])
         process.send_signal(number)
     for number, process in started.items():
-        assert process.wait(timeout=10) == 128 + number
+        assert process.wait(timeout=30) == 128 + number
         assert not is_left(groups[number])
         assert not (tmp_path / str(number)).exists()
 
@@ -57,7 +57,7 @@ def test_the_commands_end_is_passed_on_and_leaves_no_process(tmp_path: Path) -> 
     codes = {"exit 0": 0, "exit 7": 7, "kill -9 $$": 137}
     started = {end: supervised(tmp_path / end, f"sleep 100 & echo $$ > '{tmp_path}/of {end}'; {end}") for end in codes}
     for end, process in started.items():
-        assert process.wait(timeout=10) == codes[end]
+        assert process.wait(timeout=30) == codes[end]
         assert not is_left(int((tmp_path / f"of {end}").read_text()))
         assert not (tmp_path / end).exists()
 
@@ -67,7 +67,7 @@ def test_what_ignores_the_signal_is_killed(tmp_path: Path) -> None:
     command = group(process.pid)
     time.sleep(0.1)
     process.terminate()
-    assert process.wait(timeout=20) == 143
+    assert process.wait(timeout=30) == 143
     assert not is_left(command)
 
 
@@ -81,5 +81,5 @@ def test_a_signal_that_came_before_is_not_lost(tmp_path: Path) -> None:
         "os.execv(sys.executable, [sys.executable, '-m', 'understudy.supervise', *sys.argv[1:]])\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "copy"), "sleep", "100"]
-    assert subprocess.run(command, cwd=PROJECT, env=environment(), timeout=10, check=False).returncode == 143
+    assert subprocess.run(command, cwd=PROJECT, env=environment(), timeout=30, check=False).returncode == 143
     assert not (tmp_path / "copy").exists()

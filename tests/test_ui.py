@@ -129,7 +129,7 @@ def runs(store: MlflowClient, batch: Run) -> dict[str, Run]:
 def test_families_are_nested_and_compare_side_by_side(
     driver: Chrome, address: str, batch: Run, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: address)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     visit(driver, tracking.page(batch.info.experiment_id))
     row = "[role=row][row-id='{}'] "  # the row's id is the run's
     see(driver, row.format(batch.info.run_id) + ".ag-cell button").click()

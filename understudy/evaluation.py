@@ -65,7 +65,8 @@ def evaluate(
     print(headline.to_string(index=False))
     show_costs(client, batch, labels, scores)
     print("plots: plots/")
-    print(tracking.page(batch.info.experiment_id))
+    first = "" if tracking.is_server() else " (after make ui)"
+    print(f"compare{first}: {tracking.page(batch.info.experiment_id)}")
 
 
 def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Scored]) -> None:

@@ -90,7 +90,7 @@ def create(client: MlflowClient, table: Table, name: str) -> None:
 def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
     """What MLflow's own register_model leaves on the logged model, whose page says "not registered" without it."""
     known = json.loads(client.get_logged_model(model_id).tags.get(mlflow_tags.MLFLOW_MODEL_VERSIONS, "[]"))
-    link = {"name": version.name, "version": version.version}
+    link = {"name": version.name, "version": int(version.version)}  # as a server writes it; its client says text
     if link not in known:
         client.set_logged_model_tags(model_id, {mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps([*known, link])})
 

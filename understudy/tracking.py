@@ -84,7 +84,7 @@ def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the scripts name the one page to open
     address = uri()
-    if address.startswith(("http://", "https://")):
+    if is_server():
         _probe(address)
         outage.watch(address, fail_fast)
     elif address.startswith("sqlite:///"):
@@ -161,10 +161,14 @@ def make_experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, s
 
 
 def page(experiment_id: str) -> str:
-    """Where MLflow's UI shows an experiment as model training, whatever the browser showed last, and what starts it."""
-    uri = mlflow.get_tracking_uri()
-    server, first = (uri.rstrip("/"), "") if uri.startswith("http") else ("http://127.0.0.1:5000", " (after make ui)")
-    return f"compare{first}: {server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    """Where MLflow's UI shows an experiment as model training, whatever the browser showed last."""
+    server = uri().rstrip("/") if is_server() else "http://127.0.0.1:5000"
+    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+
+
+def is_server() -> bool:
+    """Whether the store is behind a server, which has MLflow's UI."""
+    return uri().startswith(("http://", "https://"))
 
 
 def table_path(default: str, given: str) -> str:
