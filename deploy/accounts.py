@@ -85,7 +85,7 @@ def main() -> None:
     for name, grants in prepare(client).items():
         password = secrets.read(args.folder / f"{name}_password")
         set_user(accounts, name, password, set_role(accounts, name, grants))
-        print(f"account {name}: its password is in {args.folder / f'{name}_password'}")
+        print(f"account {name}: its password is in {name}_password")
 
 
 if __name__ == "__main__":

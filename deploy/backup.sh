@@ -36,7 +36,7 @@ cd "$work/whole"
 {
   echo "# understudy backup, $(date -u +%Y-%m-%dT%H:%M:%SZ), database server $server"
   echo "# schemas: $schemas"
-  find . -type f ! -name MANIFEST -print0 | sort -z | xargs -0 sha256sum
+  find . -type f -print0 | sort -z | xargs -0 sha256sum
 } >"$work/MANIFEST"
 mv "$work/MANIFEST" .
 tar --auto-compress -cf "$work/$(basename "$archive")" .

@@ -3,6 +3,7 @@
 set -eu
 for name in $(env | sed -n 's/^\(MLFLOW_[A-Z_]*\)_FILE=.*/\1/p'); do
   eval "file=\$${name}_FILE"
-  export "$name=$(cat "$file")"
+  value=$(cat "$file")
+  export "$name=$value"
 done
 exec "$@"

@@ -77,6 +77,8 @@ def database(folder: Path, port: int) -> Iterator[str]:
     # Relative to the data, since the path of a socket has a limit of 107 characters.
     command += [f"--socket={port}.sock", f"--pid-file={folder / 'pid'}"]
     command += [f"--init-file={folder / 'secrets' / secrets.USERS}"]
+    # MySQL's, which keeps a binary log and listens on another port too; MariaDB passes over what is loose.
+    command += ["--log-bin-trust-function-creators=1", "--loose-mysqlx=OFF"]
     with _running(command, folder / "database.log", lambda: _accepts(port)):
         yield f"127.0.0.1:{port}"
 
@@ -88,7 +90,11 @@ def _install(data: Path) -> list[str]:
     if not data.exists():
         maria = program.endswith("mariadbd")
         command = ["mariadb-install-db", *common, "--skip-test-db"] if maria else [program, *common, "--initialize"]
-        subprocess.run(command, check=True, capture_output=True)
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode:
+            shutil.rmtree(data, ignore_errors=True)
+            said = ran.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            raise UserError(f"{command[0]} cannot make {data}: {said[0]}", "mend that, then: make mysql")
     return [program, *common]
 
 

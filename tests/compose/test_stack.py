@@ -253,8 +253,23 @@ def test_no_secret_is_shown(stack: Stack) -> None:
     assert "runtime.cnf" not in shown["files"]
 
 
+def test_a_backup_comes_back_on_an_empty_stack(stack: Stack) -> None:
+    before = stack.says("reader", "promote.py", "show", "1")
+    archive = str(stack.folder.parent / "backup.tar.gz")
+    ended = stack.run("deploy/backup.sh", archive)
+    assert ended.code == 0, ended.err
+    stack.compose("down", "--volumes")
+    stack.compose("up", "--detach", "--wait", "db")
+    ended = stack.run("deploy/restore.sh", archive)
+    assert ended.code == 0, ended.err
+    ended = stack.run("make", "up")
+    assert ended.code == 0, ended.err
+    assert stack.says("reader", "promote.py", "show", "1") == before
+    wait_for(stack.model)
+
+
 def test_down_keeps_what_was_kept(stack: Stack) -> None:
     assert stack.run("make", "down").code == 0
     assert stack.compose("ps", "--all", "--quiet") == ""
     volumes = stack.run("docker", "volume", "ls", "--quiet", "--filter", f"name={stack.name}_").out.split()
-    assert sorted(volumes) == [f"{stack.name}_artifacts", f"{stack.name}_database"]
+    assert sorted(volumes) == [f"{stack.name}_{kept}" for kept in ("artifacts", "database", "served")]
