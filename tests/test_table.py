@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import REAL, SAMPLE, needs_real_table
+from understudy import forms
 from understudy.columns import Category, Fault
 from understudy.errors import UserError
 from understudy.table import TABLE
@@ -192,3 +193,11 @@ def test_labels_may_be_numbers_or_booleans(values: tuple[str, str], stored: type
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     assert "there is no file" in refusal(tmp_path / "none.csv")
     assert "is a folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("total", [-(10**400), 10**400, -1.7e308, float("-inf"), float("nan")])
+def test_a_logarithm_has_bounds_too(total: float) -> None:
+    _, encoded = forms.forms(TABLE)
+    row = dict(zip(encoded.columns, [[1], [1], [0], [0], [0], [4.79], [360], [1], [2], [total]], strict=True))
+    with pytest.raises(forms.RowsRefused, match=r"TotalIncome: (out of range|not a number)"):
+        encoded.features(row)

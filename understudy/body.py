@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from understudy.columns import Fault
+from understudy.columns import Fault, repeated
 from understudy.forms import RowsRefused
 from understudy.refusal import BadRequest
 from understudy.scorer import Scorer
@@ -46,7 +46,7 @@ def media(content_type: bytes) -> Callable[[Any], Any]:
         BadRequest: Nothing does.
     """
     kind, *said = (part.strip() for part in content_type.decode("latin-1").lower().split(";"))
-    parameters = {key: value.strip('"') for key, _, value in (part.partition("=") for part in said)}
+    parameters = {key: value.strip('"') for key, _, value in (part.partition("=") for part in said if part)}
     readers = {"application/json": _read, "": _read, "text/csv": _csv}
     form = parameters.pop("format", None) if kind == "application/json" else None
     charset = parameters.pop("charset", "utf-8")
@@ -158,18 +158,13 @@ _FORMS = {
 
 def _named(columns: list[str], data: list[list[Any]]) -> dict[str, list[Any]]:
     """Rows under their columns' names, as columns."""
-    if len(set(columns)) != len(columns):
-        twice = [name for number, name in enumerate(columns) if name in columns[:number]]
-        raise RowsRefused([_repeated(name) for name in dict.fromkeys(twice)])
+    if twice := list(repeated(columns)):
+        raise RowsRefused(twice)
     ragged = tuple(number for number, row in enumerate(data, 1) if len(row) != len(columns))
     if ragged:
         raise RowsRefused([Fault("the row", "wrong number of values", f"{len(columns)}, as columns", ragged)])
     cells: Iterable[Any] = zip(*data, strict=True) if data else ((),) * len(columns)
     return dict(zip(columns, map(list, cells), strict=True))
-
-
-def _repeated(name: str) -> Fault:
-    return Fault(name, "column is repeated", "exactly one column of this name")
 
 
 def _csv(text: str) -> dict[str, list[str]]:

@@ -154,15 +154,20 @@ def faults(rows: Rows, columns: Sequence[Column]) -> Iterator[Fault]:
         yield Fault("the table", "no rows", "at least one")
     elif len(counts) > 1:
         yield Fault("the table", "columns of unequal length", "a cell of each column in every row")
-    times = Counter(given)
-    repeated = [name for name in times if times[name] > 1]
-    yield from _columns(repeated, "column is repeated", "exactly one column of this name")
-    yield from _columns([name for name in times if name not in names], "column is not known", ", ".join(names))
+    yield from repeated(given)
+    unknown = [name for name in dict.fromkeys(given) if name not in names]
+    yield from _columns(unknown, "column is not known", ", ".join(names))
     for column in columns:
         if column.name not in rows:
             yield Fault(column.name, "column is missing", column.allowed)
-        elif column.name not in repeated:
+        elif given.count(column.name) == 1:
             yield from _cell_faults(column, listed(rows[column.name]))
+
+
+def repeated(names: Sequence[str]) -> Iterator[Fault]:
+    """The names that columns have more than once."""
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    yield from _columns(twice, "column is repeated", "exactly one column of this name")
 
 
 def _columns(names: Sequence[str], problem: str, allowed: str) -> Iterator[Fault]:

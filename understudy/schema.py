@@ -21,6 +21,8 @@ from understudy.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+SMALLEST = 5e-324  # the least number above 0 that there is
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -139,7 +141,7 @@ class Table:
             return Category(feature.name, tuple(range(len(sources[0].values))), missing)
         low, high, unit = sum(n.low for n in numbers), sum(n.high for n in numbers), numbers[0].unit
         if feature.log:
-            low = math.log(low) if low > 0 else -math.inf
+            low = math.log(max(low, SMALLEST))
             high, unit = math.log(high), f"(natural logarithm of {unit})"
         return Number(feature.name, unit, low, high, missing)
 

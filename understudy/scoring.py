@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from understudy import forms, models, packing
-from understudy.columns import Fault, listed
+from understudy.columns import Fault, listed, repeated
 from understudy.compiled import TREES
 from understudy.errors import UserError
 from understudy.schema import Table
@@ -75,6 +75,9 @@ class Served:
             return self.scorer.predict(_plain(rows), output, os.environ.get(VERSION, ""))
         except forms.RowsRefused as refused:
             raise RowsRefused(refused) from None
+        except RecursionError:
+            nested = forms.RowsRefused([Fault("the table", "nested too deeply", "rows of cells")])
+            raise RowsRefused(nested) from None
 
 
 def table(pipeline: Pipeline) -> Table:
@@ -100,9 +103,8 @@ def _of_frame(rows: pd.DataFrame) -> Any:
     if isinstance(rows.columns, pd.RangeIndex):
         return _plain(rows.to_numpy().tolist())
     names = [str(name) for name in rows]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        allowed = "exactly one column of this name"
-        raise forms.RowsRefused([Fault(name, "column is repeated", allowed) for name in sorted(repeated)])
+    if twice := list(repeated(names)):
+        raise forms.RowsRefused(twice)
     return dict(zip(names, (listed(rows[name]) for name in rows), strict=True))
 
 
