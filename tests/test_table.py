@@ -198,6 +198,8 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("total", [-(10**400), 10**400, -1.7e308, float("-inf"), float("nan")])
 def test_a_logarithm_has_bounds_too(total: float) -> None:
     _, encoded = forms.forms(TABLE)
-    row = dict(zip(encoded.columns, [[1], [1], [0], [0], [0], [4.79], [360], [1], [2], [total]], strict=True))
+    row: dict[str, list[float]] = dict(
+        zip(encoded.columns, [[1], [1], [0], [0], [0], [4.79], [360], [1], [2], [total]], strict=True)
+    )
     with pytest.raises(forms.RowsRefused, match=r"TotalIncome: (out of range|not a number)"):
         encoded.features(row)
