@@ -26,6 +26,7 @@ from tests.conftest import PROJECT, Ended, connected, environment, is_refusal
 from tests.test_scoring import APPLICANT
 from tests.test_supervise import group, is_left
 from understudy import manifest, registry, server, tracking
+from understudy.counters import SLOTS, Counters, exposition
 from understudy.current import Version
 from understudy.kept import Kept
 from understudy.table import TABLE
@@ -312,6 +313,22 @@ def test_metrics_count_what_both_workers_do(live: Live) -> None:
     assert {sample: live.metric(sample) - before[sample] for sample in samples} == samples
     assert live.metric(f'model_version{{name="{NAME}",version="1"}}') == 1
     assert b"Age" not in live.ask(path="/metrics").body
+
+
+def test_clients_cannot_make_metrics_grow(live: Live, tmp_path: Path) -> None:
+    for number in (30, 40):
+        live.ask({"inputs": {f"secret{column}": [1] for column in range(number)}})
+    shown = live.ask(path="/metrics").body
+    assert b"column is not known" in shown
+    assert b"more" not in shown
+    assert b"secret" not in shown
+    counters = Counters(tmp_path / "some.counters")
+    for number in range(SLOTS):
+        counters.add(1, "requests", str(number))
+    samples = exposition(tmp_path, NAME, "").decode().splitlines()
+    kept = [sample for sample in samples if sample.startswith("understudy_requests_total{")]
+    assert {sample.split()[-1] for sample in kept} == {"1.0"}
+    assert f"understudy_other_total {SLOTS - len(kept):.1f}" in samples
 
 
 def request(body: Any, *lines: str) -> bytes:

@@ -19,6 +19,7 @@ PREFIX = "understudy_"
 CONTENT_TYPE = CONTENT_TYPE_LATEST.encode()
 SUM, BUCKETS = "request_seconds_sum", [f"request_seconds {bound}" for bound in (*BOUNDS, "+Inf")]
 AWAY = "tracking_away"
+OTHER = "other"
 COUNTERS = {
     "requests": ("Requests to /invocations, and refused ones, by the answer's status", ["status"]),
     "rows": ("Rows scored", []),
@@ -27,6 +28,7 @@ COUNTERS = {
     "refused_versions": ("Versions that failed verification, loading or their stored answers", []),
     "logged_rows": ("Rows written by --log", []),
     "dropped_rows": ("Rows that --log could not keep up with, or write", []),
+    OTHER: ("Whatever there was no room to count by its name", []),
 }
 MOST = {"swaps"}  # each worker counts the same ones
 
@@ -41,6 +43,7 @@ class Counters:
             self._map = mmap.mmap(file.fileno(), 0)
         self.values = memoryview(self._map)[: SLOTS * 8].cast("d")
         self._slots = {key: slot for slot, (key, _) in enumerate(_entries(self._map))}
+        self._other = self.slot(OTHER)  # the first of all, so that there is room
         self._buckets = [self.slot(key) for key in BUCKETS]
         self._sum = self.slot(SUM)
 
@@ -49,7 +52,7 @@ class Counters:
         key = "\n".join((name, *labels))
         if key not in self._slots:
             if len(key.encode()) > KEY or len(self._slots) >= SLOTS:
-                return self._slots.get("", SLOTS - 1)
+                return self._other
             slot = self._slots[key] = len(self._slots)
             start = SLOTS * 8 + slot * KEY
             self._map[start : start + KEY] = key.encode().ljust(KEY, b"\0")

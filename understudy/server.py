@@ -142,7 +142,8 @@ class App:
         for fault in refusal.faults:
             # A label that clients could choose would grow the metrics without bound.
             column = fault.column if fault.column in known or not fault.problem.startswith("column") else "other"
-            self._counters.add(max(1, len(fault.rows)), "rejected_rows", column, fault.problem)
+            problem = fault.problem.partition(", for ")[0]
+            self._counters.add(max(1, len(fault.rows)), "rejected_rows", column, problem)
 
     def _counted(self, answer: Answer, started: float) -> Answer:
         self.count(answer.status)
