@@ -27,8 +27,10 @@ from tests.test_scoring import APPLICANT
 from tests.test_supervise import group, is_left
 from understudy import manifest, registry, server, tracking
 from understudy.counters import SLOTS, Counters, exposition
-from understudy.current import Version
+from understudy.current import Version, named
+from understudy.follow import Keeper
 from understudy.kept import Kept
+from understudy.live import Settings
 from understudy.table import TABLE
 
 NAME = TABLE.name
@@ -669,6 +671,20 @@ def test_what_was_kept_and_changed_is_not_used(tmp_path: Path) -> None:
     shutil.rmtree(copy)
     assert not kept.copy(Version("7", manifest.digest(files), str(copy)))
     assert not copy.exists()
+
+
+def test_a_keeper_that_is_started_again_leaves_what_the_workers_were_told_of(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "MLmodel").write_text("as it was")
+    Kept(tmp_path / "cache", tracking.uri(), NAME, "Production").keep(Version("7", manifest.digest(files), str(files)))
+    settings = Settings(str(tmp_path), NAME, "Production", "127.0.0.1", 0, 1, 5, str(tmp_path / "cache"), "")
+    Keeper(settings).fall_back()
+    told = named(tmp_path)
+    assert (Path(told.folder) / "MLmodel").read_text() == "as it was"
+    Keeper(settings).fall_back()
+    assert named(tmp_path).folder == told.folder
+    assert Path(told.folder).is_dir()
 
 
 def test_an_address_that_is_taken_is_said_in_two_lines(live: Live, store: str, tmp_path: Path) -> None:

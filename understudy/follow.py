@@ -39,12 +39,14 @@ class Keeper:
         self._settings = settings
         self._client: MlflowClient | None = None
         self._folder = Path(settings.folder)
+        self._versions = self._folder / "versions"
         self._counters = Counters(self._folder / "keeper.counters")
         self._kept = Kept(Path(settings.cache), tracking.uri(), settings.name, settings.stage)
-        self._told: Version | None = None
+        self._told = current.named(self._folder) if (self._folder / current.NAMED).exists() else None
         self._is_sure = False  # that it is what the alias names now
         self._refused, self._again = "", 0.0
         self._said = ""
+        self._lock = threading.Lock()  # the first `fall_back` may come beside a `look`
 
     def look(self) -> None:
         """Ask once what the alias names, and tell the workers if it is another version than before."""
@@ -65,14 +67,15 @@ class Keeper:
 
     def fall_back(self) -> None:
         """Tell the workers of the last version that was verified here, if they know of none."""
-        last = self._kept.last() if self._told is None else None
-        if last is None:
-            return
-        version = replace(last, folder=str(self._place(last.digest)))
-        if self._kept.copy(version):
-            self._tell(version)
-        else:
-            self._say(f"the copy of version {version.number} that was kept here has changed, and is not used")
+        with self._lock:
+            last = self._kept.last() if self._told is None else None
+            if last is None:
+                return
+            version = replace(last, folder=str(self._place(last.digest)))
+            if self._kept.copy(version):
+                self._tell(version)
+            else:
+                self._say(f"the copy of version {version.number} that was kept here has changed, and is not used")
 
     def _named(self) -> str:
         """The number of the version that the alias names.
@@ -102,7 +105,8 @@ class Keeper:
             goes_on = f"version {self._told.number} goes on" if self._told else "there is no other"
             self._say(f"version {number} is refused, {goes_on}: {error.problem} (fix: {error.fix})")
             return
-        self._tell(version)
+        with self._lock:
+            self._tell(version)
         self._is_sure = True
         try:
             self._kept.keep(version)
@@ -114,20 +118,25 @@ class Keeper:
         assert self._client is not None  # noqa: S101
         found = self._client.get_model_version(self._settings.name, number)
         digest = found.tags.get(manifest.DIGEST, "")
-        version = Version(number, digest, str(self._place(digest)))
-        if not self._kept.copy(version):
-            with manifest.verified(self._client, found) as copy:
-                shutil.copytree(copy, version.folder)
+        with self._lock:
+            self._clear()
+            version = Version(number, digest, str(self._place(digest)))
+            if self._kept.copy(version):
+                return version
+        with manifest.verified(self._client, found) as copy:
+            shutil.copytree(copy, version.folder)
         return version
 
     def _place(self, digest: str) -> Path:
-        """A new folder for a version's files; all but those that the workers were told of are removed."""
-        folder = self._folder / "versions"
-        folder.mkdir(exist_ok=True)
-        for path in folder.iterdir():
+        """A new folder for a version's files."""
+        self._versions.mkdir(exist_ok=True)
+        return self._versions / f"{digest[:12]}-{time.time_ns()}"
+
+    def _clear(self) -> None:
+        """Remove all versions' files but those that the workers were told of."""
+        for path in self._versions.glob("*"):
             if self._told is None or str(path) != self._told.folder:
                 shutil.rmtree(path, ignore_errors=True)
-        return folder / f"{digest[:12]}-{time.time_ns()}"
 
     def _tell(self, version: Version) -> None:
         current.name(self._folder, version)
