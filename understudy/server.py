@@ -25,7 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 BODY = 8_000_000  # bytes of a request
-BODIES = 64_000_000  # bytes of all requests that a worker reads at once
+BODIES = 64_000_000  # bytes of all requests that a worker reads and scores at once
 IN_FLIGHT = 256  # requests of a worker
 SHORT = 20_000  # bytes up to which a body is answered at once; a longer one goes to a thread, and holds up no short one
 TYPE = (b"content-type", JSON)
@@ -99,6 +99,7 @@ class App:
         started = time.perf_counter()
         served = self._current.served
         self._in_flight += 1
+        content = None
         try:
             content_type, length = _asked(scope["method"], scope["headers"])
             if self._in_flight > IN_FLIGHT:
@@ -113,6 +114,7 @@ class App:
             answer = self._refused(refusal, served)
         finally:
             self._in_flight -= 1
+            self._buffered -= len(content or b"")
         return self._counted(answer, started)
 
     def _there(self, served: Served | None) -> Served:
@@ -151,7 +153,7 @@ class App:
         return answer
 
     async def _read(self, receive: Receive, length: int) -> bytes | None:
-        """A request's body; None when the client has gone."""
+        """A request's body, which stays counted as buffered; None when the client has gone."""
         if length > BODY:
             raise BadRequest(413, f"a body may have {BODY} bytes")
         parts, size, is_more = [], 0, True
@@ -169,7 +171,8 @@ class App:
                     raise BadRequest(503, "too much to read at once", retry_after="1")
                 is_more = message["more_body"]
         finally:
-            self._buffered -= size
+            if is_more:
+                self._buffered -= size
         return b"".join(parts)
 
     def _page(self, path: str, method: str) -> Answer:
