@@ -25,9 +25,9 @@ from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, connected, environment, is_refusal
 from tests.test_scoring import APPLICANT
 from tests.test_supervise import group, is_left
-from understudy import manifest, registry, server, tracking
+from understudy import current, manifest, registry, server, tracking
 from understudy.counters import SLOTS, Counters, exposition
-from understudy.current import Version, named
+from understudy.current import NAMED, Current, Version, named
 from understudy.follow import Keeper
 from understudy.kept import Kept
 from understudy.live import Settings
@@ -671,6 +671,23 @@ def test_what_was_kept_and_changed_is_not_used(tmp_path: Path) -> None:
     shutil.rmtree(copy)
     assert not kept.copy(Version("7", manifest.digest(files), str(copy)))
     assert not copy.exists()
+
+
+def test_a_worker_tries_again_to_load_what_it_could_not(store: str, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    files = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1", dst_path=str(tmp_path / "copy")))
+    away = files.rename(tmp_path / "away")
+    worker = Current(tmp_path, Counters(tmp_path / "some.counters"), NAME)
+    (tmp_path / NAMED).write_text("{")
+    worker.look()
+    current.name(tmp_path, Version("1", "", str(files)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("understudy.current.AGAIN", 0)
+        worker.look()
+    assert worker.served is None
+    away.rename(files)
+    worker.look()
+    assert worker.served is not None
 
 
 def test_a_keeper_that_is_started_again_leaves_what_the_workers_were_told_of(tmp_path: Path) -> None:

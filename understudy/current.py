@@ -17,6 +17,7 @@ from understudy.counters import Counters
 from understudy.scorer import Scorer
 
 LOOK = 0.1  # seconds between two looks
+AGAIN = 10.0  # seconds until a version that could not be loaded is tried again
 NAMED = "current.json"
 
 
@@ -66,14 +67,22 @@ class Current:
     def __init__(self, folder: Path, counters: Counters, called: str) -> None:
         self.served: Served | None = None
         self._folder, self._counters, self._called = folder, counters, called
-        self._seen = 0
+        self._seen = self._refused = 0
+        self._again = 0.0
 
     def look(self) -> None:
         """Take over a version that is named since the last look, if there is one."""
         changed = _changed(self._folder / NAMED)
-        if changed != self._seen:
-            self._seen = changed
+        if changed == self._seen or (changed == self._refused and time.monotonic() < self._again):
+            return
+        try:
             self._take(named(self._folder))
+            self._seen = changed
+        except Exception as error:  # it has passed the keeper's trial; whatever the matter is, the old one goes on
+            if changed != self._refused:
+                self._counters.add(1, "refused_versions")
+            self._refused, self._again = changed, time.monotonic() + AGAIN
+            tell(f"{self._called}: a worker refuses what it was told of: {type(error).__name__}: {error}")
 
     async def follow(self) -> None:
         """Look all the while, in a thread."""
@@ -85,12 +94,7 @@ class Current:
         before = self.served
         if before and before.version == version:
             return
-        try:
-            self.served = load(version)
-        except Exception as error:  # it has passed the keeper's trial; whatever the matter is, the old one goes on
-            self._counters.add(1, "refused_versions")
-            tell(f"{self._called} version {version.number} is refused by a worker: {type(error).__name__}: {error}")
-            return
+        self.served = load(version)
         if before:
             self._counters.add(1, "swaps")
         tell(f"{self._called} version {version.number} answers" + (f", {before.version.number} did" if before else ""))
@@ -115,7 +119,7 @@ def tell(line: str) -> None:
 def _changed(path: Path) -> int:
     try:
         return path.stat().st_ino + path.stat().st_mtime_ns
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 
