@@ -25,7 +25,7 @@ from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, connected, environment, is_refusal
 from tests.test_scoring import APPLICANT
 from tests.test_supervise import group, is_left
-from understudy import current, manifest, registry, server, tracking
+from understudy import current, manifest, registry, rowlog, server, tracking
 from understudy.counters import SLOTS, Counters, exposition
 from understudy.current import NAMED, Current, Version, named
 from understudy.follow import Keeper
@@ -579,6 +579,25 @@ def test_a_server_waits_for_a_first_version_keeps_rows_and_drains(store: str, tm
     assert (pd.Timestamp.now("UTC") - kept["time"].max()).total_seconds() < 60
     encoded = pd.concat([pd.read_parquet(path) for path in (tmp_path / "rows").glob("*-encoded.parquet")])
     assert len(encoded) == len(replies) + 20
+
+
+def logged(version: str, rows: Any) -> rowlog.Answer:
+    """An accepted row of a table whose encoded columns are called as its raw ones."""
+    types = {"raw": {"Area": True}, "encoded": {"Area": False}}
+    return rowlog.Answer(time.time(), version, types, rows, "label", ["Y"])
+
+
+def test_rows_are_kept_by_form_and_version_and_what_cannot_be_written_is_counted(tmp_path: Path) -> None:
+    counters = Counters(tmp_path / "some.counters")
+    parts = rowlog.Parts(tmp_path, counters)
+    for answer in (logged("1", {"Area": ["Urban"]}), logged("1", [[2]]), logged("2", {"Area": [4]})):
+        parts.add(answer)
+    parts.write()
+    [raw], [encoded] = (list(tmp_path.glob(f"*-{form}.parquet")) for form in ("raw", "encoded"))
+    assert pd.read_parquet(raw)["Area"].tolist() == ["Urban"]
+    assert pd.read_parquet(encoded)["Area"].tolist() == [2]
+    assert counters.values[counters.slot("logged_rows")] == 2
+    assert counters.values[counters.slot("dropped_rows")] == 1
 
 
 class Relay:

@@ -97,16 +97,18 @@ class Parts:
             self.write()
 
     def write(self) -> None:
-        """Write what is there; on a disk that is full it is counted and dropped."""
-        forms: dict[str, list[Answer]] = defaultdict(list)
+        """Write what is there; what cannot be written, as on a full disk, is counted and dropped."""
+        from pyarrow import ArrowException
+
+        forms: dict[tuple[str, str], list[Answer]] = defaultdict(list)
         for answer in self._answers:
-            forms[form(answer)].append(answer)
-        for name, answers in forms.items():
+            forms[form(answer), answer.version].append(answer)  # versions may have tables of their own
+        for (name, _), answers in forms.items():
             count = sum(len(answer.predictions) for answer in answers)
             try:
                 self._write(name, answers)
                 self._counters.add(count, "logged_rows")
-            except OSError as error:
+            except (OSError, ArrowException) as error:
                 self._counters.add(count, "dropped_rows")
                 tell(f"{count} rows could not be logged: {error}")
         self._answers, self._rows, self._since = [], 0, time.monotonic()
@@ -126,8 +128,9 @@ class Parts:
 
 
 def form(answer: Answer) -> str:
-    """Of its rows: "raw" or "encoded"."""
-    return "raw" if columns(answer).keys() == answer.types["raw"].keys() else "encoded"
+    """Of its rows, as the scorer tells it: "raw" or "encoded", which unnamed ones are."""
+    is_named = isinstance(answer.rows, dict) or isinstance(answer.rows[0], dict)
+    return "raw" if is_named and columns(answer).keys() == answer.types["raw"].keys() else "encoded"
 
 
 def columns(answer: Answer) -> dict[str, list[Any]]:
@@ -141,10 +144,10 @@ def columns(answer: Answer) -> dict[str, list[Any]]:
 
 
 def table(name: str, answers: list[Answer]) -> Any:
-    """Rows of one form as an Arrow table: time, version, label and probability where they were asked for, columns."""
+    """Rows of a form and a version in Arrow: time, version, label and probability where asked for, columns."""
     import pyarrow
 
-    types = answers[-1].types[name]
+    types = answers[0].types[name]
     cells: dict[str, list[Any]] = {key: [] for key in ("time", "version", "label", "probability", *types)}
     for answer in answers:
         count = len(answer.predictions)
@@ -154,7 +157,7 @@ def table(name: str, answers: list[Answer]) -> Any:
             cells[key] += [_said(answer.output, prediction, key) for prediction in answer.predictions]
         found = columns(answer)
         for key in types:
-            cells[key] += found.get(key, [None] * count)
+            cells[key] += found[key]
     text, number = pyarrow.string(), pyarrow.float64()
     kinds = {"time": pyarrow.timestamp("us", "UTC"), "version": text, "label": text, "probability": number}
     kinds |= {key: text if is_text else number for key, is_text in types.items()}
