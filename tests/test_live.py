@@ -600,6 +600,16 @@ def test_rows_are_kept_by_form_and_version_and_what_cannot_be_written_is_counted
     assert counters.values[counters.slot("dropped_rows")] == 1
 
 
+def test_rows_are_written_in_time_though_none_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = rowlog.Parts(tmp_path, Counters(tmp_path / "some.counters"))
+    parts.add(logged("1", [[2]]))
+    parts.tick()
+    assert not list(tmp_path.glob("*.parquet"))
+    monkeypatch.setattr(rowlog, "PART", 0)
+    parts.tick()
+    assert len(list(tmp_path.glob("*.parquet"))) == 1
+
+
 class Relay:
     """A way to a server, which can be shut and opened again."""
 

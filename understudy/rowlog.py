@@ -73,6 +73,7 @@ class RowLog:
             try:
                 for one in waiting:  # each by itself, for the other threads have to wait meanwhile
                     marshal.dump(one, pipe)
+                marshal.dump(None, pipe)  # so that it is looked at the time even when nothing comes
                 pipe.flush()
             except OSError:
                 self._counters.add(sum(len(one[-1]) for one in waiting), "dropped_rows")
@@ -87,17 +88,25 @@ class Parts:
         self._folder, self._counters = folder, counters
         self._answers: list[Answer] = []
         self._rows = self._number = 0
-        self._since = time.monotonic()
+        self._since = 0.0  # of the first answer
 
     def add(self, answer: Answer) -> None:
-        """Keep an answer, and write all there are when they are enough or it is time."""
+        """Keep an answer, and write all there are when they are enough."""
+        self._since = self._since if self._answers else time.monotonic()
         self._answers.append(answer)
         self._rows += len(answer.predictions)
-        if self._rows >= ROWS or time.monotonic() - self._since > PART:
+        if self._rows >= ROWS:
+            self.write()
+
+    def tick(self) -> None:
+        """Write all there is when it is time."""
+        if time.monotonic() - self._since > PART:
             self.write()
 
     def write(self) -> None:
         """Write what is there; what cannot be written, as on a full disk, is counted and dropped."""
+        if not self._answers:
+            return
         from pyarrow import ArrowException
 
         forms: dict[tuple[str, str], list[Answer]] = defaultdict(list)
@@ -111,7 +120,7 @@ class Parts:
             except (OSError, ArrowException) as error:
                 self._counters.add(count, "dropped_rows")
                 tell(f"{count} rows could not be logged: {error}")
-        self._answers, self._rows, self._since = [], 0, time.monotonic()
+        self._answers, self._rows = [], 0
 
     def _write(self, name: str, answers: list[Answer]) -> None:
         from pyarrow import parquet
@@ -174,11 +183,13 @@ def read(pipe: IO[bytes], parts: Parts) -> None:
     """Take what a worker passes on, until it has no more."""
     while True:
         try:
-            answer = Answer(*marshal.load(pipe))  # noqa: S302
+            found = marshal.load(pipe)  # noqa: S302
         except EOFError:
             parts.write()
             return
-        parts.add(answer)
+        if found is not None:
+            parts.add(Answer(*found))
+        parts.tick()
 
 
 if __name__ == "__main__":
