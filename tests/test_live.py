@@ -232,6 +232,8 @@ BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "unknown params": (400, {"inputs": [ENCODED], "params": {"secret": 1}}, {}),
     "params of another kind": (400, {"inputs": [ENCODED], "params": ["secret"]}, {}),
     "an unknown output": (400, {"inputs": [ENCODED], "params": {"output": "secret"}}, {}),
+    "detail of too many rows": (400, {"inputs": [ENCODED] * 1_001, "params": {"output": "detail"}}, {}),
+    "detail of too many cells": (400, {"inputs": {"secret": [1] * 1_001}, "params": {"output": "detail"}}, {}),
     "CSV without a header": (400, "", {"Content_Type": "text/csv"}),
     "CSV without rows": (400, CSV.splitlines()[0], {"Content_Type": "text/csv"}),
     "ragged CSV": (400, CSV + "secret,4711\n", {"Content_Type": "text/csv"}),
@@ -351,6 +353,14 @@ def test_requests_one_behind_the_other_are_answered_in_their_order(live: Live) -
     statuses = [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [b"200", b"400", b"200", b"200", b"200"]
     assert answer.count(b'"Y"') == 4_002
+
+
+def test_short_requests_for_reasons_are_answered_in_their_order(live: Live) -> None:
+    asked = json.dumps({"inputs": [ENCODED], "params": {"output": "detail"}})
+    plain, hidden = (request(body.encode()) for body in (asked, asked.replace("detail", "detai\\u006c")))
+    answer, _ = live.raw(ONE + plain + ONE + hidden + LAST)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200"] * 5
+    assert [b"threshold" in part for part in answer.split(b"HTTP/1.1 ")[1:]] == [False, True, False, True, False]
 
 
 def test_bodies_in_chunks_and_in_parts_are_answered(live: Live) -> None:

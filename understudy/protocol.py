@@ -15,6 +15,7 @@ from understudy.server import SHORT, App
 READ = 8.0  # seconds from a request's first byte to its last
 HEAD = 65_536  # bytes of a request's line and headers
 CONNECTIONS = 512  # of one worker
+SLOW = (b'"detail"', b"\\")  # what a short body that asks for reasons holds, which take long, or may be hidden behind
 LAST = 0.5  # seconds that an idle connection may still ask in, when the server ends
 
 
@@ -84,7 +85,12 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
         else:
             content, self._short = b"".join(self._short), None
-            self._answer(content)
+            if any(mark in content for mark in SLOW):
+                super().on_headers_complete()
+                super().on_body(content)
+                super().on_message_complete()
+            else:
+                self._answer(content)
 
     def shutdown(self) -> None:
         """Answer what is on its way, and nothing after it."""

@@ -18,6 +18,7 @@ from understudy.forms import RowsRefused
 from understudy.pages import JSON, Pages
 from understudy.refusal import BadRequest, error
 from understudy.rowlog import RowLog
+from understudy.scorer import DETAIL
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -28,6 +29,7 @@ BODY = 8_000_000  # bytes of a request
 BODIES = 64_000_000  # bytes of all requests that a worker reads and scores at once
 IN_FLIGHT = 256  # requests of a worker
 SHORT = 20_000  # bytes up to which a body is answered at once; a longer one goes to a thread, and holds up no short one
+DETAILS = 1_000  # rows of a request for reasons
 TYPE = (b"content-type", JSON)
 
 
@@ -190,8 +192,15 @@ class App:
 
 def _scored(served: Served, content: bytes, content_type: bytes) -> Scored:
     rows, output = body.rows(content, content_type, served.scorer)
+    if output == DETAIL and _count(rows) > DETAILS:
+        raise BadRequest(400, f"{DETAIL} is for at most {DETAILS} rows of a request")
     predictions = served.scorer.predict(rows, output, served.version.number)
     return Scored(json.dumps({"predictions": predictions}).encode(), rows, output, predictions)
+
+
+def _count(rows: Any) -> int:
+    """How many rows there are; of columns of unequal length, the most."""
+    return max(map(len, rows.values()), default=0) if isinstance(rows, dict) else len(rows)
 
 
 def _asked(method: str, headers: Headers) -> tuple[bytes, int]:
