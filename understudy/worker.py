@@ -80,9 +80,9 @@ async def _serve(app: App, current: Current, pipe: socket.socket) -> None:
 
 def _take(pipe: socket.socket, server: uvicorn.Server) -> None:
     """Take over a connection."""
-    _, descriptors, _, _ = socket.recv_fds(pipe, 1, 1)
+    data, descriptors, _, _ = socket.recv_fds(pipe, 1, 1)
     loop = asyncio.get_running_loop()
-    if not descriptors:  # what hands them out is gone
+    if not data:  # what hands them out is gone; a connection that finds no room is lost, and comes without a descriptor
         loop.remove_reader(pipe)
         server.should_exit = True
     for descriptor in descriptors:
