@@ -706,10 +706,18 @@ def test_what_was_kept_and_changed_is_not_used(tmp_path: Path) -> None:
     assert kept.copy(Version("7", manifest.digest(files), str(copy)))
     assert (copy / "MLmodel").read_text() == "as it was"
     [stored] = (tmp_path / "cache").rglob("MLmodel")
+    there, left = stored.stat().st_ino, stored.parents[1] / "last.json.4711"
+    left.write_text("half of i")
+    kept.keep(Version("8", manifest.digest(files), str(files)))
+    assert kept.last() == Version("8", manifest.digest(files), "")
+    assert stored.stat().st_ino == there
+    assert not left.exists()
     stored.write_text("changed")
     shutil.rmtree(copy)
     assert not kept.copy(Version("7", manifest.digest(files), str(copy)))
     assert not copy.exists()
+    kept.keep(Version("8", manifest.digest(files), str(files)))
+    assert kept.copy(Version("8", manifest.digest(files), str(copy)))
 
 
 def test_a_worker_tries_again_to_load_what_it_could_not(store: str, tmp_path: Path) -> None:

@@ -50,11 +50,15 @@ class Kept:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept, last = self._folder / version.digest, self._folder / LAST
         new, new_last = (self._folder / f"{name}.{os.getpid()}" for name in (version.digest, LAST))
-        shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(version.folder, new)
-        new.rename(kept)
+        if not kept.is_dir() or manifest.digest(kept) != version.digest:
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.copytree(version.folder, new)
+            shutil.rmtree(kept, ignore_errors=True)
+            new.rename(kept)
         new_last.write_text(json.dumps(asdict(version)))
         new_last.replace(last)
         for path in self._folder.iterdir():
-            if path not in (kept, last):
+            if path.is_dir() and path != kept:
                 shutil.rmtree(path, ignore_errors=True)
+            elif path not in (kept, last):
+                path.unlink(missing_ok=True)
