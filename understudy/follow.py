@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -171,6 +172,7 @@ def main() -> None:
     """Follow the alias until the server ends, or is killed."""
     settings = Settings(**json.loads(sys.argv[1]))
     os.environ |= {HTTP_TRIES: "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # the next look is the next try
+    tempfile.tempdir = settings.folder  # which is removed even if this process ends during a download
     keeper = Keeper(settings)
     waiting = threading.Timer(PATIENCE, keeper.fall_back)
     waiting.daemon = True
