@@ -14,6 +14,7 @@ import mlflow
 import pytest
 import sqlalchemy
 from mlflow.tracking.context.registry import resolve_tags
+from xdist.scheduler import LoadScopeScheduling
 
 import promote
 import register
@@ -142,13 +143,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", ["sqlite", MARIADB], indirect=True)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, and all those that need the one database server."""
-    for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        needs = "database" in getattr(item, "fixturenames", ()) or params.get("backend") == MARIADB
-        item.add_marker(pytest.mark.xdist_group(MARIADB if needs else item.path.name))
+class ByServer(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps a file's tests in one process, and all those that need the one database server."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return MARIADB if MARIADB in nodeid or "test_accounts" in nodeid else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return ByServer(config, log)
 
 
 @pytest.fixture
