@@ -299,6 +299,9 @@ def test_show_says_what_was_when_and_where_a_version_comes_from(
     assert f"run: {run.info.run_id}\n" in shown
     assert f"{registry.RECORD}: {last(client).run_id}\n" in shown
     assert "completed: production, version 2 in place of version 1, forced; reason: because\n" in shown
+    tags = [line.partition(":")[0] for line in shown.splitlines() if line.startswith(("data.digest", "understudy."))]
+    assert len(tags) > 3
+    assert tags == sorted(tags)  # databases give them in any order
     assert call(promote, "show", "7").code == 2
 
 

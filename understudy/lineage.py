@@ -24,7 +24,7 @@ OF_THE_RUN = {
 
 
 def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
-    """What is known of a version, by what it is called for people.
+    """What is known of a version, by what it is called for people; params and tags in the order of their names.
 
     Raises:
         UserError: There is no such version.
@@ -38,8 +38,8 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
             raise
     else:
         known |= {said: run.data.tags[tag] for said, tag in OF_THE_RUN.items() if tag in run.data.tags}
-        known["params"] = ", ".join(f"{key} {value}" for key, value in run.data.params.items()) or "none"
-    return known | dict(version.tags)
+        known["params"] = ", ".join(f"{key} {value}" for key, value in sorted(run.data.params.items())) or "none"
+    return known | dict(sorted(version.tags.items()))
 
 
 def story(found: list[Record]) -> Iterator[str]:
