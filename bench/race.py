@@ -7,7 +7,6 @@ import argparse
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import mlflow
 from mlflow import MlflowClient
 from sklearn.dummy import DummyClassifier
 
+from deploy.mysql import free_port
 from understudy import promotion, records, registry
 from understudy.errors import Refused
 from understudy.records import Record, Verdict
@@ -205,9 +205,7 @@ def racer(uri: str, version: str, orders: Connection, barrier: Barrier) -> None:
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """MLflow's server as it comes, on `mlflow.db` of a folder; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     with (folder / "server.log").open("w") as log:

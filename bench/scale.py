@@ -1,7 +1,7 @@
 """How time and memory of `train.py` grow with the table: each family alone, in a fresh process, on synthetic rows.
 
-python bench/scale.py                                          up to 100,000 rows
-python bench/scale.py --rows 1000000 --models LogisticRegression
+python -m bench.scale                                          up to 100,000 rows
+python -m bench.scale --rows 1000000 --models LogisticRegression
 """
 
 import argparse

@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -39,6 +38,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import train
+from deploy.mysql import free_port
 from understudy import models, promotion, registry, tracking
 from understudy.records import Record, Verdict
 from understudy.table import TABLE
@@ -221,9 +221,7 @@ def measure(server: Server, found: Found, folder: Path, seconds: int) -> None:
 @contextmanager
 def started(server: Server, body: bytes) -> Iterator[tuple[int, subprocess.Popen[bytes], float]]:
     """A server; yields its port, its first process, and the seconds until it has answered."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     begun = time.perf_counter()
     process = subprocess.Popen(
         [*server.command, str(port)],

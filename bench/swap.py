@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 
 from mlflow import MlflowClient, artifacts
 
+from deploy.mysql import free_port
 from understudy import promotion, registry, scorer, tracking
 from understudy.records import Record, Verdict
 from understudy.table import TABLE
@@ -111,9 +111,7 @@ def answer(client: MlflowClient, version: str) -> Any:
 @contextmanager
 def served(folder: Path, poll: str, workers: str) -> Iterator[int]:
     """A live server with a first version; yields its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     command = [str(PROJECT / "serve.sh"), "--live", "--port", str(port), "--poll", poll, "--workers", workers]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     settings = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix}

@@ -1,14 +1,13 @@
 """Wall time of `train.py` beside the textbook's script and a bare import-and-fit, to one local tracking server.
 
-python bench/train.py                      the quick grid, 3 rounds
-python bench/train.py --grid book --rounds 1
+python -m bench.train                      the quick grid, 3 rounds
+python -m bench.train --grid book --rounds 1
 """
 
 import argparse
 import compileall
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from deploy.mysql import free_port
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -55,9 +56,7 @@ def main() -> None:
 @contextmanager
 def server(folder: Path) -> Iterator[str]:
     """The address of an `mlflow server` of its own on a new SQLite store, which ends with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
