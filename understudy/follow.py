@@ -26,7 +26,6 @@ from understudy.current import Version, tell
 from understudy.errors import UserError
 from understudy.kept import Kept
 from understudy.live import Settings
-from understudy.retry import HTTP_TRIES
 
 AGAIN = 60.0  # seconds until a version that was refused is looked at again
 PATIENCE = 10.0  # seconds for the store's first answer; a database's client would try for minutes
@@ -171,7 +170,6 @@ def _try(version: Version) -> None:
 def main() -> None:
     """Follow the alias until the server ends, or is killed."""
     settings = Settings(**json.loads(sys.argv[1]))
-    os.environ |= {HTTP_TRIES: "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # the next look is the next try
     tempfile.tempdir = settings.folder  # which is removed even if this process ends during a download
     keeper = Keeper(settings)
     waiting = threading.Timer(PATIENCE, keeper.fall_back)
