@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,8 @@ ON_BOTH = {"test_promotion", "test_race", "test_story"}  # on SQLite, and on Mar
 MARIADB = "mariadb"
 Rows = list[tuple[sqlalchemy.Table, list[dict[str, Any]]]]
 
+LACKING = mysql.missing() or ", ".join(name for name in ("MySQLdb", "flask_wtf") if not find_spec(name))
+NO_DATABASE = f"make mysql's packages and requirements-server.lock are not installed: {LACKING}"
 needs_real_table = pytest.mark.skipif(not REAL.exists(), reason="the real loan table is not beside the project")
 
 
@@ -101,10 +104,8 @@ class Team:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A private MariaDB or MySQL with MLflow's two databases: its folder and its address."""
-    if lacking := mysql.missing():
-        pytest.skip(f"needs {lacking}, as make mysql does")
-    for module in ("MySQLdb", "flask_wtf"):
-        pytest.importorskip(module, reason="needs the packages of requirements-server.lock")
+    if LACKING:
+        pytest.skip(NO_DATABASE)
     folder = tmp_path_factory.mktemp("mysql")
     with mysql.database(folder, free_port()) as host:
         for name in secrets.DATABASES:

@@ -15,11 +15,12 @@ from mlflow import MlflowClient, MlflowException
 import promote
 import register
 import train
-from deploy import accounts, mysql, secrets
-from tests.conftest import PROJECT, Ended, Rows, Team, connected, is_refusal
+from deploy import mysql, secrets
+from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
 from understudy import registry, tracking
 from understudy.table import TABLE
 
+accounts = pytest.importorskip("deploy.accounts", exc_type=ImportError, reason=NO_DATABASE)
 Call = Callable[..., Ended]
 # What MLflow leaves open: the page's own files, a sign of life, and how a client has to log in.
 OPEN = ("/health", "/static-files/", "/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info")

@@ -12,9 +12,9 @@ from bench import backup, clients, faults, stack
 from bench.faults import Left, Outcome
 from bench.stack import Stack
 from deploy import mysql
-from tests.conftest import PROJECT
+from tests.conftest import LACKING, NO_DATABASE, PROJECT
 
-pytestmark = pytest.mark.skipif(bool(mysql.missing()), reason=f"not installed: {mysql.missing()}")
+pytestmark = pytest.mark.skipif(bool(LACKING), reason=NO_DATABASE)
 QUICK = ("--models", "LogisticRegression,DecisionTreeClassifier")
 AWAY = 7
 
