@@ -123,7 +123,7 @@ def _split(value: Any) -> Any:
     columns = value.get("columns")
     if columns is None:
         return data
-    if type(columns) is not list or not all(type(name) is str for name in columns):
+    if type(columns) is not list or {*map(type, columns)} - {str}:
         raise BadRequest(400, "columns has to be a list of texts")
     return _named(columns, data)
 
@@ -158,10 +158,10 @@ _FORMS = {
 
 def _named(columns: list[str], data: list[list[Any]]) -> dict[str, list[Any]]:
     """Rows under their columns' names, as columns."""
-    if twice := list(repeated(columns)):
-        raise RowsRefused(twice)
-    ragged = tuple(number for number, row in enumerate(data, 1) if len(row) != len(columns))
-    if ragged:
+    if len({*columns}) != len(columns):
+        raise RowsRefused(list(repeated(columns)))
+    if {*map(len, data)} - {len(columns)}:
+        ragged = tuple(number for number, row in enumerate(data, 1) if len(row) != len(columns))
         raise RowsRefused([Fault("the row", "wrong number of values", f"{len(columns)}, as columns", ragged)])
     cells: Iterable[Any] = zip(*data, strict=True) if data else ((),) * len(columns)
     return dict(zip(columns, map(list, cells), strict=True))

@@ -5,9 +5,8 @@ The table itself is declared in `table.py`; nothing here knows its columns.
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,7 +194,7 @@ class Table:
         for feature in self._features:
             columns = [column for column in self.columns if column.name in feature.sources]
             if feature.log and not list(faults({c.name: rows[c.name] for c in columns if c.name in rows}, columns)):
-                totals = enumerate(_total([listed(rows[name]) for name in feature.sources]), start=1)
+                totals = enumerate(_total({c.name: listed(rows[c.name]) for c in columns}, feature.sources), start=1)
                 if where := tuple(row for row, total in totals if total <= 0):
                     found.append(Fault(" + ".join(feature.sources), "out of range", "above 0", where))
         return found
@@ -271,13 +270,17 @@ def _encoder(feature: Feature, column: Category | Number) -> Callable[[Mapping[s
         codes = {None: math.nan, **{value: float(code) for code, value in enumerate(column.values)}}
         return lambda rows: list(map(codes.__getitem__, rows[sources[0]]))
     if feature.log:
-        return lambda rows: list(map(math.log, _total([rows[name] for name in sources])))
-    return lambda rows: _total([rows[name] for name in sources])
+        return lambda rows: list(map(math.log, _total(rows, sources)))
+    return lambda rows: _total(rows, sources)
 
 
-def _total(columns: list[Cells]) -> Cells:
+def _total(rows: Mapping[str, Cells], names: Sequence[str]) -> Cells:
     """Row by row the sum of some columns, NaN where one of them is missing."""
-    return reduce(lambda left, right: list(map(add, left, right)), map(filled, columns))
+    first, *others = names
+    found = filled(rows[first])
+    for name in others:
+        found = list(map(add, found, filled(rows[name])))
+    return found
 
 
 def filled(cells: Cells) -> Cells:
