@@ -31,6 +31,7 @@ from understudy.current import NAMED, Current, Version, named
 from understudy.follow import Keeper
 from understudy.kept import Kept
 from understudy.live import Settings
+from understudy.protocol import CONNECTIONS
 from understudy.table import TABLE
 
 NAME = TABLE.name
@@ -381,6 +382,7 @@ def test_slow_clients_are_told_so_and_closed_and_the_others_answered(live: Live)
         "a long body now and then": ([request({"inputs": [ENCODED] * 2_000})[:-99], *[b" "] * 20], b"HTTP/1.1 408"),
         "half a body behind another": ([ONE + ONE[:-9]], b"HTTP/1.1 200"),
         "nothing": ([], b""),
+        "ends of lines and no line": ([b"\r\n", b"\r\n"], b""),
         "half of 50 MB": ([b"POST /invocations HTTP/1.1\r\nContent-Length: 50000000\r\n\r\n["], b"HTTP/1.1 413"),
     }
     found: dict[str, tuple[bytes, float]] = {}
@@ -388,18 +390,54 @@ def test_slow_clients_are_told_so_and_closed_and_the_others_answered(live: Live)
     def ask(name: str) -> None:
         found[name] = live.raw(*cases[name][0], pause=0.5 if len(cases[name][0]) > 1 else 0)
 
+    def read_nothing() -> None:
+        with socket.create_connection(("127.0.0.1", live.port), timeout=20) as connection:
+            started = time.monotonic()
+            with suppress(ConnectionError):
+                while True:
+                    connection.sendall(b"GET /schema HTTP/1.1\r\nHost: a\r\n\r\n" * 1_000)
+            found["answers that nobody reads"] = b"", time.monotonic() - started
+
     threads = [threading.Thread(target=ask, args=(name,)) for name in cases]
+    threads.append(threading.Thread(target=read_nothing))
     for thread in threads:
         thread.start()
     time.sleep(1)
     assert live.ask({"inputs": [ENCODED]}).status == 200
     for thread in threads:
         thread.join()
-    for name, (answer, _) in found.items():
-        assert answer.startswith(cases[name][1]) if cases[name][1] else answer == b"", name
+    assert len(found) == len(cases) + 1
+    for name, (_, wanted) in cases.items():
+        assert found[name][0].startswith(wanted) if wanted else found[name][0] == b"", name
     assert b"HTTP/1.1 408" in found["half a body behind another"][0]
     # A client that goes on sending sees the end only when it has sent all.
     assert max(seconds for name, (_, seconds) in found.items() if "now and then" not in name) < 10
+
+
+def test_a_refusal_waits_for_the_answers_before_it(live: Live) -> None:
+    slow = request({"inputs": [ENCODED] * 200, "params": {"output": "detail"}})
+    chunked = ONE[: ONE.index(b"Content-Length")] + b"Transfer-Encoding: chunked\r\n\r\nno length"
+    for wrong in (b"secret\r\n\r\n", chunked, b"POST / HTTP/1.1\r\nContent-Length: 50000000\r\n\r\n"):
+        answers = live.raw(slow + ONE + wrong)[0].split(b"HTTP/1.1 ")[1:]
+        assert [answer[:1] for answer in answers] == [b"2", b"2", b"4"]
+    half, _ = live.raw(slow + ONE + ONE[:-9])
+    assert [answer[:3] for answer in half.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"408"]
+
+
+def test_a_client_that_hangs_up_leaves_no_word(live: Live) -> None:
+    slow = request({"inputs": [ENCODED] * 200, "params": {"output": "detail"}})
+    said = live.log.read_text()
+    for _ in range(10):
+        with socket.create_connection(("127.0.0.1", live.port)) as connection:
+            connection.sendall(slow * 2)
+    assert live.ask({"inputs": [ENCODED], "params": {"output": "detail"}}).status == 200
+    assert live.log.read_text() == said
+
+
+def test_what_comes_behind_a_body_in_chunks_has_an_end(live: Live) -> None:
+    head = ONE[: ONE.index(b"Content-Length")] + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
+    answer, _ = live.raw(head, *[b"a:b\r\n" * 200_000] * 20)
+    assert answer.startswith(b"HTTP/1.1 413")
 
 
 def test_what_is_no_http_is_refused(live: Live) -> None:
@@ -407,7 +445,8 @@ def test_what_is_no_http_is_refused(live: Live) -> None:
         answer, _ = live.raw(sent)
         assert answer.startswith(b"HTTP/1.1 400")
         assert b"secret" not in answer
-    assert live.raw(b"GET /ping HTTP/1.1\r\nA: " + b"x" * 100_000)[0].startswith(b"HTTP/1.1 431")
+    for more in (b"x" * 100_000, b"x" * 66_000 + b"\r\n\r\n"):
+        assert live.raw(b"GET /ping HTTP/1.1\r\nA: " + more)[0].startswith(b"HTTP/1.1 431")
 
 
 def connections(live: Live, number: int) -> list[socket.socket]:
@@ -442,6 +481,17 @@ def test_more_than_can_be_answered_is_told_to_come_again(live: Live) -> None:
         connection.close()
     assert 0 < len(told) < 200
     assert all(answer.startswith(b"HTTP/1.1 503") and b"retry-after: 1\r\n" in answer for answer in told)
+
+
+def test_with_too_many_connections_the_next_are_told_so(live: Live) -> None:
+    opened = connections(live, 2 * CONNECTIONS)
+    try:
+        for body in ("", "x" * 20_000, "x" * 2_000_000):
+            assert [live.ask(body).status for _ in range(5)] == [503] * 5
+    finally:
+        for connection in opened:
+            connection.close()
+    until(lambda: live.ask({"inputs": [ENCODED]}).status == 200)
 
 
 def probability(reply: Reply) -> tuple[str, float]:
@@ -589,6 +639,25 @@ def test_a_server_waits_for_a_first_version_keeps_rows_and_drains(store: str, tm
     assert (pd.Timestamp.now("UTC") - kept["time"].max()).total_seconds() < 60
     encoded = pd.concat([pd.read_parquet(path) for path in (tmp_path / "rows").glob("*-encoded.parquet")])
     assert len(encoded) == len(replies) + 20
+
+
+def test_what_cannot_be_answered_before_the_end_is_told_to_come_again(store: str, tmp_path: Path) -> None:
+    slow = request({"inputs": [ENCODED] * 1_000, "params": {"output": "detail"}})
+    MlflowClient(store).set_registered_model_alias(NAME, "staging", "2")
+    with served(tmp_path, store, "--stage", "Staging") as live:
+        until(lambda: live.version() == "2")
+        opened = connections(live, 100)
+        for connection in opened:
+            connection.sendall(slow)
+        time.sleep(0.5)
+        live.process.terminate()
+        answers = [connection.makefile("rb").read() for connection in opened]
+        assert live.process.wait(10) == 143
+        for connection in opened:
+            connection.close()
+    assert {answer.partition(b" ")[2][:3] for answer in answers} == {b"200", b"503"}
+    assert all(b"\r\ncontent-type: application/json\r\n" in answer for answer in answers)
+    assert "Traceback" not in live.log.read_text()
 
 
 def logged(version: str, rows: Any) -> rowlog.Answer:

@@ -39,14 +39,14 @@ class Served:
         scorer: What answers.
         types: Form ("raw", "encoded") to column to whether its cells are text.
         since: When it was loaded, in seconds since 1970.
-        headers: Of its answers, the last of which names it.
+        header: Of its answers, which names it.
     """
 
     version: Version
     scorer: Scorer
     types: dict[str, dict[str, bool]]
     since: float
-    headers: tuple[tuple[bytes, bytes], tuple[bytes, bytes]]
+    header: bytes
 
 
 def name(folder: Path, version: Version) -> None:
@@ -106,8 +106,7 @@ def load(version: Version) -> Served:
     loaded.smoke()
     forms = {"raw": loaded.table.columns, "encoded": loaded.table.encoded}
     types = {form: {column.name: column.is_text for column in columns} for form, columns in forms.items()}
-    headers = (b"content-type", b"application/json"), (b"x-model-version", version.number.encode())
-    return Served(version, loaded, types, time.time(), headers)
+    return Served(version, loaded, types, time.time(), f"x-model-version: {version.number}\r\n".encode())
 
 
 def tell(line: str) -> None:

@@ -1,173 +1,268 @@
-"""What uvicorn's HTTP protocol leaves open: slow and huge requests, too many connections, and an end that drains.
+"""HTTP/1.1 on one connection: requests are answered in their order, and everything has a limit.
 
-It also answers short requests at once: uvicorn would make a task, events and a dozen calls of each.
+The parser is httptools'. What a client can do wrong beyond what it refuses is met here: slow and huge requests, answers
+that nobody reads, too many connections, requests behind each other, and an end in the middle of any of them.
 """
 
 import asyncio
-import json
-from typing import Any
+import math
+import time
+from collections import deque
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
 
-from understudy.refusal import error
-from understudy.server import SHORT, App
+from understudy.refusal import BadRequest
+from understudy.server import BODY, SHORT, Answer, App, Request, refusal
 
-READ = 8.0  # seconds from a request's first byte to its last
-HEAD = 65_536  # bytes of a request's line and headers
-CONNECTIONS = 512  # of one worker
-SLOW = (b'"detail"', b"\\")  # what a short body that asks for reasons holds, which take long, or may be hidden behind
+READ = 8.0  # seconds from a request's first byte to its last, and in which some of an answer has to be taken
+IDLE = 75.0  # seconds between two requests: longer than common proxies keep a connection
 LAST = 0.5  # seconds that an idle connection may still ask in, when the server ends
+LINGER = 2.0  # seconds in which a client may read the last answer; to close at once would throw that away
+TICK = 0.25  # seconds between two looks at the clock
+HEAD = 65_536  # bytes of a request's line and headers
+FRAMES = 16_000_000  # bytes of a whole request, with what chunks have around them
+CONNECTIONS = 512  # of one worker
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
-class Protocol(HttpToolsProtocol):
-    """One connection."""
+class Protocol(asyncio.Protocol):
+    """One connection.
 
-    app: App
-    _timer: asyncio.TimerHandle | None = None
-    _reading = False  # a request's first byte has come, its last has not
-    _in_head = False
-    _head = 0
-    _short: list[bytes] | None = None  # the body's parts
-    is_draining = False
+    Args:
+        app: What answers.
+        connections: All there are; this one is in it for as long as it is open.
+    """
+
+    date = b""  # the header's line, for all connections
+
+    def __init__(self, app: App, connections: "set[Protocol]") -> None:
+        self._app, self._connections = app, connections
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._request: Request | None = None  # that is being read
+        self._whole = 0  # requests that have come whole
+        self._waiting: deque[Request | Answer] = deque()  # for its turn: what has come whole, or its refusal
+        self._task: asyncio.Task[None] | None = None  # the answer that is being made
+        self._is_last = False  # what comes now is not read
+        self._is_full = False  # the client does not take its answers
+        self._unsent = math.inf  # bytes, when that was looked at last
+        self.deadline = self._loop.time() + READ
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for a first request."""
-        super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
+        """Wait for a first request."""
+        self._transport = transport
+        self._connections.add(self)
+        if len(self._connections) > CONNECTIONS:
             self._refuse(503, "too many connections")
-        else:
-            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
-        self._unwait()
-        super().connection_lost(exc)
+        """Forget all that has come."""
+        self._connections.discard(self)
+        self._is_last = True
+        for left in (*self._waiting, self._request):
+            if isinstance(left, Request):
+                self._app.leave(left)
+        self._waiting.clear()
+        self._request = None
+        if self._task:
+            self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; what is not whole by then has to be so in time."""
-        super().data_received(data)
-        if not self._reading:
-            self._unwait()
+        """Read on."""
+        if self._is_last:
             return
-        if self._in_head:
-            self._head += len(data)
-            if self._head > HEAD:
+        whole = self._whole
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours
+        except httptools.HttpParserUpgrade:
+            pass  # such a request is the last, and has come whole
+        except httptools.HttpParserError:
+            self._refuse(400, "the request is not HTTP")
+        if self._request and self._whole == whole:  # else some of it is of the request before
+            self._request.frames += len(data)
+            if not self._request.method and self._request.frames > HEAD:
                 self._refuse(431, f"a request's line and headers may have {HEAD} bytes")
-        if self._timer is None:
-            self._wait()
+            elif self._request.frames > FRAMES:
+                self._refuse(413, f"a request may have {FRAMES} bytes")
+
+    def eof_received(self) -> bool:
+        """The client sends no more; what has come is answered."""
+        self._is_last = True
+        return self._is_busy()
+
+    def pause_writing(self) -> None:
+        """The client takes answers more slowly than it asks."""
+        self._is_full = True
+        self._unsent, self.deadline = self._transport.get_write_buffer_size(), self._loop.time() + READ
+
+    def resume_writing(self) -> None:
+        """It has taken them."""
+        self._is_full = False
+        self.deadline = self._loop.time() + READ
+        self._next()
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
-        super().on_message_begin()
-        self._unwait()
-        self._reading = self._in_head = True
-        self._head = 0
+        if not self._is_last:
+            self._request = Request()
+            self.deadline = self._loop.time() + READ
+
+    def on_url(self, url: bytes) -> None:
+        """A part of its target."""
+        if self._request:
+            self._request.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers, or of what may come behind chunks, which says nothing to us."""
+        request = self._request
+        if request and not request.method:
+            request.head += len(name) + len(value)
+            request.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """Its headers are whole."""
-        self._in_head = False
-        if self._is_short():
-            self._short = []
-        else:
-            super().on_headers_complete()
+        request = self._request
+        if not request or self._is_last:
+            return
+        request.method = self._parser.get_method()
+        length = int(request.headers.get(b"content-length", -1))
+        if request.head + len(request.target) > HEAD:
+            self._refuse(431, f"a request's line and headers may have {HEAD} bytes")
+        elif length > BODY:
+            self._refuse(413, f"a body may have {BODY} bytes")
+        elif not 0 <= length <= SHORT and not self._app.enter(request):
+            self._refuse(503, "too many requests at once")
+        elif request.headers.get(b"expect", b"").lower() == b"100-continue" and not self._is_busy():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         """A part of its body."""
-        if self._short is None:
-            super().on_body(body)
-        else:
-            self._short.append(body)
+        if not self._request or self._is_last:
+            return
+        if not self._app.buffer(self._request, body):
+            self._refuse(503, "too much to read at once")
+        elif self._request.size > BODY:
+            self._refuse(413, f"a body may have {BODY} bytes")
 
     def on_message_complete(self) -> None:
         """It is whole."""
-        self._reading = False
-        if self._short is None:
-            super().on_message_complete()
+        request, self._request = self._request, None
+        self._whole += 1
+        if self._is_last or not request:
+            return
+        # After an upgrade that was asked for the parser reads no further request.
+        self._is_last = not self._parser.should_keep_alive() or self._parser.should_upgrade()
+        if self._is_busy() or self._app.is_slow(request):
+            self._waiting.append(request)
+            self._next()
         else:
-            content, self._short = b"".join(self._short), None
-            if any(mark in content for mark in SLOW):
-                super().on_headers_complete()
-                super().on_body(content)
-                super().on_message_complete()
-            else:
-                self._answer(content)
+            self._write(self._app.answer(request), request)
 
-    def shutdown(self) -> None:
+    def end(self) -> None:
         """Answer what is on its way, and nothing after it."""
-        self.is_draining = True
-        if self._is_answering():
-            super().shutdown()
-        elif not self._reading:
-            self.loop.call_later(LAST, self._end)
+        if not self._is_busy() and not self._request:
+            self.deadline = self._loop.time() + LAST
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(400, "the request is not HTTP")
+    def give_up(self) -> None:
+        """Say of what is on its way still that it is too late."""
+        self._is_last = True
+        if self._task:
+            self._task.cancel()
+        else:
+            self._transport.close()
 
-    def _is_short(self) -> bool:
-        """Whether a request can be answered as soon as it is whole, without holding up others."""
-        if self.url != b"/invocations" or self.parser.get_method() != b"POST" or self.parser.should_upgrade():
-            return False
-        is_free = self.cycle is None or self.cycle.response_complete
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        is_plain = not self.expect_100_continue and self.parser.get_http_version() == "1.1"
-        return is_free and is_plain and len(lengths) == 1 and int(lengths[0]) <= SHORT and not self.flow.write_paused
-
-    def _answer(self, content: bytes) -> None:
-        status, said, headers = self.app.short(self.headers, content)
-        lines = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            lines += (name, b": ", value, b"\r\n")
-        is_last = self.is_draining or not self.parser.should_keep_alive()
-        lines += (b"connection: close\r\n" if is_last else b"", b"content-length: %d\r\n\r\n" % len(said), said)
-        self.transport.write(b"".join(lines))
-        if is_last:
-            self.transport.close()
-        self.on_response_complete()
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        # After an upgrade that was asked for and not given, the parser reads no further request; and whether a body
-        # follows that was announced and refused, nobody knows.
-        if self.is_draining or self.expect_100_continue or self.parser.should_upgrade():
-            cycle.keep_alive = False
-        super()._start_asgi_task(cycle, app)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        pass
-
-    def _end(self) -> None:
-        if not self._reading and not self._is_answering():
-            self.transport.close()
-
-    def _wait(self) -> None:
-        self._timer = self.loop.call_later(READ, self._late)
-
-    def _unwait(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _is_answering(self) -> bool:
-        """Whether a request that is whole waits for its answer; the next one behind it has to wait too."""
-        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
-
-    def _late(self) -> None:
-        is_refused = not self._in_head and self._short is None and self.cycle and self.cycle.response_complete
-        if self._is_answering():
-            self._wait()
-        elif self._reading and not is_refused:
+    def late(self, now: float) -> None:
+        """The deadline has passed."""
+        unsent = self._transport.get_write_buffer_size()
+        if 0 < unsent < self._unsent:
+            self._unsent, self.deadline = unsent, now + READ
+        elif unsent:
+            self._transport.abort()
+        elif self._is_busy():
+            self.deadline = now + READ
+        elif self._request and not self._is_last:
             self._refuse(408, f"a request has to be whole within {READ:.0f} seconds")
         else:
-            self.transport.close()
+            self._transport.close()
+
+    def _is_busy(self) -> bool:
+        return bool(self._task or self._waiting or self._is_full)
+
+    def _next(self) -> None:
+        """Answer what waits, as far as that is possible now."""
+        while self._waiting and not self._task and not self._is_full:
+            first = self._waiting.popleft()
+            if isinstance(first, Answer):
+                self._write(first, None)
+            elif self._app.is_slow(first):
+                self._task = self._loop.create_task(self._answer(first))
+            else:
+                self._write(self._app.answer(first), first)
+        if self._transport.is_closing():
+            return
+        if self._is_busy():
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    async def _answer(self, request: Request) -> None:
+        """Answer what takes long."""
+        answered: Request | None = request
+        try:
+            answer = await self._app.answer_later(request)
+        except asyncio.CancelledError:
+            answer, answered = refusal(BadRequest(503, "the server ends", retry_after="1")), None
+            self._app.leave(request)
+        self._task = None
+        self._write(answer, answered)
+        self._next()
+
+    def _write(self, answer: Answer, request: Request | None) -> None:
+        """Send an answer, and say so if it is the last; without a request, a refusal of what is none."""
+        if request:
+            self._app.leave(request)
+        if self._transport.is_closing():
+            return
+        if not request:
+            self._app.count(answer.status)
+        is_last = (self._is_last and not self._waiting) or self._app.is_ending
+        closing = b"connection: close\r\n" if is_last else b""
+        content = b"" if request and request.method == b"HEAD" else answer.content
+        self._transport.write(
+            b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINES[answer.status], self.date, answer.headers, closing, len(answer.content), content)
+        )
+        if not is_last:
+            self.deadline = self._loop.time() + (READ if self._request else IDLE)
+            return
+        self._is_last = True
+        self._waiting.clear()
+        self.deadline = max(self._loop.time() + LINGER, self.deadline if self._request else 0)
+        self._transport.write_eof()
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer without the app, and close."""
-        if self.transport.is_closing():
-            return
-        if not self._is_answering():
-            self.app.count(status)
-            body = json.dumps(error(status, message)).encode()
-            retry = b"retry-after: 1\r\n" if status == 503 else b""
-            head = b"content-type: application/json\r\n%sconnection: close\r\ncontent-length: %d\r\n\r\n"
-            self.transport.write(STATUS_LINE[status] + head % (retry, len(body)) + body)
-        self.transport.close()
+        """Answer what is no request that could be taken, in its turn, and read no more."""
+        if not self._is_last:
+            self._is_last = True
+            if self._request:
+                self._app.leave(self._request)
+            headers = {"retry_after": "1"} if status == 503 else {}
+            self._waiting.append(refusal(BadRequest(status, message, **headers)))
+            self._next()
+
+
+async def watch(connections: Iterable[Protocol]) -> None:
+    """Keep the date, and look all the while at what is late."""
+    loop = asyncio.get_running_loop()
+    while True:
+        Protocol.date = f"date: {formatdate(time.time(), usegmt=True)}\r\n".encode()
+        now = loop.time()
+        for connection in [one for one in connections if one.deadline < now]:
+            connection.late(now)
+        await asyncio.sleep(TICK)

@@ -18,7 +18,7 @@ class BadRequest(Exception):  # noqa: N818
         super().__init__(message)
         self.status = status
         self.message = message
-        self.headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        self.headers = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()).encode()
 
     def body(self) -> dict[str, str]:
         """The answer's body."""
