@@ -83,10 +83,11 @@ class Tampering:
     plant: Callable[[Path, str], object]
     named: str
     runs: bool = True
+    in_our_process: bool = True  # where the installed package is loaded, not the one beside the model
 
 
 TAMPERINGS = {
-    "bundled code": Tampering(bundled_code, "code/understudy/scoring.py changed"),
+    "bundled code": Tampering(bundled_code, "code/understudy/scoring.py changed", in_our_process=False),
     "another loader": Tampering(other_loader, "MLmodel changed, code/planted_loader.py added"),
     "pickle": Tampering(pickled, "MLmodel changed, model.pkl added"),
     "cloudpickle": Tampering(cloudpickled, "MLmodel changed, model.skops changed"),
@@ -157,6 +158,19 @@ def test_files_that_are_not_what_was_registered_are_refused_by_name(
     problem = refusal(client, version).problem
     assert problem.startswith(f"{NAME} version 1 is not what was registered: ")
     assert problem.endswith(TAMPERINGS[name].named)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, how in TAMPERINGS.items() if how.runs and how.in_our_process])
+def test_what_would_run_is_refused_though_it_was_registered(
+    name: str, stored: Path, client: MlflowClient, tmp_path: Path
+) -> None:
+    TAMPERINGS[name].plant(stored, canary(tmp_path / "ran"))
+    run_id = client.get_model_version(NAME, "1").run_id or ""
+    made = client.create_model_version(NAME, str(stored), run_id)
+    manifest.record_manifest(client, made)
+    refused = refusal(client, client.get_model_version(NAME, str(made.version)))
+    assert "could run anything: " in refused.problem
     assert not (tmp_path / "ran").exists()
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
 from understudy import tracking
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 DIGEST = "understudy.manifest"
+LOADER = "understudy.scoring"
+TRUSTED = {"sklearn", "numpy", "scipy", "understudy"}  # packages whose classes and functions a model may be made of
 LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
 
 
@@ -74,7 +77,8 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
     """A private folder with a copy of the version's files, which are those that were recorded; removed afterwards.
 
     Raises:
-        UserError: A file was changed, added or removed, the manifest too, or nothing was recorded.
+        UserError: A file was changed, added or removed, the manifest too, or nothing was recorded; or there is
+            something that training does not write, and that would run where the model is loaded.
     """
     if DIGEST not in version.tags:
         name = "" if version.name == TABLE.name else f" --name {version.name}"
@@ -90,6 +94,9 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
         if fault:
             fix = "bring the files back as they were, or promote another version"
             raise UserError(f"{_called(version)} is not what was registered: {fault}", fix)
+        if foreign := _foreign(folder):
+            problem = f"{_called(version)} is none that training saves, and could run anything: {foreign}"
+            raise UserError(problem, "register a run of this project: python register.py --run RUN_ID")
         yield folder
 
 
@@ -115,6 +122,21 @@ def _copied(uri: str) -> Iterator[Path]:
         for bytecode in [path for path in folder.rglob("__pycache__") if path.is_dir()]:
             shutil.rmtree(bytecode, ignore_errors=True)  # gone with the one around it; what stays is a file too many
         yield folder
+
+
+def _foreign(folder: Path) -> str:
+    """What training does not write, of all that decides what loading a model runs; empty if there is nothing."""
+    flavors = Model.load(str(folder)).flavors
+    served, fitted = (flavors.get(name, {}) for name in (mlflow.pyfunc.FLAVOR_NAME, "sklearn"))
+    packages = {str(name).partition(".")[0] for name in fitted.get("skops_trusted_types", [])}
+    code = {path.name for path in folder.glob("code/*")}
+    is_other = {
+        "its loader": served.get("loader_module") != LOADER,
+        "its code": code != {LOADER.partition(".")[0]},
+        "the form of its Pipeline": fitted.get("serialization_format") != "skops",
+        f"what it is made of, {', '.join(sorted(packages - TRUSTED))}": bool(packages - TRUSTED),
+    }
+    return ", ".join(what for what, is_so in is_other.items() if is_so)
 
 
 def _digests(folder: Path) -> dict[str, str]:
