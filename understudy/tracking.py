@@ -29,6 +29,7 @@ from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, LoggedM
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
@@ -223,7 +224,7 @@ def is_left(run: Run) -> bool:
 
 
 def close_killed(client: mlflow.MlflowClient) -> list[str]:
-    """End the runs of processes of this host that are gone, as KILLED; returns the runs' names.
+    """End the runs of processes of this host that are gone, as KILLED, where this account may; returns their names.
 
     Not the records of promotions: only the aliases know how those ended.
     """
@@ -231,8 +232,14 @@ def close_killed(client: mlflow.MlflowClient) -> list[str]:
     query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{processes.host()}'"
     closed = []
     for found in client.search_runs(experiments, query):
-        if found.data.tags.get(KIND) != RECORD and is_left(found):
+        if found.data.tags.get(KIND) == RECORD or not is_left(found):
+            continue
+        try:
             client.set_terminated(found.info.run_id, "KILLED")
+        except mlflow.MlflowException as error:
+            if error.error_code != ErrorCode.Name(PERMISSION_DENIED):
+                raise
+        else:
             closed.append(str(found.info.run_name))
     return closed
 
