@@ -236,6 +236,8 @@ BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "detail of too many rows": (400, {"inputs": [ENCODED] * 1_001, "params": {"output": "detail"}}, {}),
     "detail of too many cells": (400, {"inputs": {"secret": [1] * 1_001}, "params": {"output": "detail"}}, {}),
     "CSV without a header": (400, "", {"Content_Type": "text/csv"}),
+    "CSV of cells only": (400, "secret,4711\nsecret,4711\n", {"Content_Type": "text/csv"}),
+    "an unknown column": (400, bad({}) | {"dataframe_records": [{**APPLICANT, "secret": 1}]}, {}),
     "CSV without rows": (400, CSV.splitlines()[0], {"Content_Type": "text/csv"}),
     "ragged CSV": (400, CSV + "secret,4711\n", {"Content_Type": "text/csv"}),
     "CSV with an open quote": (400, CSV + '"secret\n', {"Content_Type": "text/csv"}),
@@ -689,6 +691,27 @@ def test_rows_are_written_in_time_though_none_come_after_them(tmp_path: Path, mo
     assert len(list(tmp_path.glob("*.parquet"))) == 1
 
 
+def test_rows_are_kept_again_when_what_writes_them_was_killed(
+    kept: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rowlog, "PAUSE", 0)
+    counters = Counters(tmp_path / "some.counters")
+    [files] = [path.parent for path in Path(kept.cache).rglob("MLmodel")]
+    answering = current.load(Version("1", "", str(files)))
+    log = rowlog.RowLog(tmp_path, counters, tmp_path / "log.counters")
+    os.kill(log._process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while not counters.values[counters.slot("dropped_rows")] and time.monotonic() < deadline:
+        log.put(answering, [ENCODED], "label", ["Y"])
+        time.sleep(0.05)
+    log.put(answering, [[*ENCODED[:9], 9]], "label", ["Y"])
+    log.close()
+    [part] = tmp_path.glob("*-encoded.parquet")
+    assert pd.read_parquet(part)["TotalIncome"].tolist()[-1] == 9
+    assert part.stat().st_mode & 0o077 == 0
+    assert "is started again" in capfd.readouterr().err
+
+
 class Relay:
     """A way to a server, which can be shut and opened again."""
 
@@ -806,18 +829,44 @@ def test_a_worker_tries_again_to_load_what_it_could_not(store: str, tmp_path: Pa
     assert worker.served is not None
 
 
-def test_a_keeper_that_is_started_again_leaves_what_the_workers_were_told_of(tmp_path: Path) -> None:
-    files = tmp_path / "files"
-    files.mkdir()
-    (files / "MLmodel").write_text("as it was")
-    Kept(tmp_path / "cache", tracking.uri(), NAME, "Production").keep(Version("7", manifest.digest(files), str(files)))
-    settings = Settings(str(tmp_path), NAME, "Production", "127.0.0.1", 0, 1, 5, str(tmp_path / "cache"), "")
-    Keeper(settings).fall_back()
-    told = named(tmp_path)
-    assert (Path(told.folder) / "MLmodel").read_text() == "as it was"
-    Keeper(settings).fall_back()
-    assert named(tmp_path).folder == told.folder
+@pytest.fixture
+def kept(store: str, tmp_path: Path) -> Settings:
+    """The settings of a live server that has kept version 1, for a stage that nothing is in."""
+    (tmp_path / "files").mkdir()
+    files = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1", dst_path=str(tmp_path / "files")))
+    (files / manifest.LEFT_OUT).unlink()
+    MlflowClient(store).delete_registered_model_alias(NAME, "staging")
+    version = Version("1", manifest.digest(files), str(files))
+    Kept(tmp_path / "cache", tracking.uri(), NAME, "Staging").keep(version)
+    return Settings(str(tmp_path), NAME, "Staging", "127.0.0.1", 0, 1, 5, str(tmp_path / "cache"), "")
+
+
+def test_a_keeper_that_is_started_again_leaves_what_the_workers_were_told_of(kept: Settings) -> None:
+    Keeper(kept).fall_back()
+    told = named(Path(kept.folder))
+    assert told.number == "1"
+    assert (Path(told.folder) / "MLmodel").exists()
+    Keeper(kept).fall_back()
+    assert named(Path(kept.folder)).folder == told.folder
     assert Path(told.folder).is_dir()
+
+
+def test_what_was_kept_is_not_for_a_stage_that_is_known_to_be_empty(kept: Settings) -> None:
+    keeper = Keeper(kept)
+    keeper.look()
+    keeper.fall_back()
+    assert not Path(kept.folder, NAMED).exists()
+
+
+def test_what_was_kept_and_does_not_work_any_more_is_not_used(
+    kept: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    [files] = [path.parent for path in Path(kept.cache).rglob("MLmodel")]
+    lie(files)
+    Kept(Path(kept.cache), tracking.uri(), NAME, "Staging").keep(Version("1", manifest.digest(files), str(files)))
+    Keeper(kept).fall_back()
+    assert not Path(kept.folder, NAMED).exists()
+    assert "version 1, which was kept here, is not used" in capfd.readouterr().err
 
 
 def test_an_address_that_is_taken_is_said_in_two_lines(live: Live, store: str, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ clients, and waits for no pandas, which a server can do without. Where nothing i
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +89,10 @@ class Number:
 
     def holds(self, cell: Any) -> bool:
         """Whether a number is finite and within the range."""
-        return bool(self.low <= cell <= self.high and abs(cell) < math.inf)
+        try:
+            return bool(self.low <= cell <= self.high and math.isfinite(cell))
+        except OverflowError:  # an integer that no float holds
+            return False
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def accepts(column: Column) -> Callable[[Cells], bool]:
     def within(cells: Cells) -> bool:
         if len(cells) == 1:
             [cell] = cells
-            return type(cell) in kinds and (cell is None or (low <= cell <= high and abs(cell) < math.inf))
+            return type(cell) in kinds and (cell is None or (low <= cell <= high and math.isfinite(cell)))
         if not kinds.issuperset(map(type, cells)):
             return False
         numbers = [cell for cell in cells if cell is not None] if None in cells else cells
@@ -146,17 +148,23 @@ def accepts(column: Column) -> Callable[[Cells], bool]:
     return within
 
 
-def faults(rows: Rows, columns: Sequence[Column]) -> Iterator[Fault]:
-    """Everything that is wrong with rows that should have exactly these columns, in any order."""
-    given, names = list(map(str, rows)), [column.name for column in columns]
+def faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> Iterator[Fault]:
+    """Everything that is wrong with rows that should have exactly these columns, in any order.
+
+    Args:
+        rows: As columns.
+        columns: That they should have.
+        names: Whether to call a column that is not known by its name, which a client has made up; else by its place.
+    """
+    given, known = list(map(str, rows)), {column.name for column in columns}
     counts = {len(rows[name]) for name in list[Any](rows)}
     if not any(counts):
         yield Fault("the table", "no rows", "at least one")
     elif len(counts) > 1:
         yield Fault("the table", "columns of unequal length", "a cell of each column in every row")
-    yield from repeated(given)
-    unknown = [name for name in dict.fromkeys(given) if name not in names]
-    yield from _columns(unknown, "column is not known", ", ".join(names))
+    yield from repeated(given, names)
+    unknown = {name: place for place, name in enumerate(given) if name not in known}
+    yield from _columns(unknown, "column is not known", ", ".join(column.name for column in columns), names)
     for column in columns:
         if column.name not in rows:
             yield Fault(column.name, "column is missing", column.allowed)
@@ -164,17 +172,19 @@ def faults(rows: Rows, columns: Sequence[Column]) -> Iterator[Fault]:
             yield from _cell_faults(column, listed(rows[column.name]))
 
 
-def repeated(names: Sequence[str]) -> Iterator[Fault]:
-    """The names that columns have more than once."""
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    yield from _columns(twice, "column is repeated", "exactly one column of this name")
+def repeated(given: Sequence[str], names: bool = False) -> Iterator[Fault]:
+    """The columns whose names have come before, called by these names or by their places."""
+    first: dict[str, int] = {}
+    again = {name: place for place, name in enumerate(given) if first.setdefault(name, place) != place}
+    yield from _columns(again, "column is repeated", "exactly one column of this name", names)
 
 
-def _columns(names: Sequence[str], problem: str, allowed: str) -> Iterator[Fault]:
-    """One fault for each name, as far as anybody would read them."""
-    yield from (Fault(name[:NAME_SHOWN], problem, allowed) for name in names[:ROWS_SHOWN])
-    if len(names) > ROWS_SHOWN:
-        yield Fault("the table", f"{problem}, for {len(names) - ROWS_SHOWN} more", allowed)
+def _columns(places: Mapping[str, int], problem: str, allowed: str, names: bool) -> Iterator[Fault]:
+    """One fault for each column, as far as anybody would read them."""
+    shown = [name[:NAME_SHOWN] if names else f"column {place + 1}" for name, place in places.items()]
+    yield from (Fault(name, problem, allowed) for name in shown[:ROWS_SHOWN])
+    if len(shown) > ROWS_SHOWN:
+        yield Fault("the table", f"{problem}, for {len(shown) - ROWS_SHOWN} more", allowed)
 
 
 def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:

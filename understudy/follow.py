@@ -20,7 +20,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from understudy import current, manifest, registry, tracking
+from understudy import current, errors, manifest, registry, tracking
 from understudy.counters import AWAY, Counters
 from understudy.current import Version, tell
 from understudy.errors import UserError
@@ -44,6 +44,7 @@ class Keeper:
         self._kept = Kept(Path(settings.cache), tracking.uri(), settings.name, settings.stage)
         self._told = current.named(self._folder) if (self._folder / current.NAMED).exists() else None
         self._is_sure = False  # that it is what the alias names now
+        self._is_none = False  # that the alias names none
         self._refused, self._again = "", 0.0
         self._said = ""
         self._lock = threading.Lock()  # the first `fall_back` may come beside a `look`
@@ -52,30 +53,39 @@ class Keeper:
         """Ask once what the alias names, and tell the workers if it is another version than before."""
         try:
             number = self._named()
+            self._is_none = False
             self._counters.set(0, AWAY)
             if self._told and self._is_sure and number == self._told.number:
                 self._said = self._refused = ""
             else:
                 self._take(number)
         except UserError as error:
+            self._is_none = True
             self._counters.set(0, AWAY)
             self._say(f"{error.problem} (fix: {error.fix})")
-        except Exception as error:  # away, or answering nonsense: whatever it is, the workers go on
+        except Exception as error:  # whatever it is, the workers go on
+            if isinstance(error, OSError) and error.errno in errors.OF_THE_DISK:
+                self._say(f"{error.filename}: {error.strerror} (fix: {errors.OF_THE_DISK[error.errno]})")
+                return
             self._counters.set(1, AWAY)
             self._say(f"the tracking server does not answer: {type(error).__name__}")
             self.fall_back()
 
     def fall_back(self) -> None:
-        """Tell the workers of the last version that was verified here, if they know of none."""
+        """Tell the workers of the last version that was verified here, if nobody knows of another one or of none."""
         with self._lock:
-            last = self._kept.last() if self._told is None else None
+            last = self._kept.last() if self._told is None and not self._is_none else None
             if last is None:
                 return
-            version = replace(last, folder=str(self._place(last.digest)))
-            if self._kept.copy(version):
-                self._tell(version)
+            try:
+                version = replace(last, folder=str(self._place(last.digest)))
+                if not self._kept.copy(version):
+                    raise UserError("its copy has changed", "wait for the tracking server")
+                _try(version)
+            except (OSError, UserError) as error:
+                self._say(f"version {last.number}, which was kept here, is not used: {error}")
             else:
-                self._say(f"the copy of version {version.number} that was kept here has changed, and is not used")
+                self._tell(version)
 
     def _named(self) -> str:
         """The number of the version that the alias names.

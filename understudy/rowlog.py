@@ -22,6 +22,7 @@ from understudy.current import Served, tell
 
 ROWS = 100_000  # that wait at most, and of a file
 WAIT = 0.25  # seconds between two lists that are passed on
+PAUSE = 1.0  # seconds until a writer that has ended is started again
 PART = 60.0  # seconds that rows wait at most for a file
 
 
@@ -40,8 +41,8 @@ class RowLog:
     """What a worker passes rows to; it never waits, and counts the rows that there is no room for."""
 
     def __init__(self, folder: Path, counters: Counters, path: Path) -> None:
-        command = [sys.executable, "-m", "understudy.rowlog", str(folder), str(path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self._command = [sys.executable, "-m", "understudy.rowlog", str(folder), str(path)]
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
         self._counters = counters
         self._waiting: list[tuple[Any, ...]] = []
         self._rows = 0
@@ -64,21 +65,34 @@ class RowLog:
         self._process.wait()
 
     def _pass_on(self) -> None:
-        pipe = self._process.stdin
-        assert pipe is not None  # noqa: S101
         is_over = False
         while not is_over:
             is_over = self._is_over.wait(WAIT)
             waiting, self._waiting, self._rows = self._waiting, [], 0
             try:
-                for one in waiting:  # each by itself, for the other threads have to wait meanwhile
-                    marshal.dump(one, pipe)
-                marshal.dump(None, pipe)  # so that it is looked at the time even when nothing comes
-                pipe.flush()
+                self._send(waiting)
             except OSError:
                 self._counters.add(sum(len(one[-1]) for one in waiting), "dropped_rows")
+                is_over = is_over or self._is_over.wait(PAUSE)
+                if not is_over:
+                    tell("what writes the rows has ended, and is started again")
+                    with suppress(OSError):
+                        self._pipe.close()
+                    self._process.wait()
+                    self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
         with suppress(OSError):
-            pipe.close()
+            self._pipe.close()
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        assert self._process.stdin is not None  # noqa: S101
+        return self._process.stdin
+
+    def _send(self, waiting: list[tuple[Any, ...]]) -> None:
+        for one in waiting:  # each by itself, for the other threads have to wait meanwhile
+            marshal.dump(one, self._pipe)
+        marshal.dump(None, self._pipe)  # so that it is looked at the time even when nothing comes
+        self._pipe.flush()
 
 
 class Parts:
@@ -165,8 +179,9 @@ def table(name: str, answers: list[Answer]) -> Any:
         for key in ("label", "probability"):
             cells[key] += [_said(answer.output, prediction, key) for prediction in answer.predictions]
         found = columns(answer)
-        for key in types:
-            cells[key] += found[key]
+        for key, is_text in types.items():
+            # A whole number that is too long for Arrow was a float to the model.
+            cells[key] += found[key] if is_text else [None if cell is None else float(cell) for cell in found[key]]
     text, number = pyarrow.string(), pyarrow.float64()
     kinds = {"time": pyarrow.timestamp("us", "UTC"), "version": text, "label": text, "probability": number}
     kinds |= {key: text if is_text else number for key, is_text in types.items()}
@@ -193,6 +208,7 @@ def read(pipe: IO[bytes], parts: Parts) -> None:
 
 
 if __name__ == "__main__":
+    os.umask(0o077)  # these are people's data
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends after the worker, which passes on all it has
     read(sys.stdin.buffer, Parts(Path(sys.argv[1]), Counters(Path(sys.argv[2]))))

@@ -165,7 +165,7 @@ class Table:
         known = {column.name: column for column in self.labelled}
         if rows.columns.is_unique:
             rows = rows.apply(lambda cells: typed(cells, known[cells.name]) if cells.name in known else cells)
-        found = [*faults(rows, self.labelled), *self._logarithm_faults(rows)]
+        found = [*faults(rows, self.labelled, names=True), *self._logarithm_faults(rows)]
         name = self.target.name
         if name in rows and rows.columns.is_unique and len(rows[name].dropna().unique()) == 1:
             found.append(Fault(name, "one class only", f"both {self.negative} and {self.positive}"))

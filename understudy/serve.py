@@ -41,6 +41,8 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    if not 0 < args.port < 65536:
+        raise UserError(f"there is no port {args.port}", "choose a --port from 1 to 65535")
     if args.live:
         _live(args)
     # MLflow takes seconds to load, and --help need not wait for it.
@@ -75,7 +77,7 @@ def _live(args: argparse.Namespace) -> NoReturn:
     if args.workers < 1 or args.poll <= 0:
         raise UserError("--workers has to be at least 1, and --poll above 0", "./serve.sh --help")
     if args.log:
-        Path(args.log).mkdir(parents=True, exist_ok=True)
+        Path(args.log).mkdir(0o700, parents=True, exist_ok=True)
     supervise.block()
     settings = Settings(
         folder=mkdtemp(prefix="understudy-"),
