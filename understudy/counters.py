@@ -108,9 +108,7 @@ class _Collector:
         for key in BUCKETS:
             total += self.counted[key]
             buckets.append((key.split()[1], total))
-        family = HistogramMetricFamily(
-            PREFIX + "request_seconds", "From a request's last byte to its answer; of a long body from its headers"
-        )
+        family = HistogramMetricFamily(PREFIX + "request_seconds", "From a request's last byte to its answer")
         family.add_metric([], buckets, self.counted[SUM])
         return family
 
