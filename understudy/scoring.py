@@ -27,7 +27,7 @@ from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from understudy import forms, models, packing
-from understudy.columns import Fault, listed, repeated
+from understudy.columns import Fault, repeated
 from understudy.compiled import TREES
 from understudy.errors import UserError
 from understudy.schema import Table
@@ -105,7 +105,9 @@ def _of_frame(rows: pd.DataFrame) -> Any:
     names = [str(name) for name in rows]
     if twice := list(repeated(names)):
         raise forms.RowsRefused(twice)
-    return dict(zip(names, (listed(rows[name]) for name in rows), strict=True))
+    # All columns at once: one by one, they take ten times as long for a row as the model does.
+    cells = rows.to_numpy(dtype=object, na_value=None)  # type: ignore[arg-type]
+    return dict(zip(names, cells.T.tolist(), strict=True))
 
 
 def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.DataFrame) -> None:
