@@ -46,6 +46,7 @@ from understudy.table import TABLE
 PROJECT = Path(__file__).resolve().parents[1]
 CONNECTIONS = (1, 8, 32)
 ROWS = (1, 100, 10_000)
+LONGER = 5  # times, for the most rows, of which a second sees a handful of answers
 LONGEST = 120  # seconds to wait for a first answer
 CLASSIFIERS: dict[str, BaseEstimator] = {
     "logistic": linear_model.LogisticRegression(solver="liblinear"),
@@ -88,7 +89,12 @@ class Server:
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--seconds", type=int, default=2, help="of load for each figure (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=int,
+        default=2,
+        help="of load for each figure, five times as long for the most rows (default: %(default)s)",
+    )
     parser.add_argument("--rivals", default="", metavar="PYTHON", help="measures BentoML and LitServe too")
     parser.add_argument("--only", default="", help="servers to measure, comma-separated (default: all)")
     return parser
@@ -138,7 +144,7 @@ def prepared(folder: Path, rivals: str) -> dict[str, Server]:
             f"{name}: live": Server(live, ours),
             f"{name}: live, two workers": Server([*live[:-1], "--workers", "2", "--port"], ours),
             f"{name}: serve.sh": Server([*script, "--port"], ours),
-            f"{name}: stock": Server([*stock, "-m", str(folder / name), "--port"]),
+            f"{name}: stock": Server([*stock, "-m", f"models:/plain_{name}/1", "--port"]),
             f"{name}: FastAPI": Server([*uvicorn, "bench.rivals.tutorial:app", "--port"], model),
         }
         if rivals:
@@ -171,7 +177,7 @@ def published(folder: Path) -> MlflowClient:
 
 
 def plain(folder: Path, name: str, classifier: BaseEstimator, training: pd.DataFrame) -> None:
-    """What people have: a ColumnTransformer in a Pipeline, saved by MLflow with a signature, and by joblib."""
+    """What people have: a ColumnTransformer in a Pipeline, registered with a signature, and saved by joblib."""
     numbers = [column.name for column in TABLE.columns if column not in TABLE.categories]
     fill = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     features = ColumnTransformer(
@@ -184,9 +190,10 @@ def plain(folder: Path, name: str, classifier: BaseEstimator, training: pd.DataF
     fitted = Pipeline([("features", features), ("classifier", classifier)]).fit(rows, training[TABLE.target.name])
     joblib.dump(fitted, folder / f"{name}.joblib")
     complete = rows.dropna()
-    mlflow.sklearn.save_model(
+    mlflow.sklearn.log_model(
         fitted,
-        str(folder / name),
+        name=name,
+        registered_model_name=f"plain_{name}",
         signature=infer_signature(complete, fitted.predict(complete)),
         serialization_format="cloudpickle",
         pip_requirements=[],
@@ -209,7 +216,8 @@ def measure(server: Server, found: Found, folder: Path, seconds: int) -> None:
         found.start.append(start)
         for rows in ROWS:
             for connections in CONNECTIONS:
-                command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s"]
+                lasts = seconds * (LONGER if rows == ROWS[-1] else 1)
+                command = ["wrk", "-t1", f"-c{connections}", f"-d{lasts}s", "--timeout", "30s"]
                 command += ["-s", str(folder / f"{rows}.lua"), f"http://127.0.0.1:{port}/invocations"]
                 ran = subprocess.run(command, capture_output=True, text=True, check=True)
                 requests, lasted, p50, p99, failed = json.loads(ran.stdout.splitlines()[-1])
