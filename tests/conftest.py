@@ -144,6 +144,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", ["sqlite", MARIADB], indirect=True)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests wait for servers a third of the time."""
+    return (os.cpu_count() or 1) + 1
+
+
 class ByServer(LoadScopeScheduling):  # type: ignore[misc]
     """Keeps a file's tests in one process, and all those that need the one database server."""
 
@@ -213,6 +218,7 @@ def connected(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str = "") -> I
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setattr(tracking, "PROJECT", folder)
     monkeypatch.setattr(tracking, "EMBEDDED", embedded)
+    mlflow.set_tracking_uri(uri or embedded)  # what a test before has set stays, and counts more than the environment
     (folder / "data").mkdir(exist_ok=True)
     shutil.copy(SAMPLE, folder / "data")
     yield uri or embedded

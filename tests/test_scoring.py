@@ -44,7 +44,6 @@ def uris(trained: Path) -> dict[str, str]:
 
 @pytest.fixture
 def model(uris: dict[str, str], batch_store: str) -> Any:
-    mlflow.set_tracking_uri(batch_store)
     return mlflow.pyfunc.load_model(uris["RandomForestClassifier"])
 
 
@@ -62,7 +61,6 @@ def served(uris: dict[str, str], trained: Path, tmp_path_factory: pytest.TempPat
 def test_raw_encoded_and_unnamed_rows_of_an_applicant_get_one_answer(
     name: str, path: Path, uris: dict[str, str], batch_store: str
 ) -> None:
-    mlflow.set_tracking_uri(batch_store)
     model = mlflow.pyfunc.load_model(uris[name])
     raw = TABLE.read(path)[RAW]
     encoded = pd.DataFrame(TABLE.encode(raw), columns=ENCODED)
@@ -228,7 +226,6 @@ def test_the_text_of_a_csv_file_becomes_what_json_would_say(served: Scorer) -> N
 def test_the_detail_names_three_columns_and_the_version(
     uris: dict[str, str], batch_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mlflow.set_tracking_uri(batch_store)
     monkeypatch.setenv("UNDERSTUDY_VERSION", "3")
     for name, unit in [("LogisticRegression", "log_odds"), ("RandomForestClassifier", "probability")]:
         model = mlflow.pyfunc.load_model(uris[name])
@@ -264,7 +261,6 @@ def test_a_refusal_as_json_lists_the_faults_and_nothing_that_was_sent(model: Any
 def test_a_model_is_data_without_pickle_and_says_its_format(
     uris: dict[str, str], batch_store: str, tmp_path: Path
 ) -> None:
-    mlflow.set_tracking_uri(batch_store)
     info = mlflow.models.get_model_info(uris["LogisticRegression"])
     assert info.flavors["sklearn"]["serialization_format"] == "skops"
     folder = Path(mlflow.artifacts.download_artifacts(uris["LogisticRegression"], dst_path=str(tmp_path)))
@@ -281,7 +277,6 @@ def test_a_model_of_a_newer_format_is_refused(model: Any, tmp_path: Path, uris: 
 
 
 def test_a_model_brings_the_code_it_needs(tmp_path: Path, uris: dict[str, str], batch_store: str) -> None:
-    mlflow.set_tracking_uri(batch_store)
     folder = mlflow.artifacts.download_artifacts(uris["DecisionTreeClassifier"], dst_path=str(tmp_path))
     program = (
         "import json, sys, mlflow\n"
@@ -306,7 +301,6 @@ def test_a_model_brings_the_code_it_needs(tmp_path: Path, uris: dict[str, str], 
 
 
 def test_mlflow_models_predict_takes_every_form(tmp_path: Path, uris: dict[str, str], batch_store: str) -> None:
-    mlflow.set_tracking_uri(batch_store)
     bodies: list[tuple[dict[str, Any], Any]] = [
         ({"dataframe_records": [APPLICANT]}, ["Y"]),
         ({"inputs": [[1, 1, 0, 0, 0, 4.8, 360, 1, 2, 8.5]]}, ["Y"]),
