@@ -451,6 +451,14 @@ def test_what_is_no_http_is_refused(live: Live) -> None:
         assert live.raw(b"GET /ping HTTP/1.1\r\nA: " + more)[0].startswith(b"HTTP/1.1 431")
 
 
+def test_targets_of_every_form_are_understood(live: Live) -> None:
+    for target in (b"/invocations?a=b", b"http://a/invocations", b"http://a:1/invocations?a"):
+        assert live.raw(LAST.replace(b"/invocations", target))[0].startswith(b"HTTP/1.1 200")
+    for line in (b"OPTIONS *", b"GET http://a", b"GET /%70ing", b"CONNECT a:1"):
+        answer, _ = live.raw(line + b" HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 404")
+
+
 def connections(live: Live, number: int) -> list[socket.socket]:
     return [socket.create_connection(("127.0.0.1", live.port), timeout=20) for _ in range(number)]
 
@@ -471,6 +479,7 @@ def test_more_than_can_be_answered_is_told_to_come_again(live: Live) -> None:
     for connection in opened:
         connection.sendall(LONG[:-1])
     time.sleep(1)
+    assert live.ask(path="/ping").status == live.ask({"inputs": [ENCODED]}).status == 200
     told = []
     for connection in opened:
         connection.setblocking(False)

@@ -136,7 +136,7 @@ class Protocol(asyncio.Protocol):
             self._refuse(431, f"a request's line and headers may have {HEAD} bytes")
         elif length > BODY:
             self._refuse(413, f"a body may have {BODY} bytes")
-        elif not 0 <= length <= SHORT and not self._app.enter(request):
+        elif (length > SHORT or b"transfer-encoding" in request.headers) and not self._app.enter(request):
             self._refuse(503, "too many requests at once")
         elif request.headers.get(b"expect", b"").lower() == b"100-continue" and not self._is_busy():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import httptools
-
 from understudy import body
 from understudy.counters import Counters
 from understudy.current import Current, Served
@@ -58,9 +56,9 @@ class Request:
 
     @property
     def path(self) -> bytes:
-        """Its target without a query."""
-        whole = self.target if self.target.startswith(b"/") else httptools.parse_url(self.target).path or b""
-        return whole.partition(b"?")[0]
+        """Its target without a query, and without the server's name, which may stand before it."""
+        whole = self.target.partition(b"?")[0]
+        return whole if whole.startswith(b"/") else b"/" + whole.partition(b"://")[2].partition(b"/")[2]
 
     @property
     def content(self) -> bytes:
