@@ -5,7 +5,8 @@ python -m deploy.accounts URI [FOLDER]   FOLDER holds the passwords, deploy/secr
 A trainer logs runs in the table's experiment and reads models. Only a promoter registers and moves versions. A reader
 reads. MLflow asks for the same right, to update the registered model, wherever a version is made or moved, and whoever
 creates a model or an experiment may do anything to it; so the admin creates those of the table, before anybody else.
-Nobody can be kept from creating models and experiments of other names.
+Readers and trainers cannot create any, which takes a server with workspaces (MLFLOW_ENABLE_WORKSPACES). A promoter can:
+register.py asks for its model even where there is one.
 """
 
 import argparse
@@ -24,7 +25,7 @@ with warnings.catch_warnings(action="ignore"):  # MLflow's own, on what it impor
     from mlflow.server import get_app_client
     from mlflow.server.auth.client import AuthServiceClient
 
-WORKSPACE = "default"  # MLflow keeps roles in one, also where workspaces are not used
+WORKSPACE = "default"  # all is in this one
 Grants = set[tuple[str, str, str]]
 
 
@@ -40,7 +41,8 @@ def prepare(client: MlflowClient) -> dict[str, Grants]:
     registry.create(client, TABLE, TABLE.name)
     trains, decides = ("experiment", runs, "EDIT"), ("experiment", decisions, "EDIT")
     moves = ("registered_model", TABLE.name, "MANAGE")  # to take an alias away is to delete it
-    return {"trainer": {trains}, "promoter": {trains, decides, moves}, "reader": set()}
+    creates = ("workspace", "*", "USE")
+    return {"trainer": {trains}, "promoter": {trains, decides, moves, creates}, "reader": set()}
 
 
 def set_role(accounts: AuthServiceClient, name: str, grants: Grants) -> int:

@@ -48,6 +48,7 @@ def settings(team: tuple[Team, Rows]) -> dict[str, str]:
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(server.folder / "basic_auth.ini"),
+        "MLFLOW_ENABLE_WORKSPACES": "true",
         "MLFLOW_AUTH_ADMIN_PASSWORD": secrets.read(passwords / "admin_password"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.read(passwords / "flask_key"),
     }
@@ -63,6 +64,7 @@ def guarded(team: tuple[Team, Rows], settings: dict[str, str]) -> Iterator[str]:
             monkeypatch.setenv(name, value)
         guard = ("--app-name", "basic-auth", "--workers", "1")
         with mysql.tracking_server(server.folder, server.host, mysql.free_port(), *guard) as uri:
+            monkeypatch.delenv("MLFLOW_ENABLE_WORKSPACES")  # is the server's alone
             monkeypatch.setattr(sys, "argv", ["accounts", uri, str(server.folder / "secrets")])
             for name in ("TRACKING_URI", "TRACKING_USERNAME", "TRACKING_PASSWORD"):
                 monkeypatch.setenv(f"MLFLOW_{name}", "")  # put back afterwards, whatever main leaves there
@@ -137,6 +139,8 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
         assert is_forbidden(client.set_model_version_tag, name, "1", "a", "b")
         assert is_forbidden(client.delete_registered_model, name)
         assert is_forbidden(client.create_model_version, name, "s3://nowhere", await_creation_for=0)
+        assert is_forbidden(client.create_registered_model, "another")
+        assert is_forbidden(client.create_experiment, "another")
     run = tracking.get_batch(client, TABLE).info
     assert is_forbidden(client.log_metric, run.run_id, "a", 1)
     assert is_forbidden(client.set_tag, run.run_id, "a", "b")

@@ -163,6 +163,7 @@ def test_without_an_account_nothing_is_done(stack: Stack) -> None:
 def test_a_trainer_trains_and_only_a_promoter_promotes(stack: Stack) -> None:
     assert "next: python register.py" in stack.says("trainer", "train.py", "--models", "LogisticRegression")
     refused = [stack.script("trainer", "register.py")]
+    refused += [stack.script("trainer", "train.py", "--experiment-name", "another")]
     assert "version 1 registered" in stack.says("promoter", "register.py")
     refused += [stack.script("trainer", "promote.py", "staging")]
     for ended in refused:
