@@ -26,6 +26,7 @@ with warnings.catch_warnings(action="ignore"):  # MLflow's own, on what it impor
     from mlflow.server.auth.client import AuthServiceClient
 
 WORKSPACE = "default"  # all is in this one
+OWN = "__user_"  # begins the role in which MLflow keeps what is granted to one user, or was created by it
 Grants = set[tuple[str, str, str]]
 
 
@@ -61,15 +62,22 @@ def set_role(accounts: AuthServiceClient, name: str, grants: Grants) -> int:
 
 
 def set_user(accounts: AuthServiceClient, name: str, password: str, role_id: int) -> None:
-    """Make a user have this password and this role."""
+    """Make a user have this password and this role, and nothing besides."""
     try:
         accounts.create_user(name, password)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
         accounts.update_user_password(name, password)
-    if role_id not in {role.id for role in accounts.list_user_roles(name)}:
+    accounts.update_user_admin(name, False)
+    roles = {role.id: role.name for role in accounts.list_user_roles(name)}
+    if role_id not in roles:
         accounts.assign_role(name, role_id)
+    for other in roles.keys() - {role_id}:
+        if roles[other].startswith(OWN):
+            accounts.delete_role(other)
+        else:
+            accounts.unassign_role(name, other)
 
 
 def main() -> None:

@@ -150,6 +150,22 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
         client.log_text(run.run_id, "a", "a.txt")
 
 
+def test_doing_it_again_takes_away_what_was_given_by_hand(
+    enter: Callable[[str], MlflowClient], guarded: str, team: tuple[Team, Rows], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = TABLE.name
+    enter("admin")
+    server = accounts.get_app_client("basic-auth", guarded)
+    server.grant_user_permission("reader", "registered_model", name, "MANAGE")
+    server.assign_role("reader", next(role.id for role in server.list_roles("default") if role.name == "promoter"))
+    server.update_user_admin("trainer", True)
+    monkeypatch.setattr(sys, "argv", ["accounts", guarded, str(team[0].folder / "secrets")])
+    accounts.main()
+    assert [role.name for role in server.list_user_roles("reader")] == ["reader"]
+    for account in ("reader", "trainer"):
+        assert is_forbidden(enter(account).set_registered_model_tag, name, "a", "b")
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [({"Host": "evil.example"}, 403), ({"Origin": "http://evil.example"}, 403), ({}, 200)],
