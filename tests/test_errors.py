@@ -1,5 +1,6 @@
 """Mistakes people make end in two lines, exit 2, no traceback, and leave nothing behind."""
 
+import os
 import socket
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import register
 import train
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, SAMPLE, Ended, environment, is_refusal
-from understudy import serve, tracking
+from understudy import errors, serve, tracking
 
 Call = Callable[..., Ended]
 
@@ -102,6 +103,22 @@ def test_a_model_whose_upload_was_cut_off_is_not_registered(batch_store: str, ca
 def test_an_address_is_shown_without_its_password(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{free_port()}")
     assert "secret" not in call(promote).err
+
+
+def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "table.csv"
+    path.touch(0o000)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)  # root may read everything
+        with pytest.raises(SystemExit) as end:
+            errors.run(lambda: print(path.read_text()))
+    finally:
+        os.seteuid(user)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot open {path}: Permission denied\nfix: make it readable ")
 
 
 def test_a_run_of_another_kind_is_said(batch_store: str, call: Call) -> None:

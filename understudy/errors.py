@@ -40,10 +40,10 @@ class Refused(Exception):  # noqa: N818
 FREE_SPACE = "free some space there, and start again"
 MAKE_WRITABLE = "make it writable, or use another folder"
 OF_THE_DISK = {
-    errno.ENOSPC: FREE_SPACE,
-    errno.EDQUOT: FREE_SPACE,
-    errno.EROFS: MAKE_WRITABLE,
-    errno.EACCES: MAKE_WRITABLE,
+    errno.ENOSPC: ("write", FREE_SPACE),
+    errno.EDQUOT: ("write", FREE_SPACE),
+    errno.EROFS: ("write", MAKE_WRITABLE),
+    errno.EACCES: ("open", "make it readable and writable for this user"),  # it may be either
 }
 # What SQLite says, and what MLflow's server repeats.
 OF_THE_STORE = {
@@ -76,9 +76,9 @@ _signals: list[int] = []
 def run(main: Callable[[], None]) -> None:
     """Call a script's main function and turn its end into an exit code.
 
-    Exits 2 after a `UserError`, when a disk is full or read-only, or when a server has gone away or does not let this
-    account do something; 3 after a `Refused`; 130 after Ctrl-C, 143 after SIGTERM. Anything else is a bug and keeps its
-    traceback.
+    Exits 2 after a `UserError`, when a disk is full or read-only or a file is not for this user, or when a server has
+    gone away or does not let this account do something; 3 after a `Refused`; 130 after Ctrl-C, 143 after SIGTERM.
+    Anything else is a bug and keeps its traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -108,12 +108,13 @@ def _refuse(error: UserError) -> NoReturn:
 
 
 def _refusals(error: Exception) -> Iterator[UserError]:
-    """What an exception, or one that it came from, says of a disk that cannot be written, or of a server."""
+    """What an exception, or one that it came from, says of a disk or a file, or of a server."""
     chain = list(_chain(error))
     for one in chain:
         if isinstance(one, OSError) and one.errno in OF_THE_DISK:
             where = one.filename2 or one.filename or "a file"
-            yield UserError(f"cannot write {where}: {one.strerror}", OF_THE_DISK[one.errno])
+            verb, fix = OF_THE_DISK[one.errno]
+            yield UserError(f"cannot {verb} {where}: {one.strerror}", fix)
         for said, fix in OF_THE_STORE.items():
             if said in str(one):
                 yield UserError(f"cannot write the tracking store: {said}", fix)
