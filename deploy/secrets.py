@@ -5,6 +5,7 @@ python -m deploy.secrets [FOLDER]   (make secrets), deploy/secrets by default
 
 import argparse
 import os
+import re
 import secrets
 from configparser import ConfigParser
 from pathlib import Path
@@ -20,7 +21,12 @@ ACCOUNTS = ("trainer", "promoter", "reader")
 SINGLE = ("root_password", "admin_password", "flask_key", *(f"{name}_password" for name in ACCOUNTS))
 USERS = "users.sql"
 SHORTEST = 12  # characters, which is also what MLflow asks of a password
-EXAMPLES = ("password", "change", "example", "secret", "12345")
+# A secret of no other words than these is an example, whatever stands between them.
+EXAMPLES = {"admin", "change", "changeme", "example", "it", "me", "my", "password", "root", "secret", "this", "your"}
+# What stands for itself in MySQL's option files and in a statement.
+PLAIN = re.compile("[A-Za-z0-9_-]*")
+# Those that a volume keeps as well, where a new file changes nothing.
+KEPT = {"admin_password": "MLflow's admin", "root_password": "the database's root"}
 READ_WRITE = "SELECT, INSERT, UPDATE, DELETE"
 GRANTS = {
     MIGRATOR: f"{READ_WRITE}, CREATE, ALTER, DROP, INDEX, REFERENCES, TRIGGER",
@@ -34,7 +40,7 @@ def make(folder: Path) -> None:
     The folder is for its owner alone. The files in it can be read by all, since a container's users have other numbers.
 
     Raises:
-        UserError: A secret is empty, short or an example.
+        UserError: A secret is not fit for use, see `check`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -51,7 +57,7 @@ def _write(path: Path, text: str) -> None:
     if not path.exists():
         path.touch(0o600)
         path.write_text(text)
-        path.chmod(0o444)
+    path.chmod(0o444)
 
 
 def _section(name: str, database: str) -> str:
@@ -81,21 +87,33 @@ def _statements(folder: Path) -> list[str]:
 
 
 def check(folder: Path) -> None:
-    """Refuse secrets that anybody could guess.
+    """Refuse secrets that anybody could guess, and passwords that a database could take for something else.
 
     Raises:
-        UserError: One is missing, empty, short, or looks like an example.
+        UserError: One is missing, empty, short or an example, or is the database's and not `PLAIN`.
     """
     found = {name: read(folder / name) for name in SINGLE}
+    databases = {"root_password": found["root_password"]}
     for name in (MIGRATOR, RUNTIME):
         accounts = _accounts(folder / name)
-        found |= {f"{name} [{one}]": accounts.get(one, "password", fallback="") for one in DATABASES}
-    for name, value in found.items():
-        fault = "is missing or empty" if not value else "is shorter than 12 characters" if len(value) < SHORTEST else ""
-        if not fault and any(example in value.lower() for example in EXAMPLES):
-            fault = "looks like an example"
+        databases |= {f"{name} [{one}]": accounts.get(one, "password", fallback="") for one in DATABASES}
+    for name, value in (found | databases).items():
+        fault = _fault(value)
+        if not fault and name in databases and not PLAIN.fullmatch(value):
+            fault = "has other characters than A-Z, a-z, 0-9, _ and -"
         if fault:
-            raise UserError(f"the secret {name} in {folder} {fault}", "delete that file, then: make secrets")
+            fix = "delete that file, then: make secrets"
+            if name in KEPT:
+                fix = f"before the first start {fix}; later give {KEPT[name]} another one, and write it into that file"
+            raise UserError(f"the secret {name} in {folder} {fault}", fix)
+
+
+def _fault(value: str) -> str:
+    if not value:
+        return "is missing or empty"
+    if len(value) < SHORTEST:
+        return f"is shorter than {SHORTEST} characters"
+    return "" if set(re.findall("[a-z]+", value.lower())) - EXAMPLES else "looks like an example"
 
 
 def read(path: Path) -> str:
