@@ -135,12 +135,14 @@ def engine() -> None:
 
 @pytest.fixture(scope="module")
 def stack(engine: None, clone: Path) -> Iterator[Stack]:
+    for path in clone.rglob("*"):
+        path.chmod(path.stat().st_mode & 0o700)  # as a clone that was made under umask 077
     stack = Stack(clone)
     try:
         yield stack
     finally:
         stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
-        stack.run("docker", "image", "rm", stack.name)
+        stack.run("docker", "image", "rm", stack.name, f"{stack.name}-proxy")
 
 
 def test_up_from_nothing_says_where_it_is_and_how_to_log_in(stack: Stack) -> None:
