@@ -31,14 +31,17 @@ serve: .venv/requirements.lock ## the Production version on http://127.0.0.1:123
 	@./serve.sh
 
 mysql: ## a private MySQL or MariaDB with an MLflow server on it; Ctrl-C stops both
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -c 'from deploy import mysql; mysql.errors.run(mysql.check)'
 	@$(MAKE) -s .venv/requirements-server.lock
 	@python -m deploy.mysql
 
 secrets: ## make the passwords of the team's server, in deploy/secrets
+	@$(CHECK_PYTHON)
 	@$(PYTHON) -m deploy.secrets
 
 up: ## a team's server in Docker: MySQL, MLflow with accounts, the model server
+	@$(CHECK_PYTHON)
 	@docker compose version >/dev/null 2>&1 || \
 		{ echo 'error: there is no Docker Compose' >&2; echo 'fix: install Docker, with its plugin compose' >&2; exit 2; }
 	@$(MAKE) -s secrets
@@ -62,11 +65,13 @@ lock: .venv/requirements-test.lock ## write the lock files anew from pyproject.t
 	@$(COMPILE) -c requirements.lock --extra server -o requirements-server.lock
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
 
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo 'error: $(PYTHON) is older than Python 3.11' >&2; \
+	echo 'fix: name a newer one, as in: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 2; }
+
 # pip compiles bytecode as it installs, which spares every first import seconds.
 .venv/%.lock: %.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo 'error: $(PYTHON) is older than Python 3.11' >&2; \
-		echo 'fix: name a newer one, as in: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 2; }
+	@$(CHECK_PYTHON)
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@echo 'installing the packages of $< into .venv'
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
