@@ -9,9 +9,10 @@ umask 077
 # shellcheck source=deploy/client.sh
 . "$(dirname "$0")/client.sh"
 [ -r "$archive" ] || fail "there is no $archive" "name an archive that deploy/backup.sh has made"
-work=$(mktemp -d "$(dirname "$archive")/.restore.XXXXXX")
+work=$(mktemp -d "${TMPDIR:-/tmp}/restore.XXXXXX") || fail "no folder to unpack it in" "name one in TMPDIR"
 trap 'rm -rf "$work"' EXIT
-tar -C "$work" -xf "$archive" || fail "$archive cannot be read" "use another backup"
+tar -C "$work" -xf "$archive" ||
+  fail "$archive cannot be unpacked, for the reason above" "name a folder with room in TMPDIR, or use another backup"
 (cd "$work" && sha256sum --check --strict --quiet MANIFEST >&2 &&
   [ "$(find . -type f ! -path ./MANIFEST | wc -l)" = "$(grep -vc '^#' MANIFEST)" ]) ||
   fail "$archive is not what was backed up" "use another backup"
@@ -26,8 +27,8 @@ there=$("${at_artifacts[@]}" find "$artifacts" -type f </dev/null)
 [ -z "$there" ] ||
   fail "$artifacts is not empty" "empty it, or restore onto another server"
 
-trap 'rm -rf "$work"; echo "error: restored in part; MLflow will not start on this
-fix: drop and create both databases, empty $artifacts, and restore again" >&2' EXIT
+trap 'rm -rf "$work"; echo "error: restored in part; do not start MLflow on this
+fix: drop and create the databases, empty $artifacts, and restore again" >&2' EXIT
 tar -C "$work/artifacts" -cf - . | "${at_artifacts[@]}" tar -C "$artifacts" --no-same-owner -xf -
 for database in auth tracking; do
   client "$database" "mariadb mysql" "$database" <"$work/databases/$database.sql"
