@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Put both databases and all artifacts into one archive with a digest of every file, while training goes on.
+# Put the databases and all artifacts into one archive with a digest of every file, while training goes on.
 #
 # deploy/backup.sh ARCHIVE                                     of the stack of docker-compose.yml
 # deploy/backup.sh ARCHIVE HOST:PORT MIGRATOR.CNF ARTIFACTS    of servers without Docker
@@ -15,11 +15,12 @@ work=$(mktemp -d "$(dirname "$archive")/.backup.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/whole/databases" "$work/whole/artifacts"
 server=$(query tracking "select version()")
-schemas="tracking $(query tracking "select * from alembic_version")"
-schemas+=", auth $(query auth "select * from alembic_version_auth")"
+schemas=
+declare -A schema=([tracking]=alembic_version [auth]=alembic_version_auth)
 
-# Accounts before what they may see, and runs before their files: MLflow writes a file before it says that it is there.
-for database in auth tracking; do
+# Runs before their files: MLflow writes a file before it says that it is there.
+for database in "${databases[@]}"; do
+  schemas+="${schemas:+, }$database $(query "$database" "select * from ${schema[$database]}")"
   # The table with the schema's version is the last, so that MLflow starts on nothing that was restored in part.
   tables=$(query "$database" "select table_name from information_schema.tables where table_schema = '$database'
     order by table_name like 'alembic%', table_name")

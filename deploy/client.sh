@@ -20,6 +20,12 @@ case $# in
     "deploy/$(basename "$0") ARCHIVE [HOST:PORT MIGRATOR.CNF ARTIFACTS]" ;;
 esac
 [ -r "$accounts" ] || fail "there is no $accounts" "make secrets, or name the file with the migrating accounts"
+# Accounts before what they may see.
+databases=(auth tracking)
+grep -q '^\[auth\]' "$accounts" || {
+  databases=(tracking)
+  echo "without MLflow's accounts: $accounts has no section [auth]" >&2
+}
 
 # client DATABASE PROGRAMS ARGUMENTS...: run the first program there is as the account that migrates this database.
 # The password goes in before the input, so that no command line and no file has it.

@@ -17,7 +17,7 @@ tar -C "$work" -xf "$archive" ||
   [ "$(find . -type f ! -path ./MANIFEST | wc -l)" = "$(grep -vc '^#' MANIFEST)" ]) ||
   fail "$archive is not what was backed up" "use another backup"
 
-for database in auth tracking; do
+for database in "${databases[@]}"; do
   tables=$(query "$database" "show tables")
   [ -z "$tables" ] ||
     fail "the database $database is not empty" "drop and create it, or restore onto another server"
@@ -30,8 +30,9 @@ there=$("${at_artifacts[@]}" find "$artifacts" -type f </dev/null)
 trap 'rm -rf "$work"; echo "error: restored in part; do not start MLflow on this
 fix: drop and create the databases, empty $artifacts, and restore again" >&2' EXIT
 tar -C "$work/artifacts" -cf - . | "${at_artifacts[@]}" tar -C "$artifacts" --no-same-owner -xf -
-for database in auth tracking; do
-  client "$database" "mariadb mysql" "$database" <"$work/databases/$database.sql"
+for database in "${databases[@]}"; do
+  [ ! -e "$work/databases/$database.sql" ] ||
+    client "$database" "mariadb mysql" "$database" <"$work/databases/$database.sql"
 done
 trap 'rm -rf "$work"' EXIT
 sed -n 's/^# //p' "$work/MANIFEST"

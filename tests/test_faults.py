@@ -11,7 +11,7 @@ import pytest
 from bench import backup, clients, faults, stack
 from bench.faults import Left, Outcome
 from bench.stack import Stack
-from deploy import mysql
+from deploy import mysql, secrets
 from tests.conftest import LACKING, NO_DATABASE, PROJECT
 
 pytestmark = pytest.mark.skipif(bool(LACKING), reason=NO_DATABASE)
@@ -92,6 +92,25 @@ def test_a_backup_brings_back_every_row_and_every_byte(one: Stack, whole: Left, 
     backup.back_up(one, tmp_path / "archive.tar.gz")
     assert (tmp_path / "archive.tar.gz").stat().st_mode & 0o077 == 0
     assert restored(one, tmp_path / "other", tmp_path / "archive.tar.gz") == ([], [])
+
+
+def test_a_backup_without_accounts_leaves_their_database_alone(one: Stack, whole: Left, tmp_path: Path) -> None:
+    def run(name: str, host: str, folder: Path) -> str:
+        section = (folder / "secrets" / secrets.MIGRATOR).read_text().partition("[auth]")[0]
+        (tmp_path / "client.cnf").write_text(section.replace("[tracking]", "[client]"))
+        command: list[str | Path] = [PROJECT / "deploy" / name, "archive.tar", host, "client.cnf", folder / "artifacts"]
+        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stderr
+
+    other = tmp_path / "other"
+    said = run("backup.sh", one.host, one.folder)
+    assert said == f"without MLflow's accounts: {tmp_path / 'client.cnf'} has no section [auth]\n"
+    with mysql.database(other, mysql.free_port()) as host:
+        run("restore.sh", host, other)
+        wrong = backup.differences(one, host, other)
+    assert wrong
+    assert all(name.startswith("auth.") for name in wrong)
 
 
 def test_a_backup_during_a_training_has_the_files_of_all_that_had_ended(
