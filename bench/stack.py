@@ -93,6 +93,7 @@ class Stack:
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[Stack]:
     """A stack on migrated databases."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # for the clients of this process
     stack = Stack(folder, options)
     (folder / "artifacts").mkdir(parents=True)
     shutil.copytree(PROJECT / "understudy", folder / "project" / "understudy")

@@ -112,19 +112,20 @@ def tracking_server(folder: Path, host: str, port: int, *options: str) -> Iterat
         UserError: It does not start.
     """
     # Without its runner of jobs, which nothing here needs and which starts processes of its own.
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", secrets.address(host, "tracking", folder / "secrets" / secrets.RUNTIME)]
     command += ["--artifacts-destination", str(folder / "artifacts"), *options]
-    with _running(command, folder / "server.log", lambda: _answers(port)):
+    with _running(command, folder / "server.log", lambda: _answers(port), **settings):
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _running(command: list[str], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
+def _running(command: list[str], log: Path, ready: Callable[[], bool], **settings: str) -> Iterator[None]:
     """A server in a process group of its own, from when it is ready until it is asked to stop."""
+    env = {**os.environ, **settings}
     with log.open("a") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=log.parent, process_group=0)
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=log.parent, process_group=0, env=env)
     try:
         deadline = time.monotonic() + PATIENCE
         while not ready():
