@@ -6,6 +6,7 @@ Needs Debian's mariadb-server or mysql-server, and mysqlclient, which is built w
 """
 
 import argparse
+import fcntl
 import getpass
 import os
 import shutil
@@ -158,15 +159,32 @@ def _answers(port: int) -> bool:
         return False
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keeps another `make mysql` out of a folder.
+
+    Raises:
+        UserError: Another one is in it.
+    """
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"make mysql is already running, on {folder}", "use that one, or stop it first") from None
+        yield
+
+
 def main() -> None:
     """Start both, and wait."""
     argparse.ArgumentParser(prog="make mysql", description=__doc__.partition("\n")[0]).parse_args()
     check()
     from deploy import migrate  # loads MLflow, which --help need not wait for
 
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
     os.umask(0o077)
     FOLDER.mkdir(exist_ok=True)
-    with database(FOLDER, free_port()) as host:
+    with _alone(FOLDER), database(FOLDER, free_port()) as host:
         for name in secrets.DATABASES:
             migrate.upgrade(host, name, FOLDER / "secrets" / secrets.MIGRATOR)
         with tracking_server(FOLDER, host, free_port()) as uri:

@@ -1,10 +1,14 @@
 """How `make mysql` and `make up` begin and end."""
 
+import shutil
+import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, environment
+from tests.conftest import LACKING, NO_DATABASE, PROJECT, Ended, environment, is_refusal
 
 
 @pytest.mark.parametrize("goal", ["mysql", "secrets", "up"])
@@ -16,3 +20,34 @@ def test_a_python_that_is_too_old_is_said(goal: str) -> None:
         "error: false is older than Python 3.11",
         f"fix: name a newer one, as in: make {goal} PYTHON=python3.12",
     ]
+
+
+@pytest.mark.skipif(bool(LACKING), reason=NO_DATABASE)
+def test_make_mysql_runs_once_and_ends_with_its_terminal(tmp_path: Path) -> None:
+    for name in ("deploy", "understudy"):
+        shutil.copytree(PROJECT / name, tmp_path / name)
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deploy.mysql"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    with start() as first:
+        assert first.stdout
+        assert first.stdout.readline().startswith("MySQL at ")
+        with start() as second:
+            out, err = second.communicate()
+        assert is_refusal(Ended(second.returncode, out, err)), err
+        assert f"already running, on {tmp_path / '.mysql'}" in err
+        first.send_signal(signal.SIGHUP)
+        _, err = first.communicate()
+    assert first.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in err
+    assert not (tmp_path / ".mysql" / "pid").exists()  # the database server takes it away when it ends
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in listed
