@@ -17,7 +17,7 @@ import register
 import train
 from deploy import mysql, secrets
 from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
-from understudy import registry, tracking
+from understudy import processes, registry, tracking
 from understudy.table import TABLE
 
 accounts = pytest.importorskip("deploy.accounts", exc_type=ImportError, reason=NO_DATABASE)
@@ -148,6 +148,15 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
     assert is_forbidden(client.delete_run, run.run_id)
     with pytest.raises(Exception, match="403"):
         client.log_text(run.run_id, "a", "a.txt")
+
+
+def test_a_killed_run_of_somebody_else_stops_nobody(enter: Callable[[str], MlflowClient]) -> None:
+    client = enter("promoter")
+    gone = {tracking.HOST: processes.host(), tracking.PID: "999999999", tracking.STARTED: "1", tracking.KIND: "family"}
+    run = client.create_run(client.create_experiment("the promoter's own"), tags=gone, run_name="killed")
+    assert tracking.close_killed(enter("trainer")) == []
+    assert client.get_run(run.info.run_id).info.status == "RUNNING"
+    assert tracking.close_killed(enter("promoter")) == ["killed"]
 
 
 def test_doing_it_again_takes_away_what_was_given_by_hand(

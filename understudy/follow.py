@@ -65,7 +65,8 @@ class Keeper:
             self._say(f"{error.problem} (fix: {error.fix})")
         except Exception as error:  # whatever it is, the workers go on
             if isinstance(error, OSError) and error.errno in errors.OF_THE_DISK:
-                self._say(f"{error.filename}: {error.strerror} (fix: {errors.OF_THE_DISK[error.errno]})")
+                verb, fix = errors.OF_THE_DISK[error.errno]
+                self._say(f"cannot {verb} {error.filename}: {error.strerror} (fix: {fix})")
                 return
             self._counters.set(1, AWAY)
             self._say(f"the tracking server does not answer: {type(error).__name__}")
