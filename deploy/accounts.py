@@ -5,8 +5,7 @@ python -m deploy.accounts URI [FOLDER]   FOLDER holds the passwords, deploy/secr
 A trainer logs runs in the table's experiment and reads models. Only a promoter registers and moves versions. A reader
 reads. MLflow asks for the same right, to update the registered model, wherever a version is made or moved, and whoever
 creates a model or an experiment may do anything to it; so the admin creates those of the table, before anybody else.
-Readers and trainers cannot create any, which takes a server with workspaces (MLFLOW_ENABLE_WORKSPACES). A promoter can:
-register.py asks for its model even where there is one.
+Nobody else can create any, which takes a server with workspaces (MLFLOW_ENABLE_WORKSPACES).
 """
 
 import argparse
@@ -42,8 +41,7 @@ def prepare(client: MlflowClient) -> dict[str, Grants]:
     registry.create(client, TABLE, TABLE.name)
     trains, decides = ("experiment", runs, "EDIT"), ("experiment", decisions, "EDIT")
     moves = ("registered_model", TABLE.name, "MANAGE")  # to take an alias away is to delete it
-    creates = ("workspace", "*", "USE")
-    return {"trainer": {trains}, "promoter": {trains, decides, moves, creates}, "reader": set()}
+    return {"trainer": {trains}, "promoter": {trains, decides, moves}, "reader": set()}
 
 
 def set_role(accounts: AuthServiceClient, name: str, grants: Grants) -> int:

@@ -13,6 +13,7 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
@@ -83,7 +84,9 @@ def create(client: MlflowClient, table: Table, name: str) -> None:
     except MlflowException as error:
         if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
             raise UserError(f"{name!r} cannot name a registered model", "choose another --name") from None
-        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+        if error.error_code == ErrorCode.Name(PERMISSION_DENIED):
+            client.get_registered_model(name)  # who may not make one may have one
+        elif error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
 
 

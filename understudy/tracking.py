@@ -163,8 +163,10 @@ def make_experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, s
 
 def page(experiment_id: str) -> str:
     """Where MLflow's UI shows an experiment as model training, whatever the browser showed last."""
-    server = uri().rstrip("/") if is_server() else "http://127.0.0.1:5000"
-    return f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    address = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    if is_server():  # which may have workspaces, and else asks each browser once for one
+        return f"{uri().rstrip('/')}{address}&workspace=default"
+    return f"http://127.0.0.1:5000{address}"
 
 
 def is_server() -> bool:
