@@ -160,11 +160,12 @@ def _named(columns: list[str], data: list[list[Any]]) -> dict[str, list[Any]]:
     """Rows under their columns' names, as columns."""
     if len({*columns}) != len(columns):
         raise RowsRefused(list(repeated(columns)))
-    if {*map(len, data)} - {len(columns)}:
-        ragged = tuple(number for number, row in enumerate(data, 1) if len(row) != len(columns))
-        raise RowsRefused([Fault("the row", "wrong number of values", f"{len(columns)}, as columns", ragged)])
     cells: Iterable[Any] = zip(*data, strict=True) if data else ((),) * len(columns)
-    return dict(zip(columns, map(list, cells), strict=True))
+    try:
+        return dict(zip(columns, map(list, cells), strict=True))
+    except ValueError:
+        ragged = tuple(number for number, row in enumerate(data, 1) if len(row) != len(columns))
+    raise RowsRefused([Fault("the row", "wrong number of values", f"{len(columns)}, as columns", ragged)])
 
 
 def _csv(text: str) -> dict[str, list[str]]:
