@@ -149,15 +149,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-class ByServer(LoadScopeScheduling):  # type: ignore[misc]
-    """Keeps a file's tests in one process, and all those that need the one database server."""
+class ByStore(LoadScopeScheduling):  # type: ignore[misc]
+    """Keeps a file's tests in one process, those on the database server apart, which else are the last by minutes."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return MARIADB if MARIADB in nodeid or "test_accounts" in nodeid else nodeid.partition("::")[0]
+        return f"{nodeid.partition('::')[0]} {MARIADB if MARIADB in nodeid else ''}"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return ByServer(config, log)
+    return ByStore(config, log)
 
 
 @pytest.fixture

@@ -436,6 +436,28 @@ def test_a_client_that_hangs_up_leaves_no_word(live: Live) -> None:
     assert live.log.read_text() == said
 
 
+def test_clients_that_break_off_take_no_room_with_them(live: Live) -> None:
+    for _ in range(300):
+        with socket.create_connection(("127.0.0.1", live.port)) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # ends with a reset
+            connection.sendall(LONG * 3)
+    content = json.dumps({"inputs": [ENCODED]}).ljust(server.SHORT + 1)
+    until(lambda: {live.ask(content).status for _ in range(20)} == {200}, 20)
+    opened = connections(live, 500)  # 250 for each worker
+    for connection in opened:
+        connection.sendall(LONG)
+    for connection in opened:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        connection.close()
+
+
+def test_very_many_requests_behind_each_other_are_refused_and_hold_up_nobody(live: Live) -> None:
+    page = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+    answer, _ = live.raw(page * 5_000)
+    assert b"too many requests behind each other" in answer
+    assert live.raw(page * 100 + LAST)[0].count(b"HTTP/1.1 200") == 101
+
+
 def test_what_comes_behind_a_body_in_chunks_has_an_end(live: Live) -> None:
     head = ONE[: ONE.index(b"Content-Length")] + b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
     answer, _ = live.raw(head, *[b"a:b\r\n" * 200_000] * 20)

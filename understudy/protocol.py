@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 
 import httptools
@@ -23,7 +24,9 @@ LAST = 0.5  # seconds that an idle connection may still ask in, when the server 
 LINGER = 2.0  # seconds in which a client may read the last answer; to close at once would throw that away
 TICK = 0.25  # seconds between two looks at the clock
 HEAD = 65_536  # bytes of a request's line and headers
-FRAMES = 16_000_000  # bytes of a whole request, with what chunks have around them
+FRAMES = 1_000_000  # bytes of a request besides its body: its head, and what is around chunks and behind them
+AT_ONCE = 16  # requests behind each other that are answered before others have their turn
+BEHIND = 256  # requests that wait behind one
 CONNECTIONS = 512  # of one worker
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -63,11 +66,11 @@ class Protocol(asyncio.Protocol):
         """Forget all that has come."""
         self._connections.discard(self)
         self._is_last = True
-        for left in (*self._waiting, self._request):
-            if isinstance(left, Request):
-                self._app.leave(left)
-        self._waiting.clear()
+        self._forget()
+        if self._request:
+            self._app.leave(self._request)
         self._request = None
+        del self._parser  # which knows this connection, and may hold what it has not read to the end
         if self._task:
             self._task.cancel()
 
@@ -88,8 +91,8 @@ class Protocol(asyncio.Protocol):
             self._request.frames += len(data)
             if not self._request.method and self._request.frames > HEAD:
                 self._refuse(431, f"a request's line and headers may have {HEAD} bytes")
-            elif self._request.frames > FRAMES:
-                self._refuse(413, f"a request may have {FRAMES} bytes")
+            elif self._request.frames - self._request.size > FRAMES:
+                self._refuse(413, f"a request may have {FRAMES} bytes around its body")
 
     def eof_received(self) -> bool:
         """The client sends no more; what has come is answered."""
@@ -104,7 +107,7 @@ class Protocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has taken them."""
         self._is_full = False
-        self.deadline = self._loop.time() + READ
+        self._wait()
         self._next()
 
     def on_message_begin(self) -> None:
@@ -158,9 +161,16 @@ class Protocol(asyncio.Protocol):
             return
         # After an upgrade that was asked for the parser reads no further request.
         self._is_last = not self._parser.should_keep_alive() or self._parser.should_upgrade()
-        if self._is_busy() or self._app.is_slow(request):
+        self._is_last |= self._parser.get_http_version() == "1.0"
+        if len(self._waiting) == BEHIND:
+            self._app.leave(request)
+            self._is_last = False
+            self._refuse(503, "too many requests behind each other")
+        elif self._waiting:
             self._waiting.append(request)
-            self._next()
+        elif self._is_busy() or self._whole % AT_ONCE == 0 or self._app.is_slow(request):
+            self._waiting.append(request)
+            self._loop.call_soon(self._next)
         else:
             self._write(self._app.answer(request), request)
 
@@ -171,9 +181,12 @@ class Protocol(asyncio.Protocol):
 
     def give_up(self) -> None:
         """Say of what is on its way still that it is too late."""
-        self._is_last = True
+        self._forget()
         if self._task:
+            self._is_last = True
             self._task.cancel()
+        elif self._request:
+            self._refuse(503, "the server ends")
         else:
             self._transport.close()
 
@@ -194,16 +207,31 @@ class Protocol(asyncio.Protocol):
     def _is_busy(self) -> bool:
         return bool(self._task or self._waiting or self._is_full)
 
+    def _forget(self) -> None:
+        for left in self._waiting:
+            if isinstance(left, Request):
+                self._app.leave(left)
+        self._waiting.clear()
+
+    def _leave(self, request: Request, task: "asyncio.Task[None]") -> None:
+        self._app.leave(request)
+
     def _next(self) -> None:
         """Answer what waits, as far as that is possible now."""
-        while self._waiting and not self._task and not self._is_full:
+        for _ in range(AT_ONCE):
+            if not self._waiting or self._task or self._is_full or self._transport.is_closing():
+                break
             first = self._waiting.popleft()
             if isinstance(first, Answer):
                 self._write(first, None)
             elif self._app.is_slow(first):
                 self._task = self._loop.create_task(self._answer(first))
+                # Also where it is cancelled before it has begun.
+                self._task.add_done_callback(partial(self._leave, first))
             else:
                 self._write(self._app.answer(first), first)
+        else:
+            self._loop.call_soon(self._next)
         if self._transport.is_closing():
             return
         if self._is_busy():
@@ -218,7 +246,6 @@ class Protocol(asyncio.Protocol):
             answer = await self._app.answer_later(request)
         except asyncio.CancelledError:
             answer, answered = refusal(BadRequest(503, "the server ends", retry_after="1")), None
-            self._app.leave(request)
         self._task = None
         self._write(answer, answered)
         self._next()
@@ -231,20 +258,26 @@ class Protocol(asyncio.Protocol):
             return
         if not request:
             self._app.count(answer.status)
-        is_last = (self._is_last and not self._waiting) or self._app.is_ending
+        is_last = not self._waiting and (self._is_last or self._app.is_ending)
         closing = b"connection: close\r\n" if is_last else b""
         content = b"" if request and request.method == b"HEAD" else answer.content
         self._transport.write(
             b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
             % (STATUS_LINES[answer.status], self.date, answer.headers, closing, len(answer.content), content)
         )
-        if not is_last:
-            self.deadline = self._loop.time() + (READ if self._request else IDLE)
-            return
-        self._is_last = True
-        self._waiting.clear()
-        self.deadline = max(self._loop.time() + LINGER, self.deadline if self._request else 0)
-        self._transport.write_eof()
+        self._is_last |= is_last
+        if not self._is_full:
+            self._wait()
+        if is_last:
+            self._transport.write_eof()
+
+    def _wait(self) -> None:
+        """Set the deadline for what the client does next."""
+        now = self._loop.time()
+        if self._is_last:
+            self.deadline = max(now + LINGER, self.deadline if self._request else 0)
+        else:
+            self.deadline = now + (READ if self._request else IDLE)
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what is no request that could be taken, in its turn, and read no more."""

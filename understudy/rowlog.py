@@ -56,7 +56,8 @@ class RowLog:
             self._counters.add(len(predictions), "dropped_rows")
             return
         self._rows += len(predictions)
-        self._waiting.append((time.time(), served.version.number, served.types, rows, output, predictions))
+        one = time.time(), served.version.number, served.types, rows, output, predictions
+        self._waiting.append(one)  # at once, for the other thread exchanges the list
 
     def close(self) -> None:
         """Pass on what waits, and wait until it is written."""

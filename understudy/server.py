@@ -38,7 +38,7 @@ class Request:
         method: Empty until its head is whole.
         target: With a query, if it has one.
         headers: By their names in lower case.
-        parts: Of its body.
+        body: As far as it has come.
         size: Bytes of them that are counted as buffered.
         head: Bytes of its headers.
         frames: Bytes of all of it, but for those that came together with the end of the one before.
@@ -48,7 +48,7 @@ class Request:
     method: bytes = b""
     target: bytes = b""
     headers: dict[bytes, bytes] = field(default_factory=dict)
-    parts: list[bytes] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
     size: int = 0
     head: int = 0
     frames: int = 0
@@ -59,11 +59,6 @@ class Request:
         """Its target without a query, and without the server's name, which may stand before it."""
         whole = self.target.partition(b"?")[0]
         return whole if whole.startswith(b"/") else b"/" + whole.partition(b"://")[2].partition(b"/")[2]
-
-    @property
-    def content(self) -> bytes:
-        """Its body, as far as it has come."""
-        return b"".join(self.parts)
 
 
 class Answer(NamedTuple):
@@ -116,7 +111,7 @@ class App:
 
     def buffer(self, request: Request, part: bytes) -> bool:
         """Take a part of a body; False if there is too much of all bodies."""
-        request.parts.append(part)
+        request.body += part
         request.size += len(part)
         self._buffered += len(part)
         return self._buffered <= BODIES
@@ -125,13 +120,13 @@ class App:
         """Forget a request, which may have been forgotten before."""
         self._in_flight -= request.is_long
         self._buffered -= request.size
-        request.is_long, request.size, request.parts = False, 0, []
+        request.is_long, request.size, request.body = False, 0, bytearray()
 
     def is_slow(self, request: Request) -> bool:
         """Whether an answer would hold up others."""
         if request.path != PATH or request.method != b"POST":
             return False
-        return request.size > SHORT or any(mark in request.content for mark in SLOW)
+        return request.size > SHORT or any(mark in request.body for mark in SLOW)
 
     def answer(self, request: Request) -> Answer:
         """The answer to a request that is not slow."""
@@ -211,7 +206,7 @@ class App:
 
 
 def _scored(served: Served, request: Request) -> Scored:
-    rows, output = body.rows(request.content, _content_type(request), served.scorer)
+    rows, output = body.rows(bytes(request.body), _content_type(request), served.scorer)
     if output == DETAIL and _count(rows) > DETAILS:
         raise BadRequest(400, f"{DETAIL} is for at most {DETAILS} rows of a request")
     predictions = served.scorer.predict(rows, output, served.version.number)
