@@ -159,14 +159,14 @@ class Protocol(asyncio.Protocol):
         self._whole += 1
         if self._is_last or not request:
             return
+        if len(self._waiting) == BEHIND:
+            self._app.leave(request)
+            self._refuse(503, "too many requests behind each other")
+            return
         # After an upgrade that was asked for the parser reads no further request.
         self._is_last = not self._parser.should_keep_alive() or self._parser.should_upgrade()
         self._is_last |= self._parser.get_http_version() == "1.0"
-        if len(self._waiting) == BEHIND:
-            self._app.leave(request)
-            self._is_last = False
-            self._refuse(503, "too many requests behind each other")
-        elif self._waiting:
+        if self._waiting:
             self._waiting.append(request)
         elif self._is_busy() or self._whole % AT_ONCE == 0 or self._app.is_slow(request):
             self._waiting.append(request)

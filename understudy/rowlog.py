@@ -74,8 +74,8 @@ class RowLog:
                 self._send(waiting)
             except OSError:
                 self._counters.add(sum(len(one[-1]) for one in waiting), "dropped_rows")
-                is_over = is_over or self._is_over.wait(PAUSE)
                 if not is_over:
+                    self._is_over.wait(PAUSE)
                     tell("what writes the rows has ended, and is started again")
                     with suppress(OSError):
                         self._pipe.close()

@@ -47,7 +47,7 @@ def main() -> None:
         signal.signal(signum, _stop)  # until the loop takes them
     current = Current(folder, counters, settings.name)
     current.look()  # a worker that takes another's place has a version before it takes a connection
-    gc.freeze()  # rows are not part of cycles, and to look for some in 10,000 takes a sixth of an answer's time
+    gc.freeze()  # rows are not part of cycles, and to look for some in 10,000 takes part of an answer's time
     gc.set_threshold(GARBAGE)
     app = App(Pages(settings.name, settings.stage, folder), counters, current, log)
     try:
