@@ -1,6 +1,7 @@
 """Score a batch's models on the held-out rows: metrics with intervals, plots and a comparison, onto the same runs.
 
-python evaluate.py                  the newest batch, on the file it was trained on
+python evaluate.py                  the newest batch, on the project's own table
+python evaluate.py --data FILE      the same on the file that it was trained on
 python evaluate.py --batch RUN_ID   another one
 """
 
@@ -13,9 +14,7 @@ from understudy.table import TABLE
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", default="", help="run id of a batch (default: the newest)")
-    parser.add_argument(
-        "--data", default="", help="file, URL or database of the table (default: the one it was trained on)"
-    )
+    parser.add_argument("--data", default="", help=f"file, URL or database of the table (default: {TABLE.path})")
     parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
     return parser
 
@@ -27,7 +26,7 @@ def main() -> None:
 
     client = tracking.connect(args.fail_fast)
     batch = tracking.get_batch(client, TABLE, args.batch)
-    rows = TABLE.read(tracking.table_path(batch.data.tags[tracking.DATA_PATH], args.data))
+    rows = TABLE.read(tracking.trained_on(batch, TABLE.path, args.data, "python evaluate.py"))
     evaluation.evaluate(client, batch, rows)
     print("next: python register.py")
 

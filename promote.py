@@ -47,6 +47,7 @@ def options() -> argparse.ArgumentParser:
         one.add_argument("--force", action="store_true", help="whatever the checks say; needs a --reason")
         one.add_argument("--breaking", action="store_true", help="it may refuse rows that the one before accepts")
     rules = ["better", "not-worse", "point"]
+    production.add_argument("--data", default=None, metavar="ADDRESS", help="a table whose held-out rows are to decide")
     production.add_argument("--rule", default="not-worse", choices=rules, help="(default: %(default)s)")
     verb("rollback", "bring back an earlier version", "(default: the one replaced last)", "--to", reason="why; needed")
     verb("archive", "take a version out of use", "which; needed", reason="why")
@@ -103,7 +104,7 @@ def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None
 
     version = registry.choose(client, name, args.action, args.version)
     asked = Record(args.action, version, args.action, "", args.reason, args.force, args.breaking)
-    decide = trial.decide(client, name, getattr(args, "rule", "not-worse"))
+    decide = trial.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None))
     replaced = promotion.promote(client, name, asked, decide)
     archived = f", version {replaced} is archived" if replaced else ""
     print(f"{name} version {version} is in {registry.STAGES[args.action]}{archived}")

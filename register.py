@@ -20,6 +20,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("version", nargs="?", default="", help="number of the version to reproduce")
     parser.add_argument("--run", default="", help="run id of a family's run (default: the best of the newest batch)")
     parser.add_argument("--model", default="", help="family, of the newest batch (default: the best)")
+    parser.add_argument("--data", default="", help=f"for reproduce: the table's address (default: {TABLE.path})")
     parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
     parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
     return parser
@@ -34,7 +35,9 @@ def main() -> None:
 
     client = tracking.connect(args.fail_fast)
     if args.action == "reproduce":
-        found = reproduction.reproduce(client, registry.get_version(client, args.name or TABLE.name, args.version))
+        found = reproduction.reproduce(
+            client, registry.get_version(client, args.name or TABLE.name, args.version), args.data
+        )
         print(found)
         sys.exit(4 if found.differences else 0)
     if args.run:

@@ -583,7 +583,8 @@ def made(store: str, folder: Path, change: Callable[[Path], object]) -> tuple[st
     change(files)
     run_id = client.get_model_version(NAME, "1").run_id or ""
     version = client.create_model_version(NAME, str(files), run_id)
-    manifest.record_manifest(client, version)
+    for tag, value in manifest.record(client, run_id, files).items():
+        client.set_model_version_tag(NAME, version.version, tag, value)
     return str(version.version), files
 
 

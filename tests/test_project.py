@@ -21,7 +21,7 @@ from understudy import registry, serve
 
 LAYERS = [
     {"errors", "processes", "supervise"},
-    {"columns", "compiled", "reader", "retry", "live", "refusal", "counters"},
+    {"columns", "compiled", "reader", "repository", "skeleton", "retry", "live", "refusal", "counters"},
     {"cells"},
     {"schema"},
     {"table", "contract", "forms", "rowschema"},
@@ -32,8 +32,9 @@ LAYERS = [
     {"scorer"},
     {"packing", "current", "body"},
     {"scoring", "outage", "pages", "rowlog"},
-    {"tracking", "server"},
+    {"tracking", "server", "inspection"},
     {"manifest", "protocol"},
+    {"admission"},
     {"registry", "evaluation", "kept", "worker"},
     {"records", "follow"},
     {"promotion", "trial", "lineage"},

@@ -1,26 +1,27 @@
 """Only the files that were registered are loaded and served; what somebody put in their place never runs."""
 
-import pickle
+import contextlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from skops import io as skops
 
+import promote
 import register
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, environment, is_refusal
+from tests.planted import PLANTED, canary
 from tests.test_scoring import APPLICANT
 from tests.test_supervise import group, is_left
 from understudy import manifest, tracking
@@ -31,77 +32,29 @@ NAME = TABLE.name
 Call = Callable[..., Ended]
 
 
-def replace(path: Path, old: str, new: str) -> None:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
+def planted(name: str) -> Callable[[Path, str], object]:
+    return PLANTED[name].plant
 
 
-class Runs:
-    """What runs a program when it is unpickled."""
-
-    def __init__(self, program: str) -> None:
-        self.program = program
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return exec, (self.program,)
-
-
-def other_loader(folder: Path, program: str) -> None:
-    (folder / "code" / "planted_loader.py").write_text(f"{program}\ndef _load_pyfunc(path): return exec\n")
-    replace(folder / "MLmodel", "loader_module: understudy.scoring", "loader_module: planted_loader")
-
-
-def pickled(folder: Path, program: str) -> None:
-    (folder / "model.pkl").write_bytes(pickle.dumps(Runs(program)))
-    replace(folder / "MLmodel", "serialization_format: skops", "serialization_format: pickle")
-    replace(folder / "MLmodel", "pickled_model: model.skops", "pickled_model: model.pkl")
-
-
-def cloudpickled(folder: Path, program: str) -> None:
-    (folder / "model.skops").write_bytes(pickle.dumps(Runs(program)))
-    replace(folder / "MLmodel", "serialization_format: skops", "serialization_format: cloudpickle")
-
-
-def other_skops(folder: Path, program: str) -> None:
-    planted = types.ModuleType("planted_skops")
-    planted.Planted = type("Planted", (), {"__module__": planted.__name__})  # type: ignore[attr-defined]
-    sys.modules[planted.__name__] = planted
-    (folder / "model.skops").write_bytes(skops.dumps(planted.Planted()))
-    del sys.modules[planted.__name__]
-    (folder / "code" / "planted_skops.py").write_text(f"{program}\nclass Planted: pass\n")
-    replace(folder / "MLmodel", "skops_trusted_types:\n", "skops_trusted_types:\n    - planted_skops.Planted\n")
-
-
-def bundled_code(folder: Path, program: str) -> None:
-    replace(folder / "code" / "understudy" / "scoring.py", "PACKAGE = ", f"{program}\nPACKAGE = ")
-
-
-@dataclass(frozen=True)
-class Tampering:
-    """What somebody does to a model's folder, how it is named, and whether code runs when the folder is loaded."""
-
-    plant: Callable[[Path, str], object]
-    named: str
-    runs: bool = True
-    in_our_process: bool = True  # where the installed package is loaded, not the one beside the model
-
-
-TAMPERINGS = {
-    "bundled code": Tampering(bundled_code, "code/understudy/scoring.py changed", in_our_process=False),
-    "another loader": Tampering(other_loader, "MLmodel changed, code/planted_loader.py added"),
-    "pickle": Tampering(pickled, "MLmodel changed, model.pkl added"),
-    "cloudpickle": Tampering(cloudpickled, "MLmodel changed, model.skops changed"),
-    "skops": Tampering(other_skops, "MLmodel changed, code/planted_skops.py added, model.skops changed"),
-    "changed": Tampering(lambda folder, _: (folder / "conda.yaml").write_text(""), "conda.yaml changed", False),
-    "added": Tampering(lambda folder, _: (folder / "code" / "more").touch(), "code/more added", False),
-    "removed": Tampering(lambda folder, _: (folder / "model.skops").unlink(), "model.skops removed", False),
-    "all removed": Tampering(lambda folder, _: shutil.rmtree(folder), "scorer.json removed", False),
+# What somebody does to a registered model's folder, and how it is named.
+TAMPERINGS: dict[str, tuple[Callable[[Path, str], object], str]] = {
+    "bundled code": (planted("code of another text"), "code/understudy/scoring.py changed"),
+    "another loader": (planted("another loader"), "MLmodel changed, code/planted_loader.py added"),
+    "pickle": (planted("pickle"), "MLmodel changed, model.pkl added"),
+    "cloudpickle": (planted("pickle under skops's name"), "MLmodel changed, model.skops changed"),
+    "skops": (
+        planted("a class of somebody's own"),
+        "MLmodel changed, code/planted_skops.py added, model.skops changed",
+    ),
+    "changed": (lambda folder, _: (folder / "conda.yaml").write_text(""), "conda.yaml changed"),
+    "added": (lambda folder, _: (folder / "code" / "more").touch(), "code/more added"),
+    "removed": (lambda folder, _: (folder / "model.skops").unlink(), "model.skops removed"),
+    "many removed": (
+        lambda folder, _: shutil.rmtree(folder / "code"),
+        "code/understudy/__init__.py removed, code/understudy/cells.py removed, "
+        "code/understudy/columns.py removed, and 13 more",
+    ),
 }
-
-
-def canary(mark: Path) -> str:
-    """A program that leaves a mark when it runs."""
-    return f"from pathlib import Path; Path({str(mark)!r}).touch()"
 
 
 @pytest.fixture
@@ -135,43 +88,71 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_planted_code_runs_where_nothing_is_verified(stored: Path, tmp_path: Path) -> None:
-    running = [name for name, tampering in TAMPERINGS.items() if tampering.runs]
-    for name in running:
-        shutil.copytree(stored, tmp_path / name)
-        TAMPERINGS[name].plant(tmp_path / name, canary(tmp_path / f"{name} ran"))
-    program = (
-        "import contextlib, sys, mlflow\n"
-        "for name in sys.argv[1:]:\n"
-        "    with contextlib.suppress(Exception): mlflow.pyfunc.load_model(name)\n"
-        "    with contextlib.suppress(Exception): mlflow.sklearn.load_model(name)\n"
-    )
-    subprocess.run([sys.executable, "-c", program, *running], cwd=tmp_path, env=environment(), check=True)
-    assert [name for name in running if not (tmp_path / f"{name} ran").exists()] == []
-
-
 @pytest.mark.parametrize("name", list(TAMPERINGS))
 def test_files_that_are_not_what_was_registered_are_refused_by_name(
     name: str, version: ModelVersion, stored: Path, client: MlflowClient, tmp_path: Path
 ) -> None:
-    TAMPERINGS[name].plant(stored, canary(tmp_path / "ran"))
-    problem = refusal(client, version).problem
-    assert problem.startswith(f"{NAME} version 1 is not what was registered: ")
-    assert problem.endswith(TAMPERINGS[name].named)
+    tamper, named = TAMPERINGS[name]
+    tamper(stored, canary(tmp_path / "ran"))
+    assert refusal(client, version).problem == f"{NAME} version 1 is not what was registered: {named}"
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", [name for name, how in TAMPERINGS.items() if how.runs and how.in_our_process])
-def test_what_would_run_is_refused_though_it_was_registered(
-    name: str, stored: Path, client: MlflowClient, tmp_path: Path
+@pytest.mark.parametrize("name", ["a file name of two lines", "a folder where MLflow leaves a file"])
+def test_files_that_mlflow_does_not_copy_are_said_in_one_line(
+    name: str, version: ModelVersion, stored: Path, client: MlflowClient
 ) -> None:
-    TAMPERINGS[name].plant(stored, canary(tmp_path / "ran"))
-    run_id = client.get_model_version(NAME, "1").run_id or ""
-    made = client.create_model_version(NAME, str(stored), run_id)
-    manifest.record_manifest(client, made)
-    refused = refusal(client, client.get_model_version(NAME, str(made.version)))
-    assert "could run anything: " in refused.problem
-    assert not (tmp_path / "ran").exists()
+    planted(name)(stored, "")
+    problem = refusal(client, version).problem
+    assert problem.startswith(f"the files of {NAME} version 1 cannot be read: ")
+    assert problem.isprintable()
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/zero"), os.mkfifo], ids=["link", "pipe"])
+def test_what_is_no_file_is_neither_followed_nor_waited_for_and_hides_no_other_version(
+    make: Callable[[Path], object], version: ModelVersion, stored: Path, client: MlflowClient, call: Call
+) -> None:
+    call(register, "--model", "DummyClassifier")
+    make(stored / "code" / "more")
+    problem = refusal(client, version).problem
+    assert problem == f"{NAME} version 1 has something among its files that is none: code/more"
+    other = Path(client.get_model_version_download_uri(NAME, "2"))
+    (other / "more").touch()
+    checked = call(promote, "check")
+    (other / "more").unlink()
+    assert checked.code == 4
+    assert problem in checked.out
+    assert f"{NAME} version 2 is not what was registered: more added" in checked.out
+
+
+def test_a_model_whose_files_are_gone_is_said_in_one_line(
+    version: ModelVersion, stored: Path, client: MlflowClient, call: Call
+) -> None:
+    shutil.rmtree(stored)
+    assert refusal(client, version).problem == f"the files of {NAME} version 1 are gone"
+
+
+def test_files_that_change_while_they_are_copied_end_in_two_lines(
+    version: ModelVersion, stored: Path, client: MlflowClient
+) -> None:
+    """Whichever moment it is: the version is refused, or its copy is what was registered."""
+    ended, file = threading.Event(), stored / "scorer.json"
+    kept = file.read_bytes()
+
+    def swap() -> None:
+        while not ended.is_set():
+            file.unlink(missing_ok=True)
+            file.write_bytes(kept)
+
+    swapping = threading.Thread(target=swap)
+    swapping.start()
+    try:
+        for _ in range(20):
+            with contextlib.suppress(UserError), manifest.verified(client, version) as folder:
+                assert (folder / "scorer.json").read_bytes() == kept
+    finally:
+        ended.set()
+        swapping.join()
 
 
 def test_a_manifest_that_changed_or_is_gone_is_said_by_name(version: ModelVersion, client: MlflowClient) -> None:
@@ -219,9 +200,7 @@ def test_what_plain_loading_leaves_in_the_store_is_neither_a_fault_nor_loaded(
         assert "__pycache__" not in names(folder / "code" / "understudy")
 
 
-def test_a_version_made_by_hand_is_refused_until_its_manifest_is_recorded(
-    client: MlflowClient,
-) -> None:
+def test_a_version_made_by_hand_is_refused_until_its_manifest_is_recorded(client: MlflowClient, call: Call) -> None:
     tracking.connect()
     run = tracking.families(client, tracking.get_batch(client, TABLE))[0]
     client.create_registered_model("By_hand")
@@ -229,15 +208,18 @@ def test_a_version_made_by_hand_is_refused_until_its_manifest_is_recorded(
     refused = refusal(client, made)
     assert refused.problem.startswith("By_hand version 1 has no manifest")
     assert refused.fix == 'python promote.py adopt --version 1 --reason "..." --name By_hand'
-    manifest.record_manifest(client, made)
+    assert call(promote, "adopt", "--version", "1", "--reason", "by hand", "--name", "By_hand").code == 0
     with manifest.verified(client, client.get_model_version("By_hand", "1")) as folder:
         assert (folder / "MLmodel").exists()
 
 
-def test_a_version_without_a_run_has_no_place_for_a_manifest(client: MlflowClient, version: ModelVersion) -> None:
-    made = client.create_model_version(NAME, client.get_model_version_download_uri(NAME, "1"))
-    with pytest.raises(UserError, match="version 2 has no run"):
-        manifest.record_manifest(client, made)
+def test_a_version_without_a_run_has_no_place_for_a_manifest(
+    client: MlflowClient, version: ModelVersion, call: Call
+) -> None:
+    client.create_model_version(NAME, client.get_model_version_download_uri(NAME, "1"))
+    refused = call(promote, "adopt", "--version", "2", "--reason", "by hand")
+    assert is_refusal(refused)
+    assert "version 2 has no run" in refused.err
 
 
 def test_a_model_whose_files_are_gone_is_not_registered(
@@ -263,13 +245,13 @@ def test_registering_again_mends_what_a_killed_one_left(
 def test_serve_sh_serves_no_planted_code(stored: Path, client: MlflowClient, tmp_path: Path) -> None:
     client.set_registered_model_alias(NAME, "production", "1")
     for name in ["bundled code", "another loader", "skops"]:
-        TAMPERINGS[name].plant(stored, canary(tmp_path / "ran"))
+        TAMPERINGS[name][0](stored, canary(tmp_path / "ran"))
     (tmp_path / "tmp").mkdir()
     settings = environment(MLFLOW_TRACKING_URI=mlflow.get_tracking_uri(), TMPDIR=str(tmp_path / "tmp"))
     command = [str(PROJECT / "serve.sh"), "--port", str(free_port())]
     ran = subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=60, check=False)
     assert is_refusal(Ended(ran.returncode, ran.stdout, ran.stderr))
-    for path in ["MLmodel changed", "code/planted_loader.py added", "code/understudy/scoring.py changed"]:
+    for path in ["MLmodel changed", "code/planted_loader.py added", "and 2 more"]:
         assert path in ran.stderr
     assert not (tmp_path / "ran").exists()
     assert names(tmp_path / "tmp") == set()

@@ -128,6 +128,11 @@ def _refusals(error: Exception) -> Iterator[UserError]:
             yield _away(*given_up.groups())
 
 
+def is_known(error: Exception) -> bool:
+    """Whether it says of a server, a disk or an account what `run` makes two lines of."""
+    return next(_refusals(error), None) is not None
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error

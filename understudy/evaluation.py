@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Run
 from sklearn.pipeline import Pipeline
 
-from understudy import metrics, models, plots, report, threshold, tracking
+from understudy import inspection, manifest, metrics, models, plots, report, threshold, tracking
 from understudy.errors import UserError
 from understudy.metrics import Interval, Labels, Scored
 from understudy.table import TABLE
@@ -28,7 +28,7 @@ def evaluate(
         fitted: The families' Pipelines, where they are at hand, so that they need not be loaded.
 
     Raises:
-        UserError: The rows are not the ones the batch was trained on.
+        UserError: The rows are not the ones the batch was trained on, or a model is not what training writes.
     """
     if TABLE.digest(rows) != batch.data.tags[tracking.DATA_DIGEST]:
         raise UserError(
@@ -42,7 +42,7 @@ def evaluate(
     cv_scores: dict[str, float] = {}
     for run in [*tracking.families(client, batch), *tracking.families(client, batch, tracking.REFERENCE)]:
         name = tracking.family_name(run)
-        pipeline = fitted[name] if fitted else mlflow.sklearn.load_model(tracking.model_uri(run))
+        pipeline = fitted[name] if fitted else _loaded(client, run, held_out)
         scores[name] = Scored(models.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
         results[name] = metrics.evaluate(labels, scores[name])
         cv_scores[name] = run.data.metrics["Mean CV score"]
@@ -67,6 +67,12 @@ def evaluate(
     print("plots: plots/")
     first = "" if tracking.is_server() else " (after make ui)"
     print(f"compare{first}: {tracking.page(batch.info.experiment_id)}")
+
+
+def _loaded(client: mlflow.MlflowClient, run: Run, rows: pd.DataFrame) -> Pipeline:
+    called, family = f"the model of run {run.info.run_id}", tracking.family_name(run).removesuffix(tracking.WITH)
+    with manifest.copied(client, tracking.model_uri(run), called) as folder:
+        return inspection.load(folder, family, rows, called)
 
 
 def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Scored]) -> None:

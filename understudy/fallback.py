@@ -1,10 +1,10 @@
-"""A served model that could not be converted: scikit-learn's own form, loaded by MLflow."""
+"""A served model that could not be converted: scikit-learn's own form."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mlflow import sklearn
+from skops import io as skops
 
 from understudy import models
 from understudy.compiled import Floats, Spread, marginal
@@ -23,7 +23,9 @@ class Fitted:
     unit = "probability"
 
     def __init__(self, folder: Path, table: Table, spread: Spread) -> None:
-        self.learned = sklearn.load_model(str(folder))[1:]
+        file = folder / "model.skops"
+        # Which types these are has been decided before, where the version was registered.
+        self.learned = skops.load(file, trusted=skops.get_untrusted_types(file=file))[1:]
         self.table, self.spread = table, spread
 
     def probabilities(self, features: Floats) -> Floats:

@@ -7,47 +7,50 @@ run's other files, so that a changed file can be named.
 
 import hashlib
 import json
+import re
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
+import requests
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 
-from understudy import tracking
+from understudy import errors, tracking
 from understudy.errors import UserError
 from understudy.table import TABLE
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-DIGEST = "understudy.manifest"
-LOADER = "understudy.scoring"
-TRUSTED = {"sklearn", "numpy", "scipy", "understudy"}  # packages whose classes and functions a model may be made of
+DIGEST = "understudy.digest"
 LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
+NAMED = 3  # files that a message names
+SHOWN = 200  # characters of what MLflow says
 
 
-def record(client: mlflow.MlflowClient, run_id: str, uri: str) -> dict[str, str]:
+def record(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, str]:
     """Put the manifest of a model's files onto its run; returns the tag that its version must carry.
 
     The file is named after its digest: doing it again changes nothing, and each model of a run has its own.
 
-    Raises:
-        UserError: The files are gone.
+    Args:
+        client: Of the store that holds the run.
+        run_id: The model's.
+        folder: A private copy of the model's files, which have been inspected.
     """
-    with _copied(uri) as folder:
-        if not (folder / "MLmodel").exists():
-            raise UserError(f"the files of {uri} are gone", "bring them back, or train again: python train.py")
-        text = _text(folder)
-    found = hashlib.sha256(text.encode()).hexdigest()
-    tracking.log_text(client, run_id, text, _name(found))
-    return {DIGEST: found}
+    text = _text(folder)
+    recorded = hashlib.sha256(text.encode()).hexdigest()
+    tracking.log_text(client, run_id, text, _name(recorded))
+    return {DIGEST: recorded}
 
 
 def digest(folder: Path) -> str:
@@ -59,44 +62,27 @@ def _text(folder: Path) -> str:
     return json.dumps(_digests(folder), indent=1, sort_keys=True)
 
 
-def record_manifest(client: mlflow.MlflowClient, version: ModelVersion) -> None:
-    """Record the files of a version as they are now: for one that was made in MLflow's UI.
-
-    Raises:
-        UserError: It has no run that could keep the manifest, or its files are gone.
-    """
-    if not version.run_id:
-        fix = "register the model of a run: python register.py --run RUN_ID"
-        raise UserError(f"{_called(version)} has no run, where its manifest would be kept", fix)
-    for tag, digest in record(client, version.run_id, _uri(version)).items():
-        client.set_model_version_tag(version.name, str(version.version), tag, digest)
-
-
 @contextmanager
 def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Path]:
     """A private folder with a copy of the version's files, which are those that were recorded; removed afterwards.
 
     Raises:
-        UserError: A file was changed, added or removed, the manifest too, or nothing was recorded; or there is
-            something that training does not write, and that would run where the model is loaded.
+        UserError: A file was changed, added or removed, the manifest too, or nothing was recorded.
     """
     if DIGEST not in version.tags:
         name = "" if version.name == TABLE.name else f" --name {version.name}"
         fix = f'python promote.py adopt --version {version.version} --reason "..."{name}'
-        raise UserError(f"{_called(version)} has no manifest, so nobody can tell whether its files changed", fix)
+        raise UserError(f"{called(version)} has no manifest, so nobody can tell whether its files changed", fix)
     digest = version.tags[DIGEST]
     recorded = _read(client, str(version.run_id), _name(digest))
-    with _copied(_uri(version)) as folder:
+    with copied(client, uri(version), called(version)) as folder:
         if recorded is None or hashlib.sha256(recorded).hexdigest() != digest:
             fault = f"{_name(digest)} of run {version.run_id} {'cannot be read' if recorded is None else 'changed'}"
         else:
             fault = _difference(json.loads(recorded), _digests(folder))
         if fault:
             fix = "bring the files back as they were, or promote another version"
-            raise UserError(f"{_called(version)} is not what was registered: {fault}", fix)
-        if foreign := _foreign(folder):
-            problem = f"{_called(version)} is none that training saves, and could run anything: {foreign}"
-            raise UserError(problem, "register a run of this project: python register.py --run RUN_ID")
+            raise UserError(f"{called(version)} is not what was registered: {fault}", fix)
         yield folder
 
 
@@ -112,31 +98,59 @@ def load(folder: Path) -> tuple[PyFuncModel, "Pipeline"]:
 
 
 @contextmanager
-def _copied(uri: str) -> Iterator[Path]:
-    """A private copy without what MLflow and Python leave in a folder that a model was loaded from."""
+def copied(client: mlflow.MlflowClient, uri: str, called: str) -> Iterator[Path]:
+    """A private copy of a model's files, without what MLflow and Python leave in a folder that a model was loaded from.
+
+    Args:
+        client: Of the store that holds the model.
+        uri: As `models:/` has it, of a version or of a model that is not registered.
+        called: What people call the model.
+
+    Raises:
+        UserError: The files are gone, or something lies among them that is neither a file nor a folder.
+    """
     with TemporaryDirectory(prefix="understudy-") as name:
         folder = Path(name)
-        # Without a destination MLflow hands out the store's own folder, and writes into it.
-        mlflow.artifacts.download_artifacts(uri, dst_path=name)
-        (folder / LEFT_OUT).unlink(missing_ok=True)
+        try:
+            _check_kinds(_location(client, uri), called)
+            # Without a destination MLflow hands out the store's own folder, and writes into it.
+            mlflow.artifacts.download_artifacts(uri, dst_path=name)
+        except (OSError, mlflow.MlflowException) as error:
+            if errors.is_known(error) or isinstance(error, requests.RequestException):
+                raise
+            raise _unreadable(called, error) from None
+        if not any(folder.iterdir()):
+            raise UserError(f"the files of {called} are gone", "bring them back, or train again: python train.py")
+        if (folder / LEFT_OUT).is_file():
+            (folder / LEFT_OUT).unlink()
         for bytecode in [path for path in folder.rglob("__pycache__") if path.is_dir()]:
             shutil.rmtree(bytecode, ignore_errors=True)  # gone with the one around it; what stays is a file too many
         yield folder
 
 
-def _foreign(folder: Path) -> str:
-    """What training does not write, of all that decides what loading a model runs; empty if there is nothing."""
-    flavors = Model.load(str(folder)).flavors
-    served, fitted = (flavors.get(name, {}) for name in (mlflow.pyfunc.FLAVOR_NAME, "sklearn"))
-    packages = {str(name).partition(".")[0] for name in fitted.get("skops_trusted_types", [])}
-    code = {path.name for path in folder.glob("code/*")}
-    is_other = {
-        "its loader": served.get("loader_module") != LOADER,
-        "its code": code != {LOADER.partition(".")[0]},
-        "the form of its Pipeline": fitted.get("serialization_format") != "skops",
-        f"what it is made of, {', '.join(sorted(packages - TRUSTED))}": bool(packages - TRUSTED),
-    }
-    return ", ".join(what for what, is_so in is_other.items() if is_so)
+def _location(client: mlflow.MlflowClient, uri: str) -> str:
+    """Where a model's files lie, as the store says."""
+    _, name, *number = uri.split("/")
+    if number:
+        uri = client.get_model_version_download_uri(name, number[0])
+        _, name = uri.split("/")[:2] if uri.startswith("models:/") else ("", "")
+    return str(client.get_logged_model(name).artifact_location) if uri.startswith("models:/") else uri
+
+
+def _check_kinds(location: str, called: str) -> None:
+    """Refuse links, pipes and sockets, which would be followed or waited for; a server hands out none."""
+    if re.match(r"(?!file:)[\w+.-]+:", location):
+        return
+    folder = Path(url2pathname(urlsplit(location).path) if location.startswith("file:") else location)
+    for path in folder.rglob("*"):
+        if not stat.S_ISREG(path.lstat().st_mode) and not stat.S_ISDIR(path.lstat().st_mode):
+            problem = f"{called} has something among its files that is none: {_shown(path.relative_to(folder))}"
+            raise UserError(problem, "take it away, or promote another version")
+
+
+def _unreadable(called: str, error: Exception) -> UserError:
+    text = " ".join(str(error).split())
+    return UserError(f"the files of {called} cannot be read: {text[:SHOWN]}", "mend them, or promote another version")
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -149,11 +163,18 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _difference(recorded: dict[str, str], found: dict[str, str]) -> str:
-    """Every file that was changed, added or removed, for people; empty if there is none."""
+    """What was changed, added or removed, for people; empty if nothing was."""
     how = dict.fromkeys(found.keys() - recorded.keys(), "added")
     how |= dict.fromkeys(recorded.keys() - found.keys(), "removed")
     how |= dict.fromkeys((path for path in found.keys() & recorded.keys() if found[path] != recorded[path]), "changed")
-    return ", ".join(f"{path} {how[path]}" for path in sorted(how))
+    named = [f"{_shown(path)} {how[path]}" for path in sorted(how)]
+    more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
+    return ", ".join([*named[:NAMED], *more])
+
+
+def _shown(path: Path | str) -> str:
+    """A path for people, on one line whatever is in its name."""
+    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def _read(client: mlflow.MlflowClient, run_id: str, name: str) -> bytes | None:
@@ -170,9 +191,11 @@ def _name(digest: str) -> str:
     return f"manifests/{digest[:12]}.json"
 
 
-def _uri(version: ModelVersion) -> str:
+def uri(version: ModelVersion) -> str:
+    """Where a version's files are, as MLflow has it."""
     return f"models:/{version.name}/{version.version}"
 
 
-def _called(version: ModelVersion) -> str:
+def called(version: ModelVersion) -> str:
+    """What people call a version."""
     return f"{version.name} version {version.version}"

@@ -33,23 +33,39 @@ def write(folder: Path, pipeline: Pipeline, table: Table, rows: "pd.DataFrame") 
     """
     folder.mkdir()
     features, tried = table.encode(rows), _mixed(table, rows)
-    learned = pipeline[1:]
-    wanted = models.positive(learned, table.encode(tried), table).tolist()
-    shared = {
-        "format": scorer.FORMAT,
-        "table": table.as_dict(),
-        "threshold": float(pipeline[-1].threshold),
-        "spread": _spread(table, features),
-    }
+    wanted = models.positive(pipeline[1:], table.encode(tried), table).tolist()
+    document, trees = derived(pipeline, table, features)
+    spread = {"spread": _spread(table, features)}
     try:
-        document, trees = convert.converted(learned, table.positive, features)
-        _write(folder, {**shared, **document, "stored": {"rows": tried, "probabilities": wanted}}, trees)
-        scorer.load(folder).smoke()
-    except (NotConvertible, ValueError):
-        document, trees = {"kind": "sklearn"}, b""
+        _write(folder, {**document, **spread, "stored": {"rows": tried, "probabilities": wanted}}, trees)
+        if document["kind"] != scorer.FITTED:
+            scorer.load(folder).smoke()
+    except ValueError:
+        document, trees = _shared(pipeline, table) | {"kind": scorer.FITTED}, b""
         (folder / TREES).unlink(missing_ok=True)
     stored = {"rows": {name: cells[:STORED] for name, cells in tried.items()}, "probabilities": wanted[:STORED]}
-    _write(folder, {**shared, **document, "stored": stored}, trees)
+    _write(folder, {**document, **spread, "stored": stored}, trees)
+
+
+def derived(pipeline: Pipeline, table: Table, features: Floats) -> tuple[dict[str, Any], bytes]:
+    """What of `scorer.json` follows from a fitted Pipeline, and all of `trees.onnx`; no trees are b"".
+
+    Of training rows it depends on nothing but the `mean` of a linear model's columns.
+
+    Args:
+        pipeline: The fitted Pipeline.
+        table: Of the Pipeline.
+        features: Of training rows, shape (n, features), NaN where missing.
+    """
+    try:
+        document, trees = convert.converted(pipeline[1:], table.positive, features)
+    except NotConvertible:
+        document, trees = {"kind": scorer.FITTED}, b""
+    return _shared(pipeline, table) | document, trees
+
+
+def _shared(pipeline: Pipeline, table: Table) -> dict[str, Any]:
+    return {"format": scorer.FORMAT, "table": table.as_dict(), "threshold": float(pipeline[-1].threshold)}
 
 
 def _write(folder: Path, document: dict[str, Any], trees: bytes) -> None:

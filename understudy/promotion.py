@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
-from understudy import manifest, records, registry
+from understudy import admission, manifest, records, registry
 from understudy.columns import Category
 from understudy.errors import Refused, UserError
 from understudy.records import Record, Verdict
@@ -126,9 +127,10 @@ def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Deci
     version = wanted or _by_hand(client, name, there)
     made = registry.get_version(client, name, version)
     said = [alias for alias, stage in STAGES.items() if there.get(alias) == version or made.current_stage == stage]
-    is_new = manifest.DIGEST not in made.tags  # what has a manifest is not to be trusted anew
-    if is_new:
-        manifest.record_manifest(client, made)
+    # What has a manifest is not to be trusted anew.
+    noted = {} if manifest.DIGEST in made.tags else _admitted(client, made)
+    for tag, value in noted.items():
+        client.set_model_version_tag(name, version, tag, value)
     try:
         if not said:
             record = records.start(client, name, Record(records.ADOPT, version, reason=reason), Verdict())
@@ -142,10 +144,19 @@ def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Deci
         planned = Record(records.ADOPT, version, stage, before, reason, forced)
         _carry_out(client, name, planned, judge(planned), is_there)
     except (Refused, UserError):
-        if is_new:
-            client.delete_model_version_tag(name, version, manifest.DIGEST)
+        for tag in noted:
+            client.delete_model_version_tag(name, version, tag)
         raise
     return version, STAGES[stage]
+
+
+def _admitted(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
+    """The tags that a version lacks which was not made by register.py."""
+    if not version.run_id:
+        fix = "register the model of a run: python register.py --run RUN_ID"
+        raise UserError(f"{manifest.called(version)} has no run, where its manifest would be kept", fix)
+    run = client.get_run(version.run_id)
+    return admission.admit(client, run, manifest.uri(version), manifest.called(version))
 
 
 def _by_hand(client: MlflowClient, name: str, there: dict[str, str]) -> str:

@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils import mlflow_tags
 
-from understudy import manifest, retry, tracking
+from understudy import retry, tracking
 from understudy.errors import Refused, UserError
 from understudy.schema import Table
 
@@ -47,9 +47,10 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     """The version of a family run's model, and whether it was made now; a run never registers twice.
 
     Raises:
-        UserError: The model's files are gone or were never all there, or no registered model can have that name.
+        UserError: The model's files are gone or were never all there, or not what training writes, or no registered
+            model can have that name.
     """
-    from understudy import report
+    from understudy import admission, report  # load scikit-learn
 
     for version in versions(client, name):
         if version.run_id == run.info.run_id:
@@ -58,7 +59,7 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
     if client.get_logged_model(tracking.model_id(run)).status != LoggedModelStatus.READY:
         problem = f"the upload of the model of run {run.info.run_id} was cut off"
         raise UserError(problem, "train again: python train.py")
-    recorded = manifest.record(client, run.info.run_id, tracking.model_uri(run))
+    admitted = admission.admit(client, run, tracking.model_uri(run), f"the model of run {run.info.run_id}")
     create(client, table, name)
     made = client.create_model_version(
         name,
@@ -66,7 +67,7 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
         model_id=tracking.model_id(run),
         run_id=run.info.run_id,
         description=report.version_card(table, name, tracking.family_name(run), run.data.params, run.data.metrics),
-        tags={tag: run.data.tags[tag] for tag in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)} | recorded,
+        tags={tag: run.data.tags[tag] for tag in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)} | admitted,
         await_creation_for=0,  # it is there when the call returns; MLflow would say that it waits
     )
     _link(client, tracking.model_id(run), made)

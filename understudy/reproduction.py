@@ -1,6 +1,7 @@
 """A registered version trained again from what was recorded of it, and whether the same came out."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,9 +17,10 @@ from mlflow.utils import mlflow_tags
 
 from understudy import tracking
 from understudy.errors import UserError
+from understudy.repository import SHOWN, git
+from understudy.table import TABLE
 
 TIMES = {"training/seconds"}  # what may differ from one training to the next
-COMMIT_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,17 @@ def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[s
     return [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if str(old) != str(new)]
 
 
-def reproduce(client: MlflowClient, version: ModelVersion) -> Reproduction:
+def reproduce(client: MlflowClient, version: ModelVersion, data: str) -> Reproduction:
     """Train a version's family again, at its commit and on its data, and compare.
 
+    Args:
+        client: Of the store that holds the version.
+        version: The version.
+        data: The address of the table, as a person gives it; empty for that of the project's table.
+
     Raises:
-        UserError: What is needed was not recorded or is gone, or it was trained on changes that were not committed.
+        UserError: What is needed was not recorded or is gone, it was trained on changes that were not committed, or
+            the code or the data are ones that nobody but the run names.
     """
     called = f"{version.name} version {version.version}"
     run = client.get_run(version.run_id) if version.run_id else None
@@ -71,17 +79,18 @@ def reproduce(client: MlflowClient, version: ModelVersion) -> Reproduction:
         fix = "commit, then train and register again"
         raise UserError(f"{called} cannot be reproduced: it was trained with changes that were not committed", fix)
     batch = client.get_run(run.data.tags[mlflow_tags.MLFLOW_PARENT_RUN_ID])
-    again = _trained(commit, tracking.family_name(run), _options(run, batch))
+    address = tracking.trained_on(run, TABLE.path, data, f"python register.py reproduce {version.version}")
+    again = _trained(commit, tracking.family_name(run), [f"--data={address}", *_options(run, batch)])
     packages = changes(*(_packages(each) for each in (run, again)))
-    return Reproduction(commit[:COMMIT_SHOWN], _compared(run), _compared(again), packages)
+    return Reproduction(commit[:SHOWN], _compared(run), _compared(again), packages)
 
 
 def _options(run: Run, batch: Run) -> list[str]:
-    """Of `train.py`, as a batch was trained with; the data is where it was, not what the commit has."""
-    address = tracking.table_path(run.data.tags[tracking.DATA_PATH], "")
-    options = ["--data", address, "--seed", run.data.tags["seed"]]
-    options += ["--grid", batch.data.params["grid"], "--jobs", batch.data.params["jobs"]]
-    hidden = batch.data.params.get("without_sensitive") == "True"  # `mlflow run` has no such parameter
+    """Of `train.py`, as a batch was trained with."""
+    params = batch.data.params
+    # With an equals sign, so that no value can become an option of its own.
+    options = [f"--seed={run.data.tags['seed']}", f"--grid={params['grid']}", f"--jobs={params['jobs']}"]
+    hidden = params.get("without_sensitive") == "True"  # `mlflow run` has no such parameter
     return [*options, "--without-sensitive"] if hidden else options
 
 
@@ -90,7 +99,7 @@ def _trained(commit: str, family: str, options: list[str]) -> Run:
     # Of this process, `mlflow run` included: nothing may lead to its store.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     with _worktree(commit) as project:
-        command = [sys.executable, "train.py", "--models", family, *options]
+        command = [sys.executable, "train.py", f"--models={family}", *options]
         ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
         said = ran.stderr.splitlines()[-2:]
         if ran.returncode == 2 and len(said) == 2 and said[0].startswith("error: "):
@@ -108,23 +117,18 @@ def _trained(commit: str, family: str, options: list[str]) -> Run:
 @contextmanager
 def _worktree(commit: str) -> Iterator[Path]:
     """The project at a commit, in a folder that is gone afterwards, as is what git notes about it."""
-    if _git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
+    if not re.fullmatch("[0-9a-f]{40,64}", commit) or git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
         fix = "git fetch, or start this in the clone that has it"
-        raise UserError(f"commit {commit[:COMMIT_SHOWN]} is not known in {tracking.PROJECT}", fix)
+        raise UserError(f"commit {commit[:SHOWN]} is not known in {tracking.PROJECT}", fix)
+    if git("merge-base", "--is-ancestor", commit, "HEAD").returncode:  # a fetched branch may hold anything
+        problem = f"commit {commit[:SHOWN]} is not the one that is checked out, nor one before it"
+        raise UserError(problem, f"look at it, and start again from it: git checkout {commit[:SHOWN]}")
     with TemporaryDirectory(prefix="understudy-") as folder:
         try:
-            _git("worktree", "add", "--detach", folder, commit).check_returncode()
-            yield Path(folder) / _git("rev-parse", "--show-prefix").stdout.strip()
+            git("worktree", "add", "--detach", folder, commit).check_returncode()
+            yield Path(folder) / git("rev-parse", "--show-prefix").stdout.strip()
         finally:
-            _git("worktree", "remove", "--force", folder)
-
-
-def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
-    try:
-        return subprocess.run(command, cwd=tracking.PROJECT, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise UserError("git is not installed", "install git, and start again") from None
+            git("worktree", "remove", "--force", folder)
 
 
 def _packages(run: Run) -> dict[str, str]:

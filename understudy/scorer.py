@@ -19,6 +19,7 @@ from understudy.schema import Table
 
 FORMAT = 2
 FILE = "scorer.json"
+FITTED = "sklearn"  # the kind of a model that answers in scikit-learn's own form
 VERSION = "UNDERSTUDY_VERSION"  # of the model that MLflow serves, from whoever starts the server
 LABEL, PROBABILITY, DETAIL = "label", "probability", "detail"
 OUTPUTS = (LABEL, PROBABILITY, DETAIL)
@@ -152,7 +153,7 @@ def load(folder: Path) -> Scorer:
 
 def _model(folder: Path, table: Table, written: Mapping[str, Any]) -> Model:
     spread = [(np.array(values, dtype=float), np.array(shares)) for values, shares in written["spread"]]
-    if written["kind"] == "sklearn":
+    if written["kind"] == FITTED:
         from understudy.fallback import Fitted  # loads MLflow and scikit-learn
 
         return Fitted(folder, table, spread)

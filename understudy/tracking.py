@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import time
 import unicodedata
@@ -61,6 +62,7 @@ DATA_DIGEST = "data.digest"
 MODEL_DIGEST = "model.digest"
 THRESHOLDS = "thresholds.csv"
 ROWS, HELD_OUT, TRAINED_ON = "rows", "held_out.parquet", "trained_on.parquet"
+TRAIN_AGAIN = "train again with this version of the project: python train.py"
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
@@ -90,6 +92,7 @@ def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
         outage.watch(address, fail_fast)
     elif address.startswith("sqlite:///"):
         _probe_folder(Path(address.removeprefix("sqlite:///").split("?")[0]))
+    logging.getLogger("mlflow.store.artifact.artifact_repo").setLevel(logging.WARNING)
     # MLflow logs the traceback of what it then raises.
     logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
     mlflow.set_tracking_uri(address)
@@ -187,6 +190,28 @@ def table_path(default: str, given: str) -> str:
             f"change them, mlflow runs delete --run-id {run_id}, and use {reader.USER} and {reader.PASSWORD}",
         )
     return given or (default if "://" in default else str(PROJECT / default))
+
+
+def trained_on(run: Run, default: str, given: str, verb: str) -> str:
+    """The address of the table that a run was trained on, if the project's table or the person at hand names it too.
+
+    Who may write to a run would else decide which files are read here, and which hosts get a database's password.
+
+    Args:
+        run: A batch or a family's run.
+        default: The address that the project's table names.
+        given: The one that the person has named; empty for none.
+        verb: The command that takes it as `--data`.
+
+    Raises:
+        UserError: Only the run names it.
+    """
+    recorded, address = run.data.tags.get(DATA_PATH, "nothing"), table_path(default, given)
+    if given or recorded == _recorded(address):
+        return address
+    named = recorded if recorded.isprintable() else repr(recorded)
+    problem = f"run {run.info.run_id} says that it was trained on {named}, which the table does not name"
+    raise UserError(problem, f"if that is to be read, name it: {verb} --data {shlex.quote(named)}")
 
 
 @contextmanager
@@ -325,23 +350,45 @@ def log_rows(client: mlflow.MlflowClient, run_id: str, held_out: pd.DataFrame, t
         client.log_batch(run_id, tags=tags)
 
 
-def rows(client: mlflow.MlflowClient, run: Run, name: str) -> pd.DataFrame:
-    """`HELD_OUT` or `TRAINED_ON` of the batch that a family's run is part of.
+def rows_digest(client: mlflow.MlflowClient, run: Run, name: str) -> str:
+    """The SHA-256 digest of `HELD_OUT` or `TRAINED_ON`, as the batch says that a family's run is part of.
 
     Raises:
-        UserError: The run is none of training's, or the rows are gone or not what training kept.
+        UserError: The run is none of training's.
     """
-    parent = client.get_run(run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, run.info.run_id))
-    fix = "train again with this version of the project: python train.py"
+    batch = client.get_run(_batch_id(run))
+    digest = batch.data.tags.get(f"{ROWS}.{name}")
+    if digest is None:
+        raise UserError(f"run {batch.info.run_id} has no {ROWS}/{name}", TRAIN_AGAIN)
+    return str(digest)
+
+
+def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.DataFrame:
+    """`HELD_OUT` or `TRAINED_ON` of the batch that a family's run is part of.
+
+    Args:
+        client: Of the store that holds the run.
+        run: The family's.
+        name: Which of the two.
+        digest: SHA-256 that the file must have.
+
+    Raises:
+        UserError: The rows are gone, or not those of the digest.
+    """
+    batch_id = _batch_id(run)
     with TemporaryDirectory() as folder:
         try:
-            path = Path(client.download_artifacts(parent.info.run_id, f"{ROWS}/{name}", folder))
+            path = Path(client.download_artifacts(batch_id, f"{ROWS}/{name}", folder))
             content = path.read_bytes()
         except (mlflow.MlflowException, OSError):
-            raise UserError(f"run {parent.info.run_id} has no {ROWS}/{name}", fix) from None
-        if hashlib.sha256(content).hexdigest() != parent.data.tags.get(f"{ROWS}.{name}"):
-            raise UserError(f"{ROWS}/{name} of run {parent.info.run_id} is not what training kept", fix)
+            raise UserError(f"run {batch_id} has no {ROWS}/{name}", TRAIN_AGAIN) from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise UserError(f"{ROWS}/{name} of run {batch_id} is not what training kept", TRAIN_AGAIN)
         return pd.read_parquet(path)
+
+
+def _batch_id(run: Run) -> str:
+    return str(run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, run.info.run_id))
 
 
 def log_family(

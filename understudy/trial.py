@@ -14,7 +14,7 @@ from mlflow.pyfunc import PyFuncModel
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from understudy import checks, contract, gate, manifest, models, plots, registry, scorer, scoring, tracking
+from understudy import admission, checks, contract, gate, manifest, models, plots, registry, scorer, scoring, tracking
 from understudy.checks import Check, Rule
 from understudy.errors import UserError
 from understudy.gate import Answers, Challenger, Decision
@@ -36,10 +36,16 @@ class Model:
     megabytes: float
 
 
-def decide(client: MlflowClient, name: str, rule: Rule) -> Callable[[Record], Verdict]:
+def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Record], Verdict]:
     """The gate's verdict on a planned move of a version of a registered model.
 
     What keeps the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
+
+    Args:
+        client: Of the store that holds the model.
+        name: The registered model's.
+        rule: How the challenger is compared with the champion.
+        data: The address of a table whose held-out side is to decide; None for the rows that training kept.
 
     Raises:
         UserError: By what is returned: the challenger itself is not what was registered, or cannot be loaded.
@@ -51,11 +57,11 @@ def decide(client: MlflowClient, name: str, rule: Rule) -> Callable[[Record], Ve
         number = planned.before if in_production else registry.aliases(client, name).get("production", "")
         try:
             champion = _load(client, name, number) if number not in ("", planned.version) else None
-            rows, dropped = _rows(client, name, planned.version, number, champion)
+            rows, counts = _rows(client, name, planned.version, number, champion, data)
             decision = _decide(planned, rule, challenger, champion, rows)
         except UserError as error:
             return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
-        return _verdict(decision, rule, {"rows": len(rows), "rows dropped": dropped}, planned.version, number)
+        return _verdict(decision, rule, counts, planned.version, number)
 
     return judge
 
@@ -81,25 +87,53 @@ def _told(what: str) -> Iterator[None]:
 
 
 def _rows(
-    client: MlflowClient, name: str, number: str, champion_number: str, champion: Model | None
-) -> tuple[pd.DataFrame, int]:
-    """The challenger's held-out rows without those that the champion has learned from or refuses, and their count."""
-    rows = _logged(client, name, number, tracking.HELD_OUT)
-    if champion is None:
-        return rows, 0
-    learned = _logged(client, name, champion_number, tracking.TRAINED_ON)
+    client: MlflowClient, name: str, number: str, champion_number: str, champion: Model | None, data: str | None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The held-out rows without those that a version has learned from or the champion refuses, and how many are which.
+
+    Rows of the table that is named count more than those that training kept, and how these differ is printed.
+    """
+    rows = _kept(client, name, number, tracking.HELD_OUT)
+    counts: dict[str, int] = {}
+    if data is not None:
+        kept, (_, rows) = rows, TABLE.split(TABLE.read(data))
+        counts, text = _differences(kept, rows)
+        print(f"{len(rows)} held-out rows of the table decide; those that training kept {text}")
+    learned = [_kept(client, name, number, tracking.TRAINED_ON)]
+    learned += [_kept(client, name, champion_number, tracking.TRAINED_ON)] if champion else []
     with _told("the held-out rows do not fit the table"):
-        dropped = rows[TABLE.identifier].isin(learned.iloc[:, 0]).to_numpy() | _refused(champion, rows)
+        dropped = rows[TABLE.identifier].isin(pd.concat(learned).iloc[:, 0]).to_numpy()
+        dropped = dropped | _refused(champion, rows) if champion else dropped
     if dropped.all():
-        raise UserError("the champion has learned from all held-out rows, or refuses them", "train again")
-    return rows[~dropped].reset_index(drop=True), int(dropped.sum())
+        raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")
+    counts |= {"rows": int((~dropped).sum()), "rows dropped": int(dropped.sum())}
+    return rows[~dropped].reset_index(drop=True), counts
 
 
-def _logged(client: MlflowClient, name: str, number: str, which: str) -> pd.DataFrame:
-    run_id = client.get_model_version(name, number).run_id
-    if not run_id:
-        raise UserError(f"version {number} of {name} has no run, and so no rows", "python register.py")
-    return tracking.rows(client, client.get_run(run_id), which)
+def _kept(client: MlflowClient, name: str, number: str, which: str) -> pd.DataFrame:
+    """Rows of a version's batch, if they are those that its registration has noted."""
+    version = client.get_model_version(name, number)
+    digest = version.tags.get(admission.rows_tag(which))
+    if not version.run_id or digest is None:
+        raise UserError(f"version {number} of {name} has no rows on record", "python register.py")
+    return tracking.rows(client, client.get_run(version.run_id), which, digest)
+
+
+def _differences(kept: pd.DataFrame, rows: pd.DataFrame) -> tuple[dict[str, int], str]:
+    """How the held-out rows that training kept differ from the table's, as counts and for people."""
+    before, now = (each.set_index(TABLE.identifier) for each in (kept, rows))
+    common = before.index.intersection(now.index)
+    before, now = (each.loc[common, now.columns.intersection(before.columns)] for each in (before, now))
+    differs = (before != now) & ~(before.isna() & now.isna())
+    counts = {
+        "rows not in the table": len(kept) - len(common),
+        "rows only in the table": len(rows) - len(common),
+        "rows that differ": int(differs.any(axis=1).sum()),
+    }
+    columns = ", ".join(f"{name} in {count}" for name, count in differs.sum().items() if count)
+    named = [f"{count} {what}" for what, count in counts.items() if count]
+    text = f"differ: {', '.join(named)}" if named else "are the same"
+    return counts, f"{text} ({columns})" if columns else text
 
 
 def _refused(model: Model, rows: pd.DataFrame) -> NDArray[np.bool_]:
