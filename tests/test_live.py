@@ -243,6 +243,8 @@ BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "CSV with an open quote": (400, CSV + '"secret\n', {"Content_Type": "text/csv"}),
     "CSV with text in a number": (400, CSV.replace("5000", "secret"), {"Content_Type": "text/csv"}),
     "CSV with NaN": (400, CSV.replace("5000", "nan"), {"Content_Type": "text/csv"}),
+    "CSV with Arabic-Indic digits": (400, CSV.replace("5", "\u0665"), {"Content_Type": "text/csv"}),
+    "CSV with full-width digits": (400, CSV.replace("5", "\uff15"), {"Content_Type": "text/csv"}),
     "a wrong Content-Type": (415, {"inputs": [ENCODED]}, {"Content_Type": "text/plain"}),
     "a form": (415, {"inputs": [ENCODED]}, {"Content_Type": "application/x-www-form-urlencoded"}),
     "another charset": (415, {"inputs": [ENCODED]}, {"Content_Type": "application/json; charset=latin-1"}),

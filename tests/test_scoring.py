@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
 from understudy import forms, scorer, tracking
+from understudy.cells import typed
 from understudy.models import FAMILIES
 from understudy.scorer import Scorer
 from understudy.scoring import RowsRefused
@@ -221,6 +223,16 @@ def test_the_text_of_a_csv_file_becomes_what_json_would_say(served: Scorer) -> N
         with pytest.raises(forms.RowsRefused):
             served.predict(served.from_text({**text, "LoanAmount": [cell]}))
     assert served.from_text({"Age": ["", "3"]}) == {"Age": [None, "3"]}
+
+
+def test_text_is_a_number_exactly_where_it_is_one_in_training() -> None:
+    digits = [chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) == "Nd"]
+    written = ["1e2", "1E+2", "+120", "-120", "0120", "120.", ".5", "1e400", "inf", "-Infinity", "nan", "-NaN", "1_20"]
+    written += ["1,200", "0x78", "1e", ".", "120L", "True", "\xb2", "\xbd", "\u2212120", "1\u06600", "- 1", " "]
+    spaced = [f"{space}120{space}" for space in " \t\n\x0b\x0c\x1c\x85\xa0\u2003\u3000"]
+    texts = [*digits, *written, *spaced]
+    column = next(column for column in TABLE.columns if column.name == "LoanAmount")
+    assert forms.from_text(texts, column) == typed(pd.Series(texts, dtype="str"), column).tolist()
 
 
 def test_the_detail_names_three_columns_and_the_version(
