@@ -149,6 +149,7 @@ def promote(store: str, version: str) -> None:
 GOOD: dict[str, tuple[Any, dict[str, str]]] = {
     "split": ({"dataframe_split": {"columns": NAMES, "data": [CELLS]}}, {}),
     "split with an index": ({"dataframe_split": {"columns": NAMES, "index": [7], "data": [CELLS]}}, {}),
+    "split with no index": ({"dataframe_split": {"columns": NAMES, "index": None, "data": [CELLS]}}, {}),
     "records": ({"dataframe_records": [APPLICANT]}, {}),
     "instances": ({"instances": [APPLICANT]}, {}),
     "unnamed instances": ({"instances": [ENCODED]}, {}),
@@ -191,6 +192,10 @@ def bad(change: dict[str, Any]) -> dict[str, Any]:
     return {"dataframe_records": [APPLICANT, {**APPLICANT, **change}]}
 
 
+def split(index: Any) -> dict[str, Any]:
+    return {"dataframe_split": {"columns": NAMES, "index": index, "data": [CELLS]}}
+
+
 BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "a wrong key": (400, {"rows": [ENCODED]}, {}),
     "two keys": (400, {"inputs": [ENCODED], "instances": [ENCODED]}, {}),
@@ -214,6 +219,12 @@ BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "Infinity": (400, json.dumps({"inputs": [ENCODED]}).replace("4.8", "-1e999"), {}),
     "no rows": (400, {"inputs": []}, {}),
     "no rows of named columns": (400, {"dataframe_split": {"columns": NAMES, "data": []}}, {}),
+    "an index of three for one row": (400, split([7, "secret", 9]), {}),
+    "an index of none for one row": (400, split([]), {}),
+    "an index that is no list": (400, split({"secret": 7}), {}),
+    "an index of MLflow 1.x": (400, split("s")["dataframe_split"], {}),
+    "an index for no rows": (400, {"dataframe_split": {"columns": NAMES, "index": [7], "data": []}}, {}),
+    "an index for unnamed rows": (400, {"dataframe_split": {"index": [7, 8], "data": [ENCODED]}}, {}),
     "ragged rows": (400, {"dataframe_split": {"columns": NAMES, "data": [CELLS, CELLS[:5]]}}, {}),
     "ragged unnamed rows": (400, {"inputs": [ENCODED, ENCODED[:9]]}, {}),
     "ragged records": (400, {"dataframe_records": [APPLICANT, {"Gender": "Male"}]}, {}),
