@@ -398,7 +398,10 @@ def test_slow_clients_are_told_so_and_closed_and_the_others_answered(live: Live)
         "half a body behind another": ([ONE + ONE[:-9]], b"HTTP/1.1 200"),
         "nothing": ([], b""),
         "ends of lines and no line": ([b"\r\n", b"\r\n"], b""),
-        "half of 50 MB": ([b"POST /invocations HTTP/1.1\r\nContent-Length: 50000000\r\n\r\n["], b"HTTP/1.1 413"),
+        "half of 50 MB": (
+            [b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n["],
+            b"HTTP/1.1 413",
+        ),
     }
     found: dict[str, tuple[bytes, float]] = {}
 
@@ -432,7 +435,7 @@ def test_slow_clients_are_told_so_and_closed_and_the_others_answered(live: Live)
 def test_a_refusal_waits_for_the_answers_before_it(live: Live) -> None:
     slow = request({"inputs": [ENCODED] * 200, "params": {"output": "detail"}})
     chunked = ONE[: ONE.index(b"Content-Length")] + b"Transfer-Encoding: chunked\r\n\r\nno length"
-    for wrong in (b"secret\r\n\r\n", chunked, b"POST / HTTP/1.1\r\nContent-Length: 50000000\r\n\r\n"):
+    for wrong in (b"secret\r\n\r\n", chunked, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n"):
         answers = live.raw(slow + ONE + wrong)[0].split(b"HTTP/1.1 ")[1:]
         assert [answer[:1] for answer in answers] == [b"2", b"2", b"4"]
     half, _ = live.raw(slow + ONE + ONE[:-9])
@@ -484,6 +487,73 @@ def test_what_is_no_http_is_refused(live: Live) -> None:
         assert b"secret" not in answer
     for more in (b"x" * 100_000, b"x" * 66_000 + b"\r\n\r\n"):
         assert live.raw(b"GET /ping HTTP/1.1\r\nA: " + more)[0].startswith(b"HTTP/1.1 431")
+
+
+def framed(*lines: str, version: str = "1.1") -> bytes:
+    """A request in chunks with these headers, and a whole one behind it."""
+    content = json.dumps({"inputs": [ENCODED]}).encode()
+    head = "\r\n".join([f"POST /invocations HTTP/{version}", *lines, "", ""])
+    return head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content) + LAST
+
+
+@pytest.mark.parametrize(
+    ("status", "lines"),
+    [
+        (501, ["gzip, chunked"]),
+        (501, ["gzip,chunked"]),
+        (501, [", chunked"]),
+        (501, ["gzip", "chunked"]),
+        (400, ["gzip"]),
+        (400, ["identity"]),
+        (400, ["xchunked"]),
+        (400, ["chunked;q=1"]),
+        (400, [""]),
+        (400, ["chunked, gzip"]),
+        (400, ["chunked, chunked"]),
+        (400, ["chunked", "gzip"]),
+        (400, ["chunked", "identity"]),
+        (400, ["chunked", "chunked"]),
+        (400, ["gzip\r\nConnection: upgrade\r\nUpgrade: h2c"]),
+        (400, ["chunked\r\nContent-Length: 9"]),
+        (400, ["gzip\r\nContent-Length: 9"]),
+    ],
+)
+def test_a_transfer_encoding_that_is_not_chunked_alone_is_refused_with_all_behind_it(
+    live: Live, status: int, lines: list[str]
+) -> None:
+    [answer] = live.raw(framed("Host: a", *(f"Transfer-Encoding: {line}" for line in lines)))[0].split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"%d " % status)
+    assert b"gzip" not in answer
+
+
+def test_chunks_are_of_http_1_1_and_by_whatever_case(live: Live) -> None:
+    assert live.raw(framed("Host: a", "Transfer-Encoding: Chunked"))[0].count(b"HTTP/1.1 200") == 2
+    [answer] = live.raw(framed("Host: a", "Transfer-Encoding: chunked", version="1.0"))[0].split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"400")
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [[], [""], ["a", "b"], ["a", "a"], ["a", ""], ["a b"], ["a/b"], ["a@b"], ["a:b"], ["a, b"], ["[::1"], ["%zz"]],
+)
+def test_a_request_without_one_valid_host_is_refused_with_all_behind_it(live: Live, hosts: list[str]) -> None:
+    lines = "".join(f"Host: {host}\r\n" for host in hosts).encode()
+    for whole in (ONE, b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n", ONE.replace(b"/invocations", b"http://a/invocations")):
+        [answer] = live.raw(whole.replace(b"Host: a\r\n", lines) + LAST)[0].split(b"HTTP/1.1 ")[1:]
+        assert answer.startswith(b"400")
+
+
+def test_hosts_of_every_form_are_taken_and_http_1_0_needs_none(live: Live) -> None:
+    for host in (b"a.example:80", b"a_b", b"127.0.0.1:1234", b"[::1]:1234", b"a:", b"xn--a%C3%A4"):
+        assert live.raw(LAST.replace(b"Host: a", b"Host: " + host))[0].startswith(b"HTTP/1.1 200")
+    old = LAST.replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert live.raw(old.replace(b"Host: a\r\n", b""))[0].startswith(b"HTTP/1.1 200")
+    assert live.raw(old.replace(b"Host: a\r\n", b"Host: a\r\nHost: a\r\n"))[0].startswith(b"HTTP/1.1 400")
+
+
+def test_what_a_body_is_may_be_said_once(live: Live) -> None:
+    for lines in (["Content-Encoding: gzip", "Content-Encoding: identity"], ["Content-Type: text/csv"] * 2):
+        assert live.raw(request({"inputs": [ENCODED]}, "Connection: close", *lines))[0].startswith(b"HTTP/1.1 415")
 
 
 def test_targets_of_every_form_are_understood(live: Live) -> None:
