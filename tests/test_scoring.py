@@ -9,6 +9,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.pyfunc import scoring_server
 
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
 from understudy import forms, scorer, tracking
@@ -326,6 +327,17 @@ def test_mlflow_models_predict_takes_every_form(tmp_path: Path, uris: dict[str, 
             env_manager="local",
         )
         assert json.loads((tmp_path / "out.json").read_text())["predictions"] == answer
+
+
+def test_stock_serve_reads_an_index_and_long_numbers_as_the_page_says(model: Any) -> None:
+    sent = {"columns": RAW, "index": [1, 2, 3], "data": [list(APPLICANT.values())]}
+    content = json.dumps({"dataframe_split": sent})
+    reply = scoring_server.invocations(content, "application/json", model, None)  # type: ignore[no-untyped-call]
+    assert (reply.status, json.loads(reply.response)) == (200, {"predictions": ["Y"] * 3})
+    with pytest.raises(ValueError, match="4300 digits"):  # which nothing there catches, so that the answer is 500
+        scoring_server.invocations(  # type: ignore[no-untyped-call]
+            content.replace("5000", "9" * 5000), "application/json", model, None
+        )
 
 
 def test_a_model_brings_the_code_that_it_needs_and_no_more(
