@@ -149,6 +149,7 @@ def promote(store: str, version: str) -> None:
 GOOD: dict[str, tuple[Any, dict[str, str]]] = {
     "split": ({"dataframe_split": {"columns": NAMES, "data": [CELLS]}}, {}),
     "split with an index": ({"dataframe_split": {"columns": NAMES, "index": [7], "data": [CELLS]}}, {}),
+    "split with no index": ({"dataframe_split": {"columns": NAMES, "index": None, "data": [CELLS]}}, {}),
     "records": ({"dataframe_records": [APPLICANT]}, {}),
     "instances": ({"instances": [APPLICANT]}, {}),
     "unnamed instances": ({"instances": [ENCODED]}, {}),
@@ -191,6 +192,10 @@ def bad(change: dict[str, Any]) -> dict[str, Any]:
     return {"dataframe_records": [APPLICANT, {**APPLICANT, **change}]}
 
 
+def split(index: Any) -> dict[str, Any]:
+    return {"dataframe_split": {"columns": NAMES, "index": index, "data": [CELLS]}}
+
+
 BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "a wrong key": (400, {"rows": [ENCODED]}, {}),
     "two keys": (400, {"inputs": [ENCODED], "instances": [ENCODED]}, {}),
@@ -214,6 +219,12 @@ BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "Infinity": (400, json.dumps({"inputs": [ENCODED]}).replace("4.8", "-1e999"), {}),
     "no rows": (400, {"inputs": []}, {}),
     "no rows of named columns": (400, {"dataframe_split": {"columns": NAMES, "data": []}}, {}),
+    "an index of three for one row": (400, split([7, "secret", 9]), {}),
+    "an index of none for one row": (400, split([]), {}),
+    "an index that is no list": (400, split({"secret": 7}), {}),
+    "an index of MLflow 1.x": (400, split("s")["dataframe_split"], {}),
+    "an index for no rows": (400, {"dataframe_split": {"columns": NAMES, "index": [7], "data": []}}, {}),
+    "an index for unnamed rows": (400, {"dataframe_split": {"index": [7, 8], "data": [ENCODED]}}, {}),
     "ragged rows": (400, {"dataframe_split": {"columns": NAMES, "data": [CELLS, CELLS[:5]]}}, {}),
     "ragged unnamed rows": (400, {"inputs": [ENCODED, ENCODED[:9]]}, {}),
     "ragged records": (400, {"dataframe_records": [APPLICANT, {"Gender": "Male"}]}, {}),
@@ -243,6 +254,8 @@ BAD: dict[str, tuple[int, Any, dict[str, str]]] = {
     "CSV with an open quote": (400, CSV + '"secret\n', {"Content_Type": "text/csv"}),
     "CSV with text in a number": (400, CSV.replace("5000", "secret"), {"Content_Type": "text/csv"}),
     "CSV with NaN": (400, CSV.replace("5000", "nan"), {"Content_Type": "text/csv"}),
+    "CSV with Arabic-Indic digits": (400, CSV.replace("5", "\u0665"), {"Content_Type": "text/csv"}),
+    "CSV with full-width digits": (400, CSV.replace("5", "\uff15"), {"Content_Type": "text/csv"}),
     "a wrong Content-Type": (415, {"inputs": [ENCODED]}, {"Content_Type": "text/plain"}),
     "a form": (415, {"inputs": [ENCODED]}, {"Content_Type": "application/x-www-form-urlencoded"}),
     "another charset": (415, {"inputs": [ENCODED]}, {"Content_Type": "application/json; charset=latin-1"}),
@@ -385,7 +398,10 @@ def test_slow_clients_are_told_so_and_closed_and_the_others_answered(live: Live)
         "half a body behind another": ([ONE + ONE[:-9]], b"HTTP/1.1 200"),
         "nothing": ([], b""),
         "ends of lines and no line": ([b"\r\n", b"\r\n"], b""),
-        "half of 50 MB": ([b"POST /invocations HTTP/1.1\r\nContent-Length: 50000000\r\n\r\n["], b"HTTP/1.1 413"),
+        "half of 50 MB": (
+            [b"POST /invocations HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n["],
+            b"HTTP/1.1 413",
+        ),
     }
     found: dict[str, tuple[bytes, float]] = {}
 
@@ -419,7 +435,7 @@ def test_slow_clients_are_told_so_and_closed_and_the_others_answered(live: Live)
 def test_a_refusal_waits_for_the_answers_before_it(live: Live) -> None:
     slow = request({"inputs": [ENCODED] * 200, "params": {"output": "detail"}})
     chunked = ONE[: ONE.index(b"Content-Length")] + b"Transfer-Encoding: chunked\r\n\r\nno length"
-    for wrong in (b"secret\r\n\r\n", chunked, b"POST / HTTP/1.1\r\nContent-Length: 50000000\r\n\r\n"):
+    for wrong in (b"secret\r\n\r\n", chunked, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n"):
         answers = live.raw(slow + ONE + wrong)[0].split(b"HTTP/1.1 ")[1:]
         assert [answer[:1] for answer in answers] == [b"2", b"2", b"4"]
     half, _ = live.raw(slow + ONE + ONE[:-9])
@@ -471,6 +487,73 @@ def test_what_is_no_http_is_refused(live: Live) -> None:
         assert b"secret" not in answer
     for more in (b"x" * 100_000, b"x" * 66_000 + b"\r\n\r\n"):
         assert live.raw(b"GET /ping HTTP/1.1\r\nA: " + more)[0].startswith(b"HTTP/1.1 431")
+
+
+def framed(*lines: str, version: str = "1.1") -> bytes:
+    """A request in chunks with these headers, and a whole one behind it."""
+    content = json.dumps({"inputs": [ENCODED]}).encode()
+    head = "\r\n".join([f"POST /invocations HTTP/{version}", *lines, "", ""])
+    return head.encode() + b"%x\r\n%b\r\n0\r\n\r\n" % (len(content), content) + LAST
+
+
+@pytest.mark.parametrize(
+    ("status", "lines"),
+    [
+        (501, ["gzip, chunked"]),
+        (501, ["gzip,chunked"]),
+        (501, [", chunked"]),
+        (501, ["gzip", "chunked"]),
+        (400, ["gzip"]),
+        (400, ["identity"]),
+        (400, ["xchunked"]),
+        (400, ["chunked;q=1"]),
+        (400, [""]),
+        (400, ["chunked, gzip"]),
+        (400, ["chunked, chunked"]),
+        (400, ["chunked", "gzip"]),
+        (400, ["chunked", "identity"]),
+        (400, ["chunked", "chunked"]),
+        (400, ["gzip\r\nConnection: upgrade\r\nUpgrade: h2c"]),
+        (400, ["chunked\r\nContent-Length: 9"]),
+        (400, ["gzip\r\nContent-Length: 9"]),
+    ],
+)
+def test_a_transfer_encoding_that_is_not_chunked_alone_is_refused_with_all_behind_it(
+    live: Live, status: int, lines: list[str]
+) -> None:
+    [answer] = live.raw(framed("Host: a", *(f"Transfer-Encoding: {line}" for line in lines)))[0].split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"%d " % status)
+    assert b"gzip" not in answer
+
+
+def test_chunks_are_of_http_1_1_and_by_whatever_case(live: Live) -> None:
+    assert live.raw(framed("Host: a", "Transfer-Encoding: Chunked"))[0].count(b"HTTP/1.1 200") == 2
+    [answer] = live.raw(framed("Host: a", "Transfer-Encoding: chunked", version="1.0"))[0].split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"400")
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [[], [""], ["a", "b"], ["a", "a"], ["a", ""], ["a b"], ["a/b"], ["a@b"], ["a:b"], ["a, b"], ["[::1"], ["%zz"]],
+)
+def test_a_request_without_one_valid_host_is_refused_with_all_behind_it(live: Live, hosts: list[str]) -> None:
+    lines = "".join(f"Host: {host}\r\n" for host in hosts).encode()
+    for whole in (ONE, b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n", ONE.replace(b"/invocations", b"http://a/invocations")):
+        [answer] = live.raw(whole.replace(b"Host: a\r\n", lines) + LAST)[0].split(b"HTTP/1.1 ")[1:]
+        assert answer.startswith(b"400")
+
+
+def test_hosts_of_every_form_are_taken_and_http_1_0_needs_none(live: Live) -> None:
+    for host in (b"a.example:80", b"a_b", b"127.0.0.1:1234", b"[::1]:1234", b"a:", b"xn--a%C3%A4"):
+        assert live.raw(LAST.replace(b"Host: a", b"Host: " + host))[0].startswith(b"HTTP/1.1 200")
+    old = LAST.replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert live.raw(old.replace(b"Host: a\r\n", b""))[0].startswith(b"HTTP/1.1 200")
+    assert live.raw(old.replace(b"Host: a\r\n", b"Host: a\r\nHost: a\r\n"))[0].startswith(b"HTTP/1.1 400")
+
+
+def test_what_a_body_is_may_be_said_once(live: Live) -> None:
+    for lines in (["Content-Encoding: gzip", "Content-Encoding: identity"], ["Content-Type: text/csv"] * 2):
+        assert live.raw(request({"inputs": [ENCODED]}, "Connection: close", *lines))[0].startswith(b"HTTP/1.1 415")
 
 
 def test_targets_of_every_form_are_understood(live: Live) -> None:

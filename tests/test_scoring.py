@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.pyfunc import scoring_server
 
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
 from understudy import forms, scorer, tracking
+from understudy.cells import typed
 from understudy.models import FAMILIES
 from understudy.scorer import Scorer
 from understudy.scoring import RowsRefused
@@ -223,6 +226,16 @@ def test_the_text_of_a_csv_file_becomes_what_json_would_say(served: Scorer) -> N
     assert served.from_text({"Age": ["", "3"]}) == {"Age": [None, "3"]}
 
 
+def test_text_is_a_number_exactly_where_it_is_one_in_training() -> None:
+    digits = [chr(code) for code in range(sys.maxunicode) if unicodedata.category(chr(code)) == "Nd"]
+    written = ["1e2", "1E+2", "+120", "-120", "0120", "120.", ".5", "1e400", "inf", "-Infinity", "nan", "-NaN", "1_20"]
+    written += ["1,200", "0x78", "1e", ".", "120L", "True", "\xb2", "\xbd", "\u2212120", "1\u06600", "- 1", " "]
+    spaced = [f"{space}120{space}" for space in " \t\n\x0b\x0c\x1c\x85\xa0\u2003\u3000"]
+    texts = [*digits, *written, *spaced]
+    column = next(column for column in TABLE.columns if column.name == "LoanAmount")
+    assert forms.from_text(texts, column) == typed(pd.Series(texts, dtype="str"), column).tolist()
+
+
 def test_the_detail_names_three_columns_and_the_version(
     uris: dict[str, str], batch_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +327,17 @@ def test_mlflow_models_predict_takes_every_form(tmp_path: Path, uris: dict[str, 
             env_manager="local",
         )
         assert json.loads((tmp_path / "out.json").read_text())["predictions"] == answer
+
+
+def test_stock_serve_reads_an_index_and_long_numbers_as_the_page_says(model: Any) -> None:
+    sent = {"columns": RAW, "index": [1, 2, 3], "data": [list(APPLICANT.values())]}
+    content = json.dumps({"dataframe_split": sent})
+    reply = scoring_server.invocations(content, "application/json", model, None)  # type: ignore[no-untyped-call]
+    assert (reply.status, json.loads(reply.response)) == (200, {"predictions": ["Y"] * 3})
+    with pytest.raises(ValueError, match="4300 digits"):  # which nothing there catches, so that the answer is 500
+        scoring_server.invocations(  # type: ignore[no-untyped-call]
+            content.replace("5000", "9" * 5000), "application/json", model, None
+        )
 
 
 def test_a_model_brings_the_code_that_it_needs_and_no_more(

@@ -120,7 +120,9 @@ def _split(value: Any) -> Any:
     data = value["data"]
     if type(data) is not list or {*map(type, data)} - {list}:
         raise BadRequest(400, "data has to be a list of rows, each a list of cells")
-    columns = value.get("columns")
+    columns, index = value.get("columns"), value.get("index")
+    if index is not None and (type(index) is not list or len(index) != len(data)):
+        raise BadRequest(400, "index has to be a list of as many labels as there are rows")
     if columns is None:
         return data
     if type(columns) is not list or {*map(type, columns)} - {str}:

@@ -1,5 +1,6 @@
 """Rows in any of the forms that clients send, as columns; and the refusal of what is none of them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -121,10 +122,12 @@ def from_text(cells: Sequence[str], column: Column | None) -> Cells:
 
 
 def _number(cell: str) -> float | str:
+    # Python also takes digits of every script, _ between them, and nan; the reader of training takes none of these.
     try:
-        return cell if "_" in cell else float(cell)
+        number = float(cell) if cell.isascii() and "_" not in cell else math.nan
     except ValueError:
         return cell
+    return cell if math.isnan(number) else number
 
 
 def _of_records(records: list[dict[str, Any]]) -> Columns:

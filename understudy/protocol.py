@@ -6,11 +6,12 @@ that nobody reads, too many connections, requests behind each other, and an end 
 
 import asyncio
 import math
+import re
 import time
 from collections import deque
 from collections.abc import Iterable
 from email.utils import formatdate
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 
 import httptools
@@ -28,6 +29,7 @@ FRAMES = 1_000_000  # bytes of a request besides its body: its head, and what is
 AT_ONCE = 16  # requests behind each other that are answered before others have their turn
 BEHIND = 256  # requests that wait behind one
 CONNECTIONS = 512  # of one worker
+HOST = re.compile(rb"(?:(?:[\w.~!$&'()*+,;=-]++|%[\da-fA-F]{2})+|\[[\da-fA-F:.]+\])(?::\d*)?")  # RFC 3986, 3.2.2
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
@@ -126,7 +128,9 @@ class Protocol(asyncio.Protocol):
         request = self._request
         if request and not request.method:
             request.head += len(name) + len(value)
-            request.headers[name.lower()] = value
+            name = name.lower()
+            # A header that comes again makes a list, which none that is looked at here may be.
+            request.headers[name] = b", " + value if name in request.headers else value
 
     def on_headers_complete(self) -> None:
         """Its headers are whole."""
@@ -137,6 +141,10 @@ class Protocol(asyncio.Protocol):
         length = int(request.headers.get(b"content-length", -1))
         if request.head + len(request.target) > HEAD:
             self._refuse(431, f"a request's line and headers may have {HEAD} bytes")
+        elif not _is_host(request.headers.get(b"host", b"")) and (b"host" in request.headers or not self._is_old()):
+            self._refuse(400, "a request has one Host header, with the name or the address of the server")
+        elif b"transfer-encoding" in request.headers and (doubt := self._doubt(request.headers[b"transfer-encoding"])):
+            self._refuse(*doubt)
         elif length > BODY:
             self._refuse(413, f"a body may have {BODY} bytes")
         elif (length > SHORT or b"transfer-encoding" in request.headers) and not self._app.enter(request):
@@ -203,6 +211,19 @@ class Protocol(asyncio.Protocol):
             self._refuse(408, f"a request has to be whole within {READ:.0f} seconds")
         else:
             self._transport.close()
+
+    def _is_old(self) -> bool:
+        """Whether the request is of HTTP/1.0 or before, which knew neither Host nor chunks."""
+        return bool(self._parser.get_http_version() < "1.1")
+
+    def _doubt(self, codings: bytes) -> tuple[int, str] | None:
+        """The refusal of a Transfer-Encoding that the parser takes, but not everybody would, or that is not known.
+
+        Source: RFC 9112, sections 6.1 and 6.3.
+        """
+        if self._is_old() or codings.lower().rpartition(b",")[2].strip(b" ") != b"chunked":
+            return 400, "the end of the body cannot be told: a Transfer-Encoding ends with chunked, and is of HTTP/1.1"
+        return None if codings.lower() == b"chunked" else (501, "the Transfer-Encoding is not known; allowed: chunked")
 
     def _is_busy(self) -> bool:
         return bool(self._task or self._waiting or self._is_full)
@@ -288,6 +309,11 @@ class Protocol(asyncio.Protocol):
             headers = {"retry_after": "1"} if status == 503 else {}
             self._waiting.append(refusal(BadRequest(status, message, **headers)))
             self._next()
+
+
+@lru_cache(maxsize=64)  # a client sends the same each time, and to match it again is seen in the time of an answer
+def _is_host(value: bytes) -> bool:
+    return HOST.fullmatch(value) is not None
 
 
 async def watch(connections: Iterable[Protocol]) -> None:
