@@ -1,21 +1,25 @@
 """What the gate is told of two real versions, from what was logged alone."""
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 import promote
 import register
 import train
-from tests.conftest import SAMPLE, Ended
-from understudy import evaluation, manifest, records, registry, tracking
+from tests.conftest import SAMPLE, Ended, is_refusal
+from understudy import admission, evaluation, manifest, records, registry, tracking
 from understudy.records import Record
 from understudy.table import TABLE
 
@@ -139,20 +143,105 @@ def test_adopting_again_does_not_trust_changed_files(in_production: str, client:
         assert call(promote, "check").code == 4
 
 
-def test_rows_that_somebody_changed_decide_nothing(in_production: str, client: MlflowClient, call: Call) -> None:
-    run = client.get_run(client.get_model_version(NAME, "2").run_id or "")
+@contextmanager
+def forged(client: MlflowClient, run: Run, forge: Callable[[pd.DataFrame], pd.DataFrame]) -> Iterator[None]:
+    """Other held-out rows with the batch of a family's run, and their digest: whoever trains may write both."""
     batch = client.get_run(run.data.tags["mlflow.parentRunId"])
     file = Path(str(batch.info.artifact_uri).removeprefix("file://"), tracking.ROWS, tracking.HELD_OUT)
     kept = file.read_bytes()
-    call(promote, "staging")
+    forge(pd.read_parquet(file)).to_parquet(file, index=False)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    client.set_tag(batch.info.run_id, f"{tracking.ROWS}.{tracking.HELD_OUT}", digest)
     try:
-        pd.read_parquet(file).assign(Loan_Status="Y").to_parquet(file)
-        refused = call(promote, "production")
+        yield
     finally:
         file.write_bytes(kept)
+
+
+def run_of(client: MlflowClient, family: str) -> Run:
+    runs = tracking.families(client, tracking.get_batch(client, TABLE))
+    [run] = [run for run in runs if tracking.family_name(run) == family]
+    return run
+
+
+def test_a_version_notes_the_rows_it_is_compared_on(registered: str, client: MlflowClient) -> None:
+    version = client.get_model_version(NAME, "1")
+    run = client.get_run(version.run_id or "")
+    for name in (tracking.HELD_OUT, tracking.TRAINED_ON):
+        assert version.tags[admission.rows_tag(name)] == tracking.rows_digest(client, run, name)
+    assert version.tags[admission.COUNT] == "186"
+
+
+def test_rows_that_were_forged_after_registering_decide_nothing(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(promote, "staging")
+    with forged(client, run_of(client, "RandomForestClassifier"), lambda rows: rows.assign(Loan_Status="Y")):
+        refused = call(promote, "production")
     assert refused.code == 3
     assert "rows/held_out.parquet of run" in refused.err
     assert "is not what training kept" in refused.err
+
+
+def test_labels_that_were_forged_before_do_not_count_where_the_table_is_named(
+    batch_store: str, client: MlflowClient, call: Call
+) -> None:
+    """Where the truth is what the tree says and the champion does not, the tree passes as better."""
+    call(register, "--model", "LogisticRegression")
+    assert call(promote, "staging").code == call(promote, "production").code == 0
+    run = run_of(client, "DecisionTreeClassifier")
+    tree, champion = (
+        mlflow.sklearn.load_model(tracking.model_uri(run_of(client, family)))
+        for family in ("DecisionTreeClassifier", "LogisticRegression")
+    )
+
+    def forge(rows: pd.DataFrame) -> pd.DataFrame:
+        sides_with_the_tree = 2 * tree.predict_proba(rows)[:, 1] - champion.predict_proba(rows)[:, 1]
+        return rows.assign(Loan_Status=np.where(sides_with_the_tree > 0.6, "Y", "N"))
+
+    with forged(client, run, forge):
+        assert call(register, "--model", "DecisionTreeClassifier").code == call(promote, "staging").code == 0
+        named = call(promote, "production", "--rule", "better", "--data", str(SAMPLE))
+        assert named.code == 3
+        said = "186 held-out rows of the table decide; those that training kept differ: "
+        assert re.search(rf"{said}\d+ rows that differ \(Loan_Status in \d+\)\n", named.out)
+        assert client.get_run(last(client).run_id).data.metrics["rows that differ"] > 10
+        assert call(promote, "production", "--rule", "better").code == 0  # what remains: see docs/promotion.md
+
+
+def test_the_tables_rows_are_those_that_training_kept_where_nobody_forged(in_production: str, call: Call) -> None:
+    call(promote, "staging")
+    ended = call(promote, "production", "--data", str(SAMPLE))
+    assert ended.code == 0
+    assert ended.out.startswith("186 held-out rows of the table decide; those that training kept are the same\n")
+
+
+def repeated(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([rows, rows[:1]])
+
+
+def learned(rows: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([rows, TABLE.split(TABLE.read(SAMPLE))[0][:1]])
+
+
+@pytest.mark.parametrize(
+    ("forge", "said"),
+    [
+        (repeated, "repeat a Loan_ID"),
+        (learned, "some have been trained on"),
+        (lambda rows: rows.drop(columns="Loan_ID"), "are none of Loan_prediction"),
+        (lambda rows: rows.drop(columns="Gender"), "(KeyError: 'Gender')"),
+        (lambda rows: rows[rows["Loan_Status"] == "Y"], "are all of one class"),
+    ],
+)
+def test_rows_that_no_split_gives_are_not_registered(
+    forge: Callable[[pd.DataFrame], pd.DataFrame], said: str, client: MlflowClient, call: Call
+) -> None:
+    with forged(client, run_of(client, "LogisticRegression"), forge):
+        ended = call(register, "--model", "LogisticRegression")
+    assert is_refusal(ended)
+    assert said in ended.err
+    assert client.search_registered_models() == []
 
 
 def test_what_took_its_place_by_hand_is_compared_when_it_is_adopted(
