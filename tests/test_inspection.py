@@ -19,8 +19,8 @@ from sklearn.pipeline import Pipeline
 import evaluate
 import promote
 import register
+from bench.planted import PLANTED, canary
 from tests.conftest import REAL, SAMPLE, Ended, environment, is_refusal, needs_real_table
-from tests.planted import PLANTED, canary
 from understudy import inspection, models, registry, repository, scoring, tracking
 from understudy.errors import UserError
 from understudy.models import FAMILIES, Family, Grid

@@ -19,9 +19,9 @@ from mlflow.entities.model_registry import ModelVersion
 
 import promote
 import register
+from bench.planted import PLANTED, canary
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, environment, is_refusal
-from tests.planted import PLANTED, canary
 from tests.test_scoring import APPLICANT
 from tests.test_supervise import group, is_left
 from understudy import manifest, tracking

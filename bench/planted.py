@@ -28,8 +28,10 @@ def canary(mark: Path) -> str:
 
 
 def replace(path: Path, old: str, new: str) -> None:
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
+    before = path.read_text()
+    if old not in before:
+        raise ValueError(f"{path} has no {old!r}")
+    path.write_text(before.replace(old, new))
 
 
 class Runs:
