@@ -46,18 +46,18 @@ up: ## a team's server in Docker: MySQL, MLflow with accounts, the model server
 		{ echo 'error: there is no Docker Compose' >&2; echo 'fix: install Docker, with its plugin compose' >&2; exit 2; }
 	@$(MAKE) -s secrets
 	@docker compose up --detach --wait --build --quiet-pull
-	@echo "MLflow: http://$$(docker compose port mlflow 5000), as admin with the password in deploy/secrets/admin_password"
+	@echo "MLflow: http://$$(docker compose port proxy 5000), as admin with the password in deploy/secrets/admin_password"
 	@echo "model server: http://$$(docker compose port model 1234)"
 	@echo 'other accounts, and what each may do: docs/operations.md'
 
 down: ## stop the team's server; what it keeps stays
-	@docker compose --profile proxy down
+	@docker compose down
 
 status: ## how the team's server is
-	@docker compose --profile proxy ps --all
+	@docker compose ps --all
 
 logs: ## what the team's server says, until Ctrl-C
-	@docker compose --profile proxy logs --follow --tail 100
+	@docker compose logs --follow --tail 100
 
 lock: .venv/requirements-test.lock ## write the lock files anew from pyproject.toml
 	@$(COMPILE) -o requirements.lock

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from deploy import secrets
 from deploy.mysql import free_port
@@ -52,7 +53,6 @@ class Stack:
         }
         self.environment = environment(
             COMPOSE_PROJECT_NAME=self.name,
-            COMPOSE_PROFILES="proxy",
             IMAGE=self.name,
             PYTHON=sys.executable,
             MLFLOW_TRACKING_URI=self.tracking,
@@ -199,6 +199,35 @@ def test_the_server_may_not_change_the_databases_schema(stack: Stack) -> None:
     users = "select group_concat(distinct user) from information_schema.processlist where db = 'tracking'"
     root = 'MYSQL_PWD=$(cat /run/secrets/root_password) mysql -uroot -Ne "$0"'
     assert stack.compose("exec", "-T", "db", "sh", "-c", root, users) == "tracking_runtime\n"
+
+
+def test_a_trainer_writes_large_files_and_none_outside_the_workspace(stack: Stack) -> None:
+    account = ("trainer", stack.secret("trainer_password"))
+    large = os.urandom(2**20) * 300
+    for prefix in ("api", "ajax-api"):
+        artifacts = f"{stack.tracking}/{prefix}/2.0/mlflow-artifacts/artifacts"
+        for path in ("1/small", "%31/small", "workspaces%2f..%2f1/small"):
+            assert requests.put(f"{artifacts}/{path}", b"x", auth=account, timeout=60).status_code == 403
+        inside = f"{artifacts}/workspaces/default/1/large"
+        assert requests.put(inside, large, auth=account, timeout=60).status_code == 200
+        assert requests.get(inside, auth=account, timeout=60).content == large
+    stack.compose("exec", "-T", "mlflow", "rm", "/artifacts/workspaces/default/1/large")
+    assert stack.compose("exec", "-T", "mlflow", "ls", "/artifacts").split() == ["workspaces"]
+
+
+def test_nobody_reads_what_the_database_says(stack: Stack) -> None:
+    stack.compose("stop", "db")
+    known = {"account": ("trainer", stack.secret("trainer_password")), "stranger": ("x", "y"), "nobody": None}
+    for _ in range(8):  # so that each of MLflow's four workers is asked
+        for path in ("health", "version", "ping", "api/2.0/mlflow/registered-models/search"):
+            for account in known.values():
+                answer = requests.get(f"{stack.tracking}/{path}", auth=account, timeout=120)
+                assert answer.status_code == (404 if path == "ping" else 503)
+                assert "sql" not in answer.text.lower()
+    ended = stack.script("reader", "promote.py", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    stack.compose("up", "--detach", "--wait")
+    assert is_refusal(ended), ended.err
+    assert f"the database of the tracking server at {stack.tracking} does not answer" in ended.err
 
 
 def test_the_proxy_takes_rows_and_nothing_too_large_or_too_slow(stack: Stack) -> None:
