@@ -5,7 +5,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help train test test-compose lint ui serve mysql secrets up down status logs lock
+.PHONY: help train test test-compose lint ui serve mysql secrets pin up down status logs lock
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -40,6 +40,9 @@ secrets: ## make the passwords of the team's server, in deploy/secrets
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m deploy.secrets
 
+pin: ## hold the images of the team's server by digest, in .env; again, to move them
+	@deploy/pin.sh
+
 up: ## a team's server in Docker: MySQL, MLflow with accounts, the model server
 	@$(CHECK_PYTHON)
 	@docker compose version >/dev/null 2>&1 || \
@@ -49,6 +52,8 @@ up: ## a team's server in Docker: MySQL, MLflow with accounts, the model server
 	@echo "MLflow: http://$$(docker compose port proxy 5000), as admin with the password in deploy/secrets/admin_password"
 	@echo "model server: http://$$(docker compose port model 1234)"
 	@echo 'other accounts, and what each may do: docs/operations.md'
+	@docker compose config | awk '/^  [A-Z]+_IMAGE: / && !/@sha256:/ { tags = tags ", " $$2 } \
+		END { if (tags) print "images that may change under their tags:" substr(tags, 2) "; make pin holds them" }'
 
 down: ## stop the team's server; what it keeps stays
 	@docker compose down

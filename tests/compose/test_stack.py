@@ -157,6 +157,7 @@ def test_up_from_nothing_says_where_it_is_and_how_to_log_in(stack: Stack) -> Non
     assert ended.code == 0, ended.err + stack.compose("logs")
     assert f"MLflow: {stack.tracking}, as admin with the password in deploy/secrets/admin_password\n" in ended.out
     assert f"model server: {stack.model}\n" in ended.out
+    assert "images that may change under their tags: mysql:9.7, nginx:stable, python:3.11-" in ended.out
     assert stack.secret("admin_password") not in ended.out + ended.err
     status, said = ask(f"{stack.model}/health")
     assert (status, json.loads(said)["status"]) == (200, "waiting")
@@ -312,3 +313,60 @@ def test_down_keeps_what_was_kept(stack: Stack) -> None:
     assert stack.compose("ps", "--all", "--quiet") == ""
     left = volumes() - stack.volumes_before
     assert left == {f"{stack.name}_{kept}" for kept in ("artifacts", "database", "served")}
+
+
+def test_images_are_held_by_digest_until_they_are_pinned_again(engine: None, tmp_path: Path) -> None:
+    registry = shutil.which("docker-registry")
+    if not registry:
+        pytest.skip("no registry here: Debian's docker-registry")
+    (tmp_path / "deploy").mkdir()
+    for name in ("docker-compose.yml", "Makefile", "deploy/pin.sh"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    port = free_port()
+    image = f"127.0.0.1:{port}/base:1"
+    names = ("MYSQL_IMAGE", "NGINX_IMAGE", "PYTHON_IMAGE")
+    (tmp_path / ".env").write_text("BIND=127.0.0.2\n")
+    config = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(tmp_path)}}}
+    (tmp_path / "registry.yml").write_text(json.dumps({**config, "http": {"addr": f"127.0.0.1:{port}"}}))
+
+    def run(*command: str, **more: str) -> Ended:
+        env = environment(**more)
+        ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        return Ended(ran.returncode, ran.stdout, ran.stderr)
+
+    def publish(content: str) -> None:
+        (tmp_path / "content").write_text(content)
+        assert run("tar", "-cf", "content.tar", "content").code == 0
+        for command in (["import", "content.tar", image], ["push", image]):
+            assert run("docker", *command).code == 0
+
+    def pin() -> Ended:
+        return run("make", "--silent", "pin", **dict.fromkeys(names, image))
+
+    ended = pin()
+    assert ended.code == 2
+    assert ended.err.splitlines()[1:3] == [
+        f"error: {image} cannot be pulled, for the reason above; nothing is pinned",
+        "fix: let this machine reach its registry, or name a mirror: MYSQL_IMAGE=... make pin",
+    ]
+    assert (tmp_path / ".env").read_text() == "BIND=127.0.0.2\n"
+    pinned = []
+    with subprocess.Popen([registry, "serve", "registry.yml"], cwd=tmp_path, stderr=subprocess.DEVNULL) as serving:
+        try:
+            while ask(f"http://127.0.0.1:{port}/v2/")[0] != 200:
+                assert serving.poll() is None
+            for content in ("old", "new"):
+                publish(content)
+                assert pin().code == 0
+                bind, *lines = (tmp_path / ".env").read_text().splitlines()
+                assert bind == "BIND=127.0.0.2"
+                [digest] = {
+                    line.removeprefix(f"{name}={image}@sha256:") for name, line in zip(names, lines, strict=True)
+                }
+                assert len(digest) == 64
+                assert f"image: {image}@sha256:{digest}\n" in run("docker", "compose", "config").out
+                pinned.append(digest)
+        finally:
+            serving.terminate()
+            run("docker", "image", "rm", "--force", *run("docker", "images", "--quiet", image[:-2]).out.split())
+    assert len(set(pinned)) == 2
