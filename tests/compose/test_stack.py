@@ -202,6 +202,27 @@ def test_the_server_may_not_change_the_databases_schema(stack: Stack) -> None:
     assert stack.compose("exec", "-T", "db", "sh", "-c", root, users) == "tracking_runtime\n"
 
 
+def test_every_container_has_bounds(stack: Stack) -> None:
+    containers = stack.compose("ps", "--all", "--quiet").split()
+    found = [json.loads(stack.run("docker", "inspect", name).out)[0]["HostConfig"] for name in containers]
+    assert len(found) == 6
+    for bounds in found:
+        assert 0 < bounds["Memory"] <= 3 * 2**30
+        assert bounds["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}
+        assert all("size=" in options for options in bounds["Tmpfs"].values())
+
+
+def test_the_model_server_does_not_reach_the_database(stack: Stack) -> None:
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    found = stack.run(
+        "docker", "inspect", "--format", address, stack.compose("ps", "--quiet", "db").strip()
+    ).out.strip()
+    program = "import socket, sys; socket.create_connection((sys.argv[1], 3306), 3)"
+    for name in ("db", found):
+        command = ["docker", "compose", "exec", "-T", "{}", "python", "-c", program, name]
+        assert [stack.run(*(part.format(of) for part in command)).code for of in ("mlflow", "model")] == [0, 1]
+
+
 def test_a_trainer_writes_large_files_and_none_outside_the_workspace(stack: Stack) -> None:
     account = ("trainer", stack.secret("trainer_password"))
     large = os.urandom(2**20) * 300
