@@ -5,7 +5,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help train test test-compose lint ui serve mysql secrets up down status logs lock
+.PHONY: help train test test-compose lint ui serve mysql secrets pin up down status logs lock
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -40,24 +40,29 @@ secrets: ## make the passwords of the team's server, in deploy/secrets
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m deploy.secrets
 
+pin: ## hold the images of the team's server by digest, in .env; again, to move them
+	@deploy/pin.sh
+
 up: ## a team's server in Docker: MySQL, MLflow with accounts, the model server
 	@$(CHECK_PYTHON)
 	@docker compose version >/dev/null 2>&1 || \
 		{ echo 'error: there is no Docker Compose' >&2; echo 'fix: install Docker, with its plugin compose' >&2; exit 2; }
 	@$(MAKE) -s secrets
 	@docker compose up --detach --wait --build --quiet-pull
-	@echo "MLflow: http://$$(docker compose port mlflow 5000), as admin with the password in deploy/secrets/admin_password"
+	@echo "MLflow: http://$$(docker compose port proxy 5000), as admin with the password in deploy/secrets/admin_password"
 	@echo "model server: http://$$(docker compose port model 1234)"
 	@echo 'other accounts, and what each may do: docs/operations.md'
+	@docker compose config | awk '/^  [A-Z]+_IMAGE: / && !/@sha256:/ { tags = tags ", " $$2 } \
+		END { if (tags) print "images that may change under their tags:" substr(tags, 2) "; make pin holds them" }'
 
 down: ## stop the team's server; what it keeps stays
-	@docker compose --profile proxy down
+	@docker compose down
 
 status: ## how the team's server is
-	@docker compose --profile proxy ps --all
+	@docker compose ps --all
 
 logs: ## what the team's server says, until Ctrl-C
-	@docker compose --profile proxy logs --follow --tail 100
+	@docker compose logs --follow --tail 100
 
 lock: .venv/requirements-test.lock ## write the lock files anew from pyproject.toml
 	@$(COMPILE) -o requirements.lock

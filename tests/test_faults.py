@@ -62,6 +62,29 @@ def test_a_model_whose_server_is_killed_during_its_upload_is_whole(one: Stack, w
     assert (found.lost, found.left_open, found.versions, found.torn) == ([], 0, 3, 0)
 
 
+def test_a_database_that_is_away_at_the_start_is_waited_for_and_said(
+    one: Stack, whole: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.stop_server()
+    with monkeypatch.context() as as_in_the_stack:
+        as_in_the_stack.setenv("MLFLOW_ENABLE_WORKSPACES", "true")  # MLflow's /health asks the database then
+        as_in_the_stack.setattr(one, "options", ("--workers", "1"))  # that has asked it before
+        one.start_server()
+    one.stop_database()
+    refused = [one.script("register.py", "--fail-fast"), one.script("promote.py", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")]
+    for process in refused:
+        _, said = process.communicate()
+        assert process.returncode == 2
+        assert said.splitlines()[:-1] == [f"error: the database of the tracking server at {one.uri} does not answer"]
+    with one.script("register.py") as waits:
+        assert waits.stderr
+        line = waits.stderr.readline()
+        one.start_database()
+        waits.communicate()
+    assert line == f"waiting for the tracking server at {one.uri}: its database is away\n"
+    assert waits.returncode == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_full_disk_of_the_artifacts_is_said_and_leaves_no_version(one: Stack, whole: Left) -> None:
     found = disturbed(one, whole, "disk of the artifacts full")

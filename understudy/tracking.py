@@ -15,6 +15,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from importlib.metadata import version
 from io import StringIO
 from itertools import chain
@@ -33,6 +34,7 @@ from mlflow.protos.databricks_pb2 import (
     PERMISSION_DENIED,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
 from mlflow.utils import mlflow_tags
@@ -72,6 +74,7 @@ RECORDS_TAGS = {
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
 }
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
+DATABASE_AWAY = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)  # in MLflow's answers
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 
 
@@ -79,7 +82,8 @@ def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
     """A client of `MLFLOW_TRACKING_URI`, or else of `mlflow.db` in the project's folder.
 
     Args:
-        fail_fast: Whether to give up at once when a server goes away later on, and not to wait for it.
+        fail_fast: Whether to give up at once when a server's database is away or a server goes away later on, and not
+            to wait for them.
 
     Raises:
         UserError: The server does not answer, what answers is not MLflow, or there is no place to make the file.
@@ -115,7 +119,10 @@ def _probe(uri: str) -> None:
     except requests.RequestException:
         problem, fix = "no tracking server answers at", "start it, or correct MLFLOW_TRACKING_URI"
     else:
-        if answer.status_code == 200 and answer.text.strip() == "OK":
+        if answer.status_code == HTTPStatus.OK and answer.text.strip() == "OK":
+            return
+        # With workspaces MLflow asks its database even for this; the next request waits for it, or says it is away.
+        if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE and DATABASE_AWAY in answer.text:
             return
         problem, fix = "there is no MLflow server at", "correct MLFLOW_TRACKING_URI"
     raise UserError(f"{problem} {re.sub('//[^/]*@', '//', uri)}", fix)

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from deploy import secrets
 from deploy.mysql import free_port
@@ -52,7 +53,6 @@ class Stack:
         }
         self.environment = environment(
             COMPOSE_PROJECT_NAME=self.name,
-            COMPOSE_PROFILES="proxy",
             IMAGE=self.name,
             PYTHON=sys.executable,
             MLFLOW_TRACKING_URI=self.tracking,
@@ -157,6 +157,7 @@ def test_up_from_nothing_says_where_it_is_and_how_to_log_in(stack: Stack) -> Non
     assert ended.code == 0, ended.err + stack.compose("logs")
     assert f"MLflow: {stack.tracking}, as admin with the password in deploy/secrets/admin_password\n" in ended.out
     assert f"model server: {stack.model}\n" in ended.out
+    assert "images that may change under their tags: mysql:9.7, nginx:stable, python:3.11-" in ended.out
     assert stack.secret("admin_password") not in ended.out + ended.err
     status, said = ask(f"{stack.model}/health")
     assert (status, json.loads(said)["status"]) == (200, "waiting")
@@ -199,6 +200,56 @@ def test_the_server_may_not_change_the_databases_schema(stack: Stack) -> None:
     users = "select group_concat(distinct user) from information_schema.processlist where db = 'tracking'"
     root = 'MYSQL_PWD=$(cat /run/secrets/root_password) mysql -uroot -Ne "$0"'
     assert stack.compose("exec", "-T", "db", "sh", "-c", root, users) == "tracking_runtime\n"
+
+
+def test_every_container_has_bounds(stack: Stack) -> None:
+    containers = stack.compose("ps", "--all", "--quiet").split()
+    found = [json.loads(stack.run("docker", "inspect", name).out)[0]["HostConfig"] for name in containers]
+    assert len(found) == 6
+    for bounds in found:
+        assert 0 < bounds["Memory"] <= 3 * 2**30
+        assert bounds["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}
+        assert all("size=" in options for options in bounds["Tmpfs"].values())
+
+
+def test_the_model_server_does_not_reach_the_database(stack: Stack) -> None:
+    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    found = stack.run(
+        "docker", "inspect", "--format", address, stack.compose("ps", "--quiet", "db").strip()
+    ).out.strip()
+    program = "import socket, sys; socket.create_connection((sys.argv[1], 3306), 3)"
+    for name in ("db", found):
+        command = ["docker", "compose", "exec", "-T", "{}", "python", "-c", program, name]
+        assert [stack.run(*(part.format(of) for part in command)).code for of in ("mlflow", "model")] == [0, 1]
+
+
+def test_a_trainer_writes_large_files_and_none_outside_the_workspace(stack: Stack) -> None:
+    account = ("trainer", stack.secret("trainer_password"))
+    large = os.urandom(2**20) * 300
+    for prefix in ("api", "ajax-api"):
+        artifacts = f"{stack.tracking}/{prefix}/2.0/mlflow-artifacts/artifacts"
+        for path in ("1/small", "%31/small", "workspaces%2f..%2f1/small"):
+            assert requests.put(f"{artifacts}/{path}", b"x", auth=account, timeout=60).status_code == 403
+        inside = f"{artifacts}/workspaces/default/1/large"
+        assert requests.put(inside, large, auth=account, timeout=60).status_code == 200
+        assert requests.get(inside, auth=account, timeout=60).content == large
+    stack.compose("exec", "-T", "mlflow", "rm", "/artifacts/workspaces/default/1/large")
+    assert stack.compose("exec", "-T", "mlflow", "ls", "/artifacts").split() == ["workspaces"]
+
+
+def test_nobody_reads_what_the_database_says(stack: Stack) -> None:
+    stack.compose("stop", "db")
+    known = {"account": ("trainer", stack.secret("trainer_password")), "stranger": ("x", "y"), "nobody": None}
+    for _ in range(8):  # so that each of MLflow's four workers is asked
+        for path in ("health", "version", "ping", "api/2.0/mlflow/registered-models/search"):
+            for account in known.values():
+                answer = requests.get(f"{stack.tracking}/{path}", auth=account, timeout=120)
+                assert answer.status_code == (404 if path == "ping" else 503)
+                assert "sql" not in answer.text.lower()
+    ended = stack.script("reader", "promote.py", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")
+    stack.compose("up", "--detach", "--wait")
+    assert is_refusal(ended), ended.err
+    assert f"the database of the tracking server at {stack.tracking} does not answer" in ended.err
 
 
 def test_the_proxy_takes_rows_and_nothing_too_large_or_too_slow(stack: Stack) -> None:
@@ -283,3 +334,60 @@ def test_down_keeps_what_was_kept(stack: Stack) -> None:
     assert stack.compose("ps", "--all", "--quiet") == ""
     left = volumes() - stack.volumes_before
     assert left == {f"{stack.name}_{kept}" for kept in ("artifacts", "database", "served")}
+
+
+def test_images_are_held_by_digest_until_they_are_pinned_again(engine: None, tmp_path: Path) -> None:
+    registry = shutil.which("docker-registry")
+    if not registry:
+        pytest.skip("no registry here: Debian's docker-registry")
+    (tmp_path / "deploy").mkdir()
+    for name in ("docker-compose.yml", "Makefile", "deploy/pin.sh"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    port = free_port()
+    image = f"127.0.0.1:{port}/base:1"
+    names = ("MYSQL_IMAGE", "NGINX_IMAGE", "PYTHON_IMAGE")
+    (tmp_path / ".env").write_text("BIND=127.0.0.2\n")
+    config = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": str(tmp_path)}}}
+    (tmp_path / "registry.yml").write_text(json.dumps({**config, "http": {"addr": f"127.0.0.1:{port}"}}))
+
+    def run(*command: str, **more: str) -> Ended:
+        env = environment(**more)
+        ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        return Ended(ran.returncode, ran.stdout, ran.stderr)
+
+    def publish(content: str) -> None:
+        (tmp_path / "content").write_text(content)
+        assert run("tar", "-cf", "content.tar", "content").code == 0
+        for command in (["import", "content.tar", image], ["push", image]):
+            assert run("docker", *command).code == 0
+
+    def pin() -> Ended:
+        return run("make", "--silent", "pin", **dict.fromkeys(names, image))
+
+    ended = pin()
+    assert ended.code == 2
+    assert ended.err.splitlines()[1:3] == [
+        f"error: {image} cannot be pulled, for the reason above; nothing is pinned",
+        "fix: let this machine reach its registry, or name a mirror: MYSQL_IMAGE=... make pin",
+    ]
+    assert (tmp_path / ".env").read_text() == "BIND=127.0.0.2\n"
+    pinned = []
+    with subprocess.Popen([registry, "serve", "registry.yml"], cwd=tmp_path, stderr=subprocess.DEVNULL) as serving:
+        try:
+            while ask(f"http://127.0.0.1:{port}/v2/")[0] != 200:
+                assert serving.poll() is None
+            for content in ("old", "new"):
+                publish(content)
+                assert pin().code == 0
+                bind, *lines = (tmp_path / ".env").read_text().splitlines()
+                assert bind == "BIND=127.0.0.2"
+                [digest] = {
+                    line.removeprefix(f"{name}={image}@sha256:") for name, line in zip(names, lines, strict=True)
+                }
+                assert len(digest) == 64
+                assert f"image: {image}@sha256:{digest}\n" in run("docker", "compose", "config").out
+                pinned.append(digest)
+        finally:
+            serving.terminate()
+            run("docker", "image", "rm", "--force", *run("docker", "images", "--quiet", image[:-2]).out.split())
+    assert len(set(pinned)) == 2
