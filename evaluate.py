@@ -26,7 +26,7 @@ def main() -> None:
 
     client = tracking.connect(args.fail_fast)
     batch = tracking.get_batch(client, TABLE, args.batch)
-    rows = TABLE.read(tracking.trained_on(batch, TABLE.path, args.data, "python evaluate.py"))
+    rows = TABLE.read(tracking.recorded_address(batch, TABLE.path, args.data, "python evaluate.py"))
     evaluation.evaluate(client, batch, rows)
     print("next: python register.py")
 

@@ -11,7 +11,7 @@ from understudy import inspection, manifest, tracking
 from understudy.errors import UserError
 from understudy.table import TABLE
 
-AGAIN = "train again: python train.py"
+COUNT = "understudy.held_out.rows"
 
 
 def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, str]:
@@ -39,9 +39,6 @@ def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, st
         return manifest.record(client, run.info.run_id, folder) | noted | {COUNT: str(len(held_out))}
 
 
-COUNT = "understudy.held_out.rows"
-
-
 def rows_tag(name: str) -> str:
     """The version's tag that holds the digest of a file of rows, `HELD_OUT` or `TRAINED_ON`."""
     return f"understudy.{name.removesuffix('.parquet')}.digest"
@@ -50,8 +47,10 @@ def rows_tag(name: str) -> str:
 def _check_rows(held_out: pd.DataFrame, trained_on: pd.DataFrame, called: str) -> None:
     identifier = TABLE.identifier
     if not {identifier, TABLE.target.name} <= {*held_out} or [*trained_on] != [identifier]:
-        raise UserError(f"the rows that were kept with {called} are none of {TABLE.name}", AGAIN)
+        raise UserError(f"the rows that were kept with {called} are none of {TABLE.name}", tracking.TRAIN_AGAIN)
     if held_out[identifier].duplicated().any():
-        raise UserError(f"the held-out rows that were kept with {called} repeat a {identifier}", AGAIN)
+        raise UserError(f"the held-out rows that were kept with {called} repeat a {identifier}", tracking.TRAIN_AGAIN)
     if held_out[identifier].isin(trained_on[identifier]).any():
-        raise UserError(f"of the held-out rows that were kept with {called} some have been trained on", AGAIN)
+        raise UserError(
+            f"of the held-out rows that were kept with {called} some have been trained on", tracking.TRAIN_AGAIN
+        )

@@ -79,7 +79,7 @@ def reproduce(client: MlflowClient, version: ModelVersion, data: str) -> Reprodu
         fix = "commit, then train and register again"
         raise UserError(f"{called} cannot be reproduced: it was trained with changes that were not committed", fix)
     batch = client.get_run(run.data.tags[mlflow_tags.MLFLOW_PARENT_RUN_ID])
-    address = tracking.trained_on(run, TABLE.path, data, f"python register.py reproduce {version.version}")
+    address = tracking.recorded_address(run, TABLE.path, data, f"python register.py reproduce {version.version}")
     again = _trained(commit, tracking.family_name(run), [f"--data={address}", *_options(run, batch)])
     packages = changes(*(_packages(each) for each in (run, again)))
     return Reproduction(commit[:SHOWN], _compared(run), _compared(again), packages)

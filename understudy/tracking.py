@@ -199,7 +199,7 @@ def table_path(default: str, given: str) -> str:
     return given or (default if "://" in default else str(PROJECT / default))
 
 
-def trained_on(run: Run, default: str, given: str, verb: str) -> str:
+def recorded_address(run: Run, default: str, given: str, verb: str) -> str:
     """The address of the table that a run was trained on, if the project's table or the person at hand names it too.
 
     Who may write to a run would else decide which files are read here, and which hosts get a database's password.
