@@ -34,7 +34,9 @@ def main() -> None:
 
     client = tracking.connect(args.fail_fast)
     if args.action == "reproduce":
-        found = reproduction.reproduce(client, registry.get_version(client, args.name or TABLE.name, args.version))
+        found = reproduction.reproduce(
+            client, registry.get_version(client, args.name or TABLE.name, args.version, "register.py reproduce")
+        )
         print(found)
         sys.exit(4 if found.differences else 0)
     if args.run:
