@@ -19,6 +19,7 @@ from understudy.schema import Table
 
 # What decides about a planned record, whose `before` is the version in its stage; what it looks at is its own matter.
 Decide = Callable[[Record], Verdict]
+TryOut = Callable[[MlflowClient, str, str], None]
 
 
 def promote(client: MlflowClient, name: str, planned: Record, judge: Decide) -> Record:
@@ -54,11 +55,11 @@ def was_staged(client: MlflowClient, name: str, version: str) -> bool:
     return version in {one for record in moved for one in (record.version, record.before)}
 
 
-def rollback(client: MlflowClient, name: str, to: str, reason: str) -> tuple[str, str]:
+def rollback(client: MlflowClient, name: str, to: str, reason: str, try_out: TryOut | None = None) -> tuple[str, str]:
     """Bring back the version that the one in Production replaced, or `to`; returns it and the one that went, if any.
 
     With nothing in Production it is the version that was there last. Versions that are deleted are passed over.
-    Nothing is moved before its files have been verified and have scored a row.
+    Nothing is moved before it was tried out: by default, before its files were verified and have scored a row.
 
     Raises:
         UserError: Nothing was replaced, or what was is gone, cannot be scored or was never in Production.
@@ -76,7 +77,7 @@ def rollback(client: MlflowClient, name: str, to: str, reason: str) -> tuple[str
     version = to or earlier[-1]
     registry.get_version(client, name, version, "--to")
     _refuse_strangers(name, version, current, found)
-    score_a_row(client, name, version)
+    (try_out or score_a_row)(client, name, version)
     planned = Record(records.ROLLBACK, version, "production", current, reason)
     _carry_out(client, name, planned, Verdict())
     return version, current
