@@ -1,5 +1,6 @@
 """What people do by hand to aliases, stages, versions, models and records, and what is decided and said after it."""
 
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
@@ -201,6 +202,21 @@ def test_a_version_that_was_taken_out_by_hand_is_missed_and_brought_back(three: 
     assert stack(three) == ["1", "2"]
 
 
+def test_a_move_that_was_cut_off_goes_before_the_one_that_has_followed_it(three: MlflowClient) -> None:
+    cut_off = records.start(three, NAME, Record("production", "2", "production", "1"), Verdict())
+    three.set_registered_model_alias(NAME, "production", "2")
+    time.sleep(0.01)
+    put(three, "3")  # as from another host, which cannot know whether the process of the first one is gone
+    assert (last(three).before, last(three).by_hand, stack(three)) == ("2", False, ["1", "3"])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    three.set_tag(cut_off.run_id, tracking.PID, str(gone.pid))
+    assert "a record was cut off" in said(three)
+    records.recover(three, NAME)
+    assert (stack(three), said(three)) == (["1", "2", "3"], "")
+    assert [record.version for record in records.in_production(records.find(three, NAME))] == ["1", "2", "3"]
+
+
 def test_a_clock_that_was_ahead_is_put_right_by_the_next_record(
     three: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,7 +280,10 @@ def test_a_deleted_batch_is_missed(three: MlflowClient, call: Call) -> None:
     batch = run.data.tags["mlflow.parentRunId"]
     three.delete_run(batch)
     assert f"the batch of version 3 is deleted\n  fix: mlflow runs restore --run-id {batch}" in said(three)
-    three.restore_run(batch)
+    three.delete_experiment(run.info.experiment_id)
+    assert f"fix: mlflow experiments restore --experiment-id {run.info.experiment_id}\n" in said(three)
+    three.restore_experiment(run.info.experiment_id)
+    assert said(three) == ""
     three.set_tag(run.info.run_id, "mlflow.parentRunId", "0" * 32)
     assert f"the batch of version 3, run {'0' * 32}, is not there" in said(three)
     assert f"run {'0' * 32}, which kept rows/held_out.parquet, is gone" in call(promote, "production").err

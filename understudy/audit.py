@@ -118,7 +118,7 @@ def _back(alias: str, version: str) -> str:
 def _gone(name: str, versions: list[ModelVersion], found: list[Record]) -> Iterator[Finding]:
     for record in found:
         if record.is_deleted:
-            what = f"the record at place {record.number or 'none'} is deleted: {records.sentence(record)}"
+            what = f"a record is deleted: {records.sentence(record)}"
             yield Finding(what, f"mlflow runs restore --run-id {record.run_id}")
     for version, run_id in records.lost(versions, found).items():
         what = f"the last record of version {version}, run {run_id}, is not in {records.experiment(name)}"
@@ -147,14 +147,14 @@ def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]
     if run is None:
         yield Finding(f"version {number} has no run behind it", fix)
     else:
-        yield from _deleted(f"the run of version {number}", run)
+        yield from _deleted(client, f"the run of version {number}", run)
         batch_id = run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID)
         batch = tracking.run_or_none(client, batch_id) if batch_id else run
         if batch is None:
             what = f"the batch of version {number}, run {batch_id}, is not there, nor are its held-out rows"
             yield Finding(what, "train again: python train.py")
         elif batch is not run:
-            yield from _deleted(f"the batch of version {number}", batch)
+            yield from _deleted(client, f"the batch of version {number}", batch)
     source = str(version.source)
     try:
         if source.startswith("models:/"):
@@ -165,9 +165,13 @@ def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]
         yield Finding(f"version {number} has no model behind it", fix)
 
 
-def _deleted(what: str, run: Run) -> Iterator[Finding]:
+def _deleted(client: MlflowClient, what: str, run: Run) -> Iterator[Finding]:
     if run.info.lifecycle_stage != "active":
-        yield Finding(f"{what} is deleted", f"mlflow runs restore --run-id {run.info.run_id}")
+        experiment = client.get_experiment(run.info.experiment_id)
+        fix = f"mlflow runs restore --run-id {run.info.run_id}"
+        if experiment.lifecycle_stage != "active":  # deleting it has deleted its runs
+            fix = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        yield Finding(f"{what} is deleted", fix)
 
 
 def _orphans(client: MlflowClient, name: str, versions: list[ModelVersion]) -> Iterator[Finding]:
