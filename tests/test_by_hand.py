@@ -107,6 +107,7 @@ def test_a_champion_that_is_deleted_gives_way_to_the_one_before_it(three: Mlflow
 
 def test_where_nothing_is_left_to_compare_with_force_is_needed(three: MlflowClient, call: Call) -> None:
     three.delete_model_version(NAME, "1")
+    assert "and the version is deleted\n  fix: python promote.py production --version N --force" in said(three)
     refused = call(promote, "production")
     assert refused.code == 3
     assert "version 1 was in Production, and nothing is left to compare with; --force --reason" in refused.err

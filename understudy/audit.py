@@ -99,20 +99,19 @@ def _unrecorded(there: dict[str, str], versions: list[ModelVersion], found: list
             yield Finding(f"version {named} is in {stage} without a record{but}", fix)
         elif said and not named and (said in numbers or alias == "production"):
             what = f"{stage}: the records say version {said}, the alias names none"
-            yield Finding(what if said in numbers else f"{what}, and the version is deleted", _back(alias, said))
+            what += "" if said in numbers else ", and the version is deleted"
+            if alias == "staging":
+                yield Finding(what, f"python promote.py staging --version {said}, or archive --version {said}")
+            elif numbers.intersection(records.history(found)):
+                yield Finding(what, 'python promote.py rollback --reason "..."')
+            else:
+                yield Finding(what, 'python promote.py production --version N --force --reason "..."')
     known = {one for record in done for one in (record.version, record.before)}
     for one in versions if registry.KEEP_STAGES else ():
         number = str(one.version)
         if one.current_stage in STAGES.values() and number not in known and number not in there.values():
             fix = f'python promote.py adopt --version {number} --reason "..."'
             yield Finding(f"version {number} is in {one.current_stage} without a record", fix)
-
-
-def _back(alias: str, version: str) -> str:
-    """What brings back a version whose alias is gone, or records that it is out of use."""
-    if alias == "production":
-        return 'python promote.py rollback --reason "..."'
-    return f"python promote.py staging --version {version}; python promote.py archive --version {version} if not wanted"
 
 
 def _gone(name: str, versions: list[ModelVersion], found: list[Record]) -> Iterator[Finding]:

@@ -309,13 +309,12 @@ def at(records: Iterable[Record], when: int) -> str:
 
 def told(records: Iterable[Record], when: int, there: Mapping[str, str]) -> str:
     """The same for people, with what is known of moves by hand between that and the next record, or the aliases now."""
-    last, following = around(records, when)
-    if last is None:
-        return registry.called(following.before) if following and following.before else "nothing that is known of"
-    seen, when_seen = (following.before, "the next record") if following else (there.get("production", ""), "now")
-    if seen == last.version or (following and not following.by_hand):
-        return f"version {last.version}"
-    return f"version {last.version}, or already {registry.called(seen)}, by hand at some time before {when_seen}"
+    records = list(records)
+    version, (last, following) = at(records, when), around(records, when)
+    seen, until = (following.before, "the next record") if following else (there.get("production", ""), "now")
+    if last is None or seen == version or (following and not following.by_hand):
+        return registry.called(version) if version else "nothing that is known of"
+    return f"version {version}, or already {registry.called(seen)}, by hand at some time before {until}"
 
 
 def recover(client: MlflowClient, name: str) -> list[str]:
