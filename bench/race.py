@@ -123,13 +123,13 @@ def by_hand_round(client: MlflowClient, seed: int) -> list[str]:
         version = chance.choice([str(one + 1) for one in range(PROCESSES) if str(one + 1) != current])
         if action == "promote":
             call("ours", client, name, version)
-            stack = [*back_to(stack, current), version]
-        elif action == "rollback":
             stack = back_to(stack, current)
-            earlier = [one for one in stack if one != current]
+            stack += [version] * (stack[-1:] != [version])  # taken out by hand, and back
+        elif action == "rollback":
+            earlier = [one for one in back_to(stack, current) if one != current]
             with suppress(UserError):  # there is nothing to go back to
                 promotion.rollback(client, name, "", "by chance", lambda *_: None)
-            stack = back_to(stack, earlier[-1]) if earlier else stack
+            stack = back_to(back_to(stack, current), earlier[-1]) if earlier else stack
         elif action == "move":
             client.set_registered_model_alias(name, "production", version)
         elif action == "remove":
