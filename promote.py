@@ -80,18 +80,19 @@ def main() -> None:
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy import lineage, records, registry
 
-    found = records.find(client, name)
+    found, there = records.find(client, name), registry.aliases(client, name)
     if args.at:
-        version = records.at(found, lineage.milliseconds(args.at))
-        print(f"in Production at {args.at}: {f'version {version}' if version else 'nothing that is known of'}")
+        print(f"in Production at {args.at}: {records.told(found, lineage.milliseconds(args.at), there)}")
     elif args.version:
         for said, value in lineage.lineage(client, name, args.version).items():
             print(f"{said}: {value}")
         found = [record for record in found if args.version in (record.version, record.before)]
     else:
-        there = registry.aliases(client, name)
+        recorded = records.aliases(found)
         for alias, stage in registry.STAGES.items():
-            print(f"{stage}: {f'version {there[alias]}' if alias in there else 'empty'}")
+            is_other = recorded.get(alias) != there.get(alias)
+            said = f" (the records say {registry.called(recorded.get(alias))}: python promote.py check)"
+            print(f"{stage}: {f'version {there[alias]}' if alias in there else 'empty'}{said if is_other else ''}")
         versions = registry.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
     for line in lineage.story(found[-SHOWN:] if not args.at else []):
@@ -105,16 +106,18 @@ def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None
     version = registry.choose(client, name, args.action, args.version)
     asked = Record(args.action, version, args.action, "", args.reason, args.force, args.breaking)
     decide = trial.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None))
-    replaced = promotion.promote(client, name, asked, decide)
-    archived = f", version {replaced} is archived" if replaced else ""
+    record = promotion.promote(client, name, asked, decide)
+    archived = f", version {record.before} is archived" if record.before else ""
     print(f"{name} version {version} is in {registry.STAGES[args.action]}{archived}")
+    if args.action == "production" and record.against not in (None, record.before):
+        print(f"compared with version {record.against}, the last in Production whose files are there")
 
 
 def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy import promotion
 
     back, gone = promotion.rollback(client, name, args.version, args.reason)
-    print(f"{name} version {back} is in Production again, version {gone} is archived")
+    print(f"{name} version {back} is in Production again{f', version {gone} is archived' if gone else ''}")
 
 
 def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:

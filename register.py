@@ -35,9 +35,9 @@ def main() -> None:
 
     client = tracking.connect(args.fail_fast)
     if args.action == "reproduce":
-        found = reproduction.reproduce(
-            client, registry.get_version(client, args.name or TABLE.name, args.version), args.data
-        )
+        name = args.name or TABLE.name
+        version = registry.get_version(client, name, args.version, "register.py reproduce")
+        found = reproduction.reproduce(client, version, args.data)
         print(found)
         sys.exit(4 if found.differences else 0)
     if args.run:

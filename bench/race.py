@@ -1,11 +1,15 @@
 """Eight processes put eight versions into Production at once, on SQLite behind a server: ours, and MLflow's own call.
 
+Then promotions and rollbacks in turn with moves by hand, after each of which `check`, the history and a plain reading
+of the store have to agree.
+
 python -m bench.race --rounds 50
 """
 
 import argparse
 import multiprocessing
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -17,7 +21,7 @@ import urllib.request
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.connection import Connection
@@ -25,15 +29,16 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import mlflow
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 from sklearn.dummy import DummyClassifier
 
 from deploy.mysql import free_port
-from understudy import promotion, records, registry
-from understudy.errors import Refused
+from understudy import audit, promotion, records, registry
+from understudy.errors import Refused, UserError
 from understudy.records import Record, Verdict
 
 PROCESSES = 8
+STEPS = 12  # of a round with moves by hand
 FORK = multiprocessing.get_context("fork")  # importing MLflow takes each process seconds
 Race = Callable[[str, str], list[str]]
 
@@ -72,6 +77,9 @@ def main() -> None:
                 for label, value in zip(head, shown, strict=True):
                     print(f"    {label}: {value}")
                 print(f"    what does not fit together: {'; '.join(sorted(set(wrong))) or 'nothing'}", flush=True)
+        misread = [by_hand_round(client, seed) for seed in range(rounds)]
+        print(f"with moves by hand: {misread.count([])} of {rounds} rounds are told as they were")
+        print(f"    what is not: {'; '.join(sorted({what for each in misread for what in each})) or 'nothing'}")
 
 
 def spread(counted: Counter[str] | Counter[int]) -> str:
@@ -80,11 +88,7 @@ def spread(counted: Counter[str] | Counter[int]) -> str:
 
 def one_round(client: MlflowClient, race: Race, way: str, occupied: bool) -> Outcome:
     """One race over a registered model of its own."""
-    name = f"race-{time.time_ns()}"
-    client.create_registered_model(name)
-    source = a_model(client.tracking_uri)
-    for _ in range(PROCESSES + occupied):
-        client.create_model_version(name, source, model_id=source.removeprefix("models:/"), await_creation_for=0)
+    name = registered(client, PROCESSES + occupied)
     if occupied:
         call(way, client, name, str(PROCESSES + 1))
     with polled(name, occupied and way == "ours") as failures:
@@ -95,6 +99,87 @@ def one_round(client: MlflowClient, race: Race, way: str, occupied: bool) -> Out
     if way == "ours":
         outcome.wrong += misfits(client, name, outcome.ended, occupied)
     return outcome
+
+
+def registered(client: MlflowClient, count: int) -> str:
+    """The name of a new registered model with so many versions."""
+    name = f"race-{time.time_ns()}"
+    client.create_registered_model(name)
+    source = a_model(client.tracking_uri)
+    for _ in range(count):
+        client.create_model_version(name, source, model_id=source.removeprefix("models:/"), await_creation_for=0)
+    return name
+
+
+def by_hand_round(client: MlflowClient, seed: int) -> list[str]:
+    """What is told wrongly of promotions, rollbacks and moves by hand, by chance, on a registered model of its own."""
+    name, wrong = registered(client, PROCESSES), []
+    chance = random.Random(seed)  # noqa: S311 - to be the same again
+    stack: list[str] = []  # kept beside the records: where rollbacks should lead, Production last
+    recorded = ""  # the version of the last move that was ours
+    for number in range(STEPS):
+        action = chance.choice(["promote", "rollback", "move", "remove", "misspell", "stage"])
+        current = in_production(client, name)
+        version = chance.choice([str(one + 1) for one in range(PROCESSES) if str(one + 1) != current])
+        if action == "promote":
+            call("ours", client, name, version)
+            stack = back_to(stack, current)
+            stack += [version] * (stack[-1:] != [version])  # taken out by hand, and back
+        elif action == "rollback":
+            earlier = [one for one in back_to(stack, current) if one != current]
+            with suppress(UserError):  # there is nothing to go back to
+                promotion.rollback(client, name, "", "by chance", lambda *_: None)
+            stack = back_to(back_to(stack, current), earlier[-1]) if earlier else stack
+        elif action == "move":
+            client.set_registered_model_alias(name, "production", version)
+        elif action == "remove":
+            client.delete_registered_model_alias(name, "production")
+        elif action == "misspell":
+            client.set_registered_model_alias(name, "Production", version)
+        else:
+            with warnings.catch_warnings(action="ignore"):
+                client.transition_model_version_stage(name, version, chance.choice(["Production", "Archived"]))
+        is_ours = action == "promote" or (action == "rollback" and bool(earlier))
+        recorded = stack[-1] if is_ours else recorded
+        told = misread(client, name, stack, recorded, is_ours)
+        wrong += [f"{what} (round {seed}, step {number}: {action})" for what in told]
+    return wrong
+
+
+def back_to(stack: list[str], version: str) -> list[str]:
+    """A stack after somebody has put a version there by hand."""
+    while version in stack and stack[-1] != version:
+        stack = stack[:-1]
+    return [*stack, version] if version and stack[-1:] != [version] else stack
+
+
+def in_production(client: MlflowClient, name: str) -> str:
+    """The version that the store itself says the alias names; "" for none."""
+    try:
+        return str(client.get_model_version_by_alias(name, "production").version)
+    except MlflowException:
+        return ""
+
+
+def misread(client: MlflowClient, name: str, stack: list[str], recorded: str, is_ours: bool) -> list[str]:
+    """Where `check` and the records say something else than a plain reading of the store, and our own notes."""
+    current, spelt = in_production(client, name), client.get_registered_model(name).aliases
+    versions = client.search_model_versions(f"name = '{name}'")
+    staged = [str(version.version) for version in versions if version.current_stage == "Production"]
+    said = "\n".join(finding.what for finding in audit.findings(client, name))
+    expected = {
+        f"version {current} is in Production without a record": current not in ("", recorded),
+        f"the records say version {recorded}, the alias names none": recorded != "" and current == "",
+        "Production: the alias names": staged != [current] * (current != ""),
+        "Production: the alias of": current != "" and "production" not in spelt,
+        "Production: the alias Production": "Production" in spelt and (current == "" or "production" in spelt),
+    }
+    wrong = [f"check on '{what}'" for what, is_so in expected.items() if (what in said) != is_so]
+    if records.by_hand(records.history(records.find(client, name)), current) != back_to(stack, current):
+        wrong.append("the history")
+    if is_ours and (current != recorded or staged != [current] or "production" not in spelt):
+        wrong.append("what our own move has left")
+    return wrong
 
 
 def misfits(client: MlflowClient, name: str, ended: Counter[str], occupied: bool) -> list[str]:

@@ -29,7 +29,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 REAL = PROJECT.parent / "shared" / "data" / "loan_prediction_train.csv"
 SAMPLE = PROJECT / TABLE.path
 
-ON_BOTH = {"test_promotion", "test_race", "test_story"}  # on SQLite, and on MariaDB behind a server
+ON_BOTH = {"test_by_hand", "test_promotion", "test_race", "test_story"}  # on SQLite, and on MariaDB behind a server
 MARIADB = "mariadb"
 Rows = list[tuple[sqlalchemy.Table, list[dict[str, Any]]]]
 

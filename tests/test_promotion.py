@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 
 import promote
@@ -421,6 +422,50 @@ def test_the_story_without_stages(
     client.set_registered_model_alias(NAME, "staging", "1")
     assert call(promote, "check").code == 4
     assert call(promote, "check", "--repair").code == 0
+
+
+def copied(store: str, run_id: str, count: int) -> None:
+    """Insert copies of a run with its tags, each a millisecond older than the next, all older than the run itself."""
+    engine, tables = sqlalchemy.create_engine(store), sqlalchemy.MetaData()
+    with engine.begin() as connection:
+        tables.reflect(connection, only=["runs", "tags"])
+        runs, tags = tables.tables["runs"], tables.tables["tags"]
+        [run] = connection.execute(runs.select().where(runs.c.run_uuid == run_id)).mappings()
+        of_run = connection.execute(tags.select().where(tags.c.run_uuid == run_id)).mappings().all()
+        ids = [f"{number:032x}" for number in range(count)]
+        times = [run["start_time"] - count + number for number in range(count)]
+        rows = [{**run, "run_uuid": other, "start_time": when} for other, when in zip(ids, times, strict=True)]
+        connection.execute(runs.insert(), rows)
+        connection.execute(tags.insert(), [{**tag, "run_uuid": other} for other in ids for tag in of_run])
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_all_records_are_read_however_many_there_are(in_production: str, client: MlflowClient) -> None:
+    newest = last(client)
+    client.delete_tag(newest.run_id, records.TAGS["number"])
+    copied(in_production, newest.run_id, 10_001)
+    client.set_tag(newest.run_id, records.TAGS["version"], "2")
+    found = records.find(client, NAME)
+    assert len(found) == 10_003
+    assert records.aliases(found)["production"] == "2"
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_the_newest_batch_is_found_among_many_experiments(registered: str, client: MlflowClient, call: Call) -> None:
+    batch = tracking.get_batch(client, TABLE)
+    engine, tables = sqlalchemy.create_engine(registered), sqlalchemy.MetaData()
+    with engine.begin() as connection:
+        tables.reflect(connection, only=["experiments"])
+        experiments = tables.tables["experiments"]
+        [row] = connection.execute(
+            experiments.select().where(experiments.c.experiment_id == batch.info.experiment_id)
+        ).mappings()
+        later = [{"experiment_id": 1000 + n, "name": f"later {n}", "creation_time": 2 * 10**12} for n in range(1500)]
+        connection.execute(experiments.insert(), [{**row, **other} for other in later])
+    assert len(tracking.experiments(client)) > 1500
+    assert tracking.get_batch(client, TABLE).info.run_id == batch.info.run_id
+    assert len(tracking.logged_models(client)) >= 4
+    assert call(promote, "check").code == 0
 
 
 def test_training_does_not_close_records_of_killed_promotions(in_production: str, client: MlflowClient) -> None:

@@ -84,6 +84,11 @@ def test_the_race_is_one_that_mlflows_own_call_loses(racing: tuple[MlflowClient,
     assert sum(found.values()) > found[1]
 
 
+@pytest.mark.parametrize("seed", [7, 9, 23])
+def test_moves_by_hand_are_told_as_a_plain_reading_finds_them(racing: Racing, seed: int) -> None:
+    assert race.by_hand_round(racing[0], seed) == []
+
+
 def cut(store: str, number: int, verb: Callable[[MlflowClient], object]) -> bool:
     """Let a process do something and kill itself before its `number`th write; whether it came to that."""
 

@@ -1,11 +1,13 @@
 """What is wrong with the registered versions of a model, and the repair of what needs no judgement."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlflow import MlflowClient, MlflowException
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.utils import mlflow_tags
 
 from understudy import manifest, records, registry, tracking
@@ -29,9 +31,15 @@ class Finding:
 
 def findings(client: MlflowClient, name: str) -> list[Finding]:
     """Everything that is wrong with a model's versions. Raises `UserError` if there is no such registered model."""
-    there, found = registry.aliases(client, name), records.find(client, name)
-    versions = registry.versions(client, name)
-    wrong = [*_stages(there, versions), *_unrecorded(there, versions, found), *_unfinished(found)]
+    model, versions = registry.registered_model(client, name), registry.versions(client, name)
+    there = registry.aliases_of(client, model)
+    wrong = [*_misspelt(model, there), *_stages(there, versions)]
+    try:
+        found = records.find(client, name)
+    except UserError as error:  # their experiment is deleted
+        wrong.append(Finding(error.problem, error.fix))
+    else:
+        wrong += [*_unrecorded(there, versions, found), *_unfinished(found), *_gone(name, versions, found)]
     for version in versions:
         wrong += _half_made(client, version)
     return wrong + list(_orphans(client, name, versions)) + list(_damaged(client, versions))
@@ -40,13 +48,31 @@ def findings(client: MlflowClient, name: str) -> list[Finding]:
 def repair(client: MlflowClient, name: str) -> list[str]:
     """Close the records of killed processes and make the stages follow the aliases; returns what was done.
 
-    Recorded, if it is anything.
+    Recorded, if it is anything. So are records that are gone for good, each by one in its place that says so.
     """
     done = records.recover(client, name) + registry.settle(client, name)
+    for number in _gaps(records.find(client, name)):
+        said = f"the record at place {number} is gone for good"
+        record = records.start(client, name, Record(records.REPAIR, "", number=number, reason=said), Verdict())
+        records.close(client, name, record, records.COMPLETED)
+        done.append(f"recorded that {said}")
     if done:
         record = records.start(client, name, Record(records.REPAIR, "", reason="; ".join(done)), Verdict())
-        records.close(client, record, records.COMPLETED)
+        records.close(client, name, record, records.COMPLETED)
     return done
+
+
+def _misspelt(model: RegisteredModel, there: dict[str, str]) -> Iterator[Finding]:
+    for alias, stage in STAGES.items():
+        others = {other: str(version) for other, version in model.aliases.items() if other not in STAGES}
+        if alias in there and alias not in model.aliases:
+            spelt = " or ".join(other for other, version in others.items() if version == there[alias])
+            yield Finding(f"{stage}: the alias of version {there[alias]} is spelt {spelt}, and not {alias}", MEND)
+            continue
+        for other, version in others.items():
+            if tracking.folded(other) == alias:
+                fix = f"take the alias {other} away in MLflow's UI; python promote.py {alias} --version {version}"
+                yield Finding(f"{stage}: the alias {other} names version {version}, and only {alias} counts", fix)
 
 
 def _stages(there: dict[str, str], versions: list[ModelVersion]) -> Iterator[Finding]:
@@ -63,18 +89,47 @@ def _stages(there: dict[str, str], versions: list[ModelVersion]) -> Iterator[Fin
 
 
 def _unrecorded(there: dict[str, str], versions: list[ModelVersion], found: list[Record]) -> Iterator[Finding]:
-    done = [record for record in found if record.outcome == records.COMPLETED]
-    for alias, version in there.items():
-        moves = [record for record in done if record.stage == alias]
-        if alias in STAGES and (not moves or moves[-1].version != version):
-            fix = f'python promote.py adopt --version {version} --reason "..."'
-            yield Finding(f"version {version} is in {STAGES[alias]} without a record", fix)
-    recorded = {one for record in done for one in (record.version, record.before)}
+    done, recorded = records.completed(found), records.aliases(found)
+    numbers = {str(version.version) for version in versions}
+    for alias, stage in STAGES.items():
+        named, said = there.get(alias), recorded.get(alias)
+        if named and named != said:
+            fix = f'python promote.py adopt --version {named} --reason "..."'
+            but = f", the records say version {said}" if said else ""
+            yield Finding(f"version {named} is in {stage} without a record{but}", fix)
+        elif said and not named and (said in numbers or alias == "production"):
+            what = f"{stage}: the records say version {said}, the alias names none"
+            what += "" if said in numbers else ", and the version is deleted"
+            if alias == "staging":
+                yield Finding(what, f"python promote.py staging --version {said}, or archive --version {said}")
+            elif numbers.intersection(records.history(found)):
+                yield Finding(what, 'python promote.py rollback --reason "..."')
+            else:
+                yield Finding(what, 'python promote.py production --version N --force --reason "..."')
+    known = {one for record in done for one in (record.version, record.before)}
     for one in versions if registry.KEEP_STAGES else ():
         number = str(one.version)
-        if one.current_stage in STAGES.values() and number not in recorded and number not in there.values():
+        if one.current_stage in STAGES.values() and number not in known and number not in there.values():
             fix = f'python promote.py adopt --version {number} --reason "..."'
             yield Finding(f"version {number} is in {one.current_stage} without a record", fix)
+
+
+def _gone(name: str, versions: list[ModelVersion], found: list[Record]) -> Iterator[Finding]:
+    for record in found:
+        if record.is_deleted:
+            what = f"a record is deleted: {records.sentence(record)}"
+            yield Finding(what, f"mlflow runs restore --run-id {record.run_id}")
+    for version, run_id in records.lost(versions, found).items():
+        what = f"the last record of version {version}, run {run_id}, is not in {records.experiment(name)}"
+        yield Finding(what, f'python promote.py adopt --version {version} --reason "..."')
+    for number in _gaps(found):
+        yield Finding(f"the record at place {number} is gone for good", f"{MEND} records that; a backup may have it")
+
+
+def _gaps(found: list[Record]) -> list[int]:
+    """The places that no record has, although later ones do."""
+    taken = {record.number for record in found if record.number}
+    return [number for number in range(1, math.floor(max(taken, default=0))) if number not in taken]
 
 
 def _unfinished(found: list[Record]) -> Iterator[Finding]:
@@ -87,14 +142,18 @@ def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]
     number, fix = version.version, f"delete version {version.version} in MLflow's UI, then python register.py"
     if version.status != "READY":
         yield Finding(f"version {number} is {version.status} and not READY", fix)
-    try:
-        run = client.get_run(version.run_id or "")
-        if run.info.lifecycle_stage != "active":
-            yield Finding(f"the run of version {number} is deleted", f"mlflow runs restore --run-id {run.info.run_id}")
-    except MlflowException as error:
-        if error.error_code not in tracking.NOT_THERE:
-            raise
+    run = tracking.run_or_none(client, version.run_id or "")
+    if run is None:
         yield Finding(f"version {number} has no run behind it", fix)
+    else:
+        yield from _deleted(client, f"the run of version {number}", run)
+        batch_id = run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID)
+        batch = tracking.run_or_none(client, batch_id) if batch_id else run
+        if batch is None:
+            what = f"the batch of version {number}, run {batch_id}, is not there, nor are its held-out rows"
+            yield Finding(what, "train again: python train.py")
+        elif batch is not run:
+            yield from _deleted(client, f"the batch of version {number}", batch)
     source = str(version.source)
     try:
         if source.startswith("models:/"):
@@ -103,6 +162,15 @@ def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]
         if error.error_code not in tracking.NOT_THERE:
             raise
         yield Finding(f"version {number} has no model behind it", fix)
+
+
+def _deleted(client: MlflowClient, what: str, run: Run) -> Iterator[Finding]:
+    if run.info.lifecycle_stage != "active":
+        experiment = client.get_experiment(run.info.experiment_id)
+        fix = f"mlflow runs restore --run-id {run.info.run_id}"
+        if experiment.lifecycle_stage != "active":  # deleting it has deleted its runs
+            fix = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        yield Finding(f"{what} is deleted", fix)
 
 
 def _orphans(client: MlflowClient, name: str, versions: list[ModelVersion]) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from mlflow import MlflowClient, MlflowException
+from mlflow import MlflowClient
 from mlflow.utils import mlflow_tags
 
 from understudy import records, registry, tracking
@@ -31,12 +31,8 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
     """
     version = registry.get_version(client, name, number)
     known = {"made": clock(version.creation_timestamp), "source": str(version.source), "run": version.run_id or "none"}
-    try:
-        run = client.get_run(version.run_id or "")
-    except MlflowException as error:
-        if error.error_code not in tracking.NOT_THERE:
-            raise
-    else:
+    run = tracking.run_or_none(client, version.run_id or "")
+    if run is not None:
         known |= {said: run.data.tags[tag] for said, tag in OF_THE_RUN.items() if tag in run.data.tags}
         known["params"] = ", ".join(f"{key} {value}" for key, value in sorted(run.data.params.items())) or "none"
     return known | dict(sorted(version.tags.items()))
@@ -45,7 +41,9 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
 def story(found: list[Record]) -> Iterator[str]:
     """Records as lines for people, the latest last."""
     for record in found:
-        yield f"{clock(record.time or record.opened)}  {record.who}: {records.sentence(record)}"
+        notes = {"its run is deleted": record.is_deleted, "of an earlier registered model": record.is_earlier}
+        aside = "".join(f" ({note})" for note, is_so in notes.items() if is_so)
+        yield f"{clock(record.time or record.opened)}  {record.who}: {records.sentence(record)}{aside}"
 
 
 def clock(milliseconds: int) -> str:

@@ -20,10 +20,11 @@ from understudy.schema import Table
 
 # What decides about a planned record, whose `before` is the version in its stage; what it looks at is its own matter.
 Decide = Callable[[Record], Verdict]
+TryOut = Callable[[MlflowClient, str, str], None]
 
 
-def promote(client: MlflowClient, name: str, planned: Record, judge: Decide) -> str:
-    """Put a version into a stage; returns the version it took the place of, "" for none.
+def promote(client: MlflowClient, name: str, planned: Record, judge: Decide) -> Record:
+    """Put a version into a stage; returns the record of that, or what was planned if the version is there already.
 
     Args:
         client: Of the store that holds the model.
@@ -39,44 +40,45 @@ def promote(client: MlflowClient, name: str, planned: Record, judge: Decide) -> 
     before = registry.aliases(client, name).get(planned.stage, "")
     if before == planned.version:
         registry.settle(client, name)
-        return ""
+        return planned
     if planned.stage == "production" and not (planned.forced or was_staged(client, name, planned.version)):
         fix = f"python promote.py staging --version {planned.version}, or --force with a --reason"
         raise UserError(f"version {planned.version} of {name} was never in Staging", fix)
     planned = replace(planned, before=before)
-    _carry_out(client, name, planned, judge(planned))
-    return before
+    return _carry_out(client, name, planned, judge(planned))
 
 
 def was_staged(client: MlflowClient, name: str, version: str) -> bool:
     """Whether a version is in Staging, or has been there or in Production."""
     if version in registry.aliases(client, name).values():
         return True
-    found = records.find(client, name)
-    moved = [record for record in found if record.stage and record.outcome == records.COMPLETED]
+    moved = [record for record in records.completed(records.find(client, name)) if record.stage]
     return version in {one for record in moved for one in (record.version, record.before)}
 
 
-def rollback(client: MlflowClient, name: str, to: str, reason: str) -> tuple[str, str]:
-    """Bring back the version that the one in Production replaced, or `to`; returns it and the one that went.
+def rollback(client: MlflowClient, name: str, to: str, reason: str, try_out: TryOut | None = None) -> tuple[str, str]:
+    """Bring back the version that the one in Production replaced, or `to`; returns it and the one that went, if any.
 
-    Nothing is moved before its files have been verified and have scored a row.
+    With nothing in Production it is the version that was there last. Versions that are deleted are passed over.
+    Nothing is moved before it was tried out: by default, before its files were verified and have scored a row.
 
     Raises:
         UserError: Nothing was replaced, or what was is gone, cannot be scored or was never in Production.
         Refused: Somebody else moved the alias meanwhile.
     """
     records.recover(client, name)
-    current = registry.in_stage(client, name, "production")
+    current = registry.aliases(client, name).get("production", "")
     found = records.find(client, name)
-    stack = records.history(found)
-    stack += [current] if stack[-1:] != [current] else []
-    version = to or "".join(stack[-2:-1])
-    if not version:
+    known = {str(version.version) for version in registry.versions(client, name)}
+    earlier = [one for one in records.by_hand(records.history(found), current) if one in known and one != current]
+    if not earlier and not current:
+        registry.in_stage(client, name, "production")  # says that nothing is there
+    if not earlier and not to:
         raise UserError(f"version {current} of {name} replaced none", "python promote.py production --version N")
-    registry.get_version(client, name, version)
+    version = to or earlier[-1]
+    registry.get_version(client, name, version, "--to")
     _refuse_strangers(name, version, current, found)
-    score_a_row(client, name, version)
+    (try_out or score_a_row)(client, name, version)
     planned = Record(records.ROLLBACK, version, "production", current, reason)
     _carry_out(client, name, planned, Verdict())
     return version, current
@@ -106,9 +108,10 @@ def archive(client: MlflowClient, name: str, version: str, reason: str) -> None:
         raise UserError(f"version {version} of {name} is in Production", fix)
     record = records.start(client, name, Record(records.ARCHIVE, version, reason=reason), Verdict())
     registry.remove(client, name, "staging", version)
+    record = records.place(client, name, record)
     registry.settle(client, name, [version])
     alias = next((alias for alias, one in registry.aliases(client, name).items() if one == version), "")
-    records.close(client, record, records.SUPERSEDED if alias else records.COMPLETED)
+    records.close(client, name, record, records.SUPERSEDED if alias else records.COMPLETED)
     if alias:
         raise Refused(f"somebody has put version {version} of {name} into {STAGES[alias]} meanwhile")
 
@@ -134,7 +137,7 @@ def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Deci
     try:
         if not said:
             record = records.start(client, name, Record(records.ADOPT, version, reason=reason), Verdict())
-            records.close(client, record, records.COMPLETED)
+            records.close(client, name, record, records.COMPLETED)
             return version, ""
         stage = "production" if "production" in said else "staging"
         before, is_there = there.get(stage, ""), there.get(stage) == version
@@ -162,7 +165,7 @@ def _admitted(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
 def _by_hand(client: MlflowClient, name: str, there: dict[str, str]) -> str:
     """The version that was put into Production by hand: by the alias if no record says so, or else by the stage."""
     current = there.get("production", "")
-    if current and records.history(records.find(client, name))[-1:] != [current]:
+    if current and records.aliases(records.find(client, name)).get("production") != current:
         return current
     staged = [str(one.version) for one in registry.versions(client, name) if one.current_stage == STAGES["production"]]
     others = [version for version in staged if version != current]
@@ -173,25 +176,25 @@ def _by_hand(client: MlflowClient, name: str, there: dict[str, str]) -> str:
     return "".join(others) or current
 
 
-def _carry_out(client: MlflowClient, name: str, planned: Record, verdict: Verdict, is_there: bool = False) -> None:
+def _carry_out(client: MlflowClient, name: str, planned: Record, verdict: Verdict, is_there: bool = False) -> Record:
     record = records.start(client, name, planned, verdict)
     if not (verdict.allowed or planned.forced):
-        records.close(client, record, records.REFUSED)
+        records.close(client, name, record, records.REFUSED)
         raise Refused(verdict.why, verdict.table)
     if not is_there:
         try:
             registry.move(client, name, planned.stage, planned.version, planned.before)
         except Refused as refused:
-            records.close(client, record, records.REFUSED, why=refused.why)
+            records.close(client, name, record, records.REFUSED, refused.why)
             raise
-    # The time counts only if a read after it still shows this move: then no later move can have an earlier time.
-    moved = records.now()
+    record = records.place(client, name, record)
     there = registry.aliases(client, name).get(planned.stage, "")
     registry.settle(client, name, {planned.version, planned.before})
     outcome = records.COMPLETED if there == planned.version else records.SUPERSEDED
-    records.close(client, record, outcome, moved)
+    ended = records.close(client, name, record, outcome)
     if outcome == records.SUPERSEDED:
         raise Refused(f"version {there or 'none'} of {name} took the place of version {planned.version} at once")
+    return ended
 
 
 def score_a_row(client: MlflowClient, name: str, number: str) -> None:

@@ -12,7 +12,6 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.entities import LoggedModelStatus, Run
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.protos.databricks_pb2 import (
-    INVALID_PARAMETER_VALUE,
     PERMISSION_DENIED,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
@@ -28,6 +27,7 @@ STAGES = {"staging": "Staging", "production": "Production"}
 ARCHIVED = "Archived"
 KEEP_STAGES = True  # False leaves MLflow's stages alone, for the day they are gone
 RECORD = "understudy.record"  # the run of the last decision about a version
+LONGEST = 200  # letters of a name; with what the project adds, MySQL's columns take 256
 
 
 def best_family(runs: list[Run]) -> Run:
@@ -80,15 +80,15 @@ def create(client: MlflowClient, table: Table, name: str) -> None:
     Raises:
         UserError: No registered model can have that name.
     """
+    check_name(name)
     try:
         client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
     except MlflowException as error:
-        if error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE):
-            raise UserError(f"{name!r} cannot name a registered model", "choose another --name") from None
         if error.error_code == ErrorCode.Name(PERMISSION_DENIED):
             client.get_registered_model(name)  # who may not make one may have one
         elif error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
+        registered_model(client, name)  # which may be spelt in another way
 
 
 def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
@@ -99,8 +99,8 @@ def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
         client.set_logged_model_tags(model_id, {mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps([*known, link])})
 
 
-def get_version(client: MlflowClient, name: str, number: str) -> ModelVersion:
-    """A registered version by its number.
+def get_version(client: MlflowClient, name: str, number: str, option: str = "--version") -> ModelVersion:
+    """A registered version by its number, which a person gave with that option.
 
     Raises:
         UserError: There is none.
@@ -109,7 +109,7 @@ def get_version(client: MlflowClient, name: str, number: str) -> ModelVersion:
     if not known:
         raise UserError(f"{name} has no versions", "python register.py")
     if number not in known:
-        raise UserError(f"{name} has no version {number}", f"choose from {', '.join(known)} with --version")
+        raise UserError(f"{name} has no version {number}", f"choose from {', '.join(known)} with {option}")
     return known[number]
 
 
@@ -117,32 +117,69 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     """All versions of a registered model, the oldest first; none if there is no such model.
 
     Raises:
-        UserError: It cannot be a name: MLflow has no way to ask for one with a quotation mark.
+        UserError: It cannot be a name.
     """
-    if "'" in name:
-        raise UserError(f"{name!r} cannot name a registered model", "choose another --name")
-    found = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    check_name(name)
+    found = tracking.pages(client.search_model_versions, f"name = '{name}'")
     return sorted(found, key=lambda version: int(version.version))
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot name a registered model, before anything is asked or written.
+
+    Raises:
+        UserError: It cannot: MLflow takes it for a path, a database has no room for it, or MLflow has no way to ask
+            for it, as for a name with a quotation mark.
+    """
+    is_path = name == "." or name.startswith("..")
+    if is_path or not name.strip() or set(name) & set("/:'") or len(name) > LONGEST:
+        raise UserError(f"{name!r} cannot name a registered model", "choose another --name")
 
 
 def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     """The registered model of that name.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or it is spelt in another way: MySQL compares names without case and accents.
     """
+    check_name(name)
     try:
-        return client.get_registered_model(name)
+        model = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise
         raise UserError(f"there is no registered model {name}", "python register.py") from None
+    if model.name != name:
+        raise UserError(f"there is no registered model {name!r}, but {model.name!r}", f"--name {model.name}")
+    return model
+
+
+def called(version: str | None) -> str:
+    """A version's number for people; "none" for none."""
+    return f"version {version}" if version else "none"
 
 
 def aliases(client: MlflowClient, name: str) -> dict[str, str]:
-    """Alias to version number. Raises `UserError` if there is no such registered model."""
-    # The SQL store hands out the numbers as integers, a server as text.
-    return {alias: str(version) for alias, version in registered_model(client, name).aliases.items()}
+    """The aliases of the stages that name a version, and its number.
+
+    Raises:
+        UserError: There is no such registered model.
+    """
+    return aliases_of(client, registered_model(client, name))
+
+
+def aliases_of(client: MlflowClient, model: RegisteredModel) -> dict[str, str]:
+    """The aliases of the stages, as `aliases` has them, of a registered model that has been read."""
+    named = {alias: str(model.aliases[alias]) for alias in STAGES if alias in model.aliases}
+    if model.aliases.keys() - STAGES.keys():
+        # MySQL compares aliases without case and accents, so one of the others may stand where ours would be.
+        for alias in STAGES.keys() - named.keys():
+            try:
+                named[alias] = str(client.get_model_version_by_alias(model.name, alias).version)
+            except MlflowException as error:
+                if error.error_code not in tracking.NOT_THERE:
+                    raise
+    return named
 
 
 def in_stage(client: MlflowClient, name: str, stage: str) -> str:
@@ -181,8 +218,8 @@ def move(client: MlflowClient, name: str, alias: str, version: str, before: str)
     """
     if not _write(client, name, alias, version, before):
         there = aliases(client, name).get(alias, "")
-        was, now = (f"version {one}" if one else "none" for one in (before, there))
-        raise Refused(f"{STAGES[alias]} of {name} has changed meanwhile: it had {was}, it has {now} now")
+        changed = f"it had {called(before)}, it has {called(there)} now"
+        raise Refused(f"{STAGES[alias]} of {name} has changed meanwhile: {changed}")
 
 
 def remove(client: MlflowClient, name: str, alias: str, version: str) -> None:
@@ -225,10 +262,20 @@ def settle(client: MlflowClient, name: str, gone: Collection[str] = ()) -> list[
         gone: Versions that were in a stage by their alias, though MLflow may not show it yet: archived, unless they
             are there again.
     """
-    done: list[str] = []
+    done = _respell(client, name)
     while more := _pass(client, name, gone):
         done += more
     return done
+
+
+def _respell(client: MlflowClient, name: str) -> list[str]:
+    """Give the aliases that the store takes for ours our spelling: to set them again does so, in one write."""
+    model = registered_model(client, name)
+    return [
+        f"the alias {alias}, which names version {version}, is spelt so again"
+        for alias, version in aliases_of(client, model).items()
+        if alias not in model.aliases and _write(client, name, alias, version, version)
+    ]
 
 
 def _pass(client: MlflowClient, name: str, gone: Collection[str]) -> list[str]:

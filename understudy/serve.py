@@ -76,6 +76,10 @@ def _live(args: argparse.Namespace) -> NoReturn:
     """Become the live server."""
     if args.workers < 1 or args.poll <= 0:
         raise UserError("--workers has to be at least 1, and --poll above 0", "./serve.sh --help")
+    if args.name != TABLE.name:
+        from understudy import registry  # loads MLflow, which takes seconds
+
+        registry.check_name(args.name)
     if args.log:
         Path(args.log).mkdir(0o700, parents=True, exist_ok=True)
     supervise.block()

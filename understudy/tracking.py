@@ -13,7 +13,7 @@ import subprocess
 import time
 import unicodedata
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from importlib.metadata import version
@@ -22,12 +22,23 @@ from itertools import chain
 from pathlib import Path
 from platform import python_version
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import mlflow
 import pandas as pd
 import requests
-from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, LoggedModel, Metric, Param, Run, RunTag
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    Experiment,
+    InputTag,
+    LoggedModel,
+    Metric,
+    Param,
+    Run,
+    RunTag,
+    ViewType,
+)
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
@@ -37,6 +48,7 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
+from mlflow.store.entities import PagedList
 from mlflow.utils import mlflow_tags
 
 from understudy import errors, outage, processes, reader, retry
@@ -48,6 +60,8 @@ if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, a
     from sklearn.pipeline import Pipeline
 
     from understudy.metrics import Interval
+
+T = TypeVar("T")
 
 PROJECT = Path(__file__).resolve().parents[1]
 EMBEDDED = f"sqlite:///{PROJECT / 'mlflow.db'}"
@@ -135,6 +149,22 @@ def _probe_folder(file: Path) -> None:
         raise UserError(f"cannot make {file}: {folder} is read-only", errors.MAKE_WRITABLE)
 
 
+def pages(search: Callable[..., PagedList[T]], *asked: Any, **more: Any) -> Iterator[T]:
+    """All that one of MLflow's searches finds, which hands it out in pages."""
+    token = None
+    while True:
+        page = search(*asked, page_token=token, **more)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def experiments(client: mlflow.MlflowClient) -> list[str]:
+    """The ids of all experiments that are not deleted."""
+    return [experiment.experiment_id for experiment in pages(client.search_experiments)]
+
+
 def choose_experiment(client: mlflow.MlflowClient, name: str) -> None:
     """Make `name` the active experiment, created and described if it is new.
 
@@ -157,9 +187,8 @@ def make_experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, s
         UserError: It is deleted.
     """
     there = client.get_experiment_by_name(name)
-    if there and there.lifecycle_stage == "deleted":
-        restore = f"mlflow experiments restore --experiment-id {there.experiment_id}"
-        raise UserError(f"experiment {name} is deleted", f"{restore}, or use another name")
+    if there:
+        _refuse_deleted(there, ", or use another name")
     if there is None:
         # The embedded store would put the artifacts into whatever folder one happens to be in.
         embedded = mlflow.get_tracking_uri() == EMBEDDED
@@ -169,6 +198,12 @@ def make_experiment(client: mlflow.MlflowClient, name: str, tags: Mapping[str, s
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # another process was faster
                 raise
     return client.get_experiment_by_name(name)  # type: ignore[return-value]
+
+
+def _refuse_deleted(experiment: Experiment, otherwise: str = "") -> None:
+    if experiment.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise UserError(f"experiment {experiment.name} is deleted", restore + otherwise)
 
 
 def page(experiment_id: str) -> str:
@@ -250,9 +285,9 @@ def _process() -> dict[str, str]:
 
 
 def is_left(run: Run) -> bool:
-    """Whether a run is unfinished although its process, of this host, is gone."""
+    """Whether a run is unfinished, and not deleted, although its process, of this host, is gone."""
     tags = run.data.tags
-    if run.info.status != "RUNNING" or tags.get(HOST) != processes.host():
+    if run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted" or tags.get(HOST) != processes.host():
         return False
     return processes.is_gone(int(tags[PID]), tags[STARTED])
 
@@ -262,10 +297,9 @@ def close_killed(client: mlflow.MlflowClient) -> list[str]:
 
     Not the records of promotions: only the aliases know how those ended.
     """
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{processes.host()}'"
     closed = []
-    for found in client.search_runs(experiments, query):
+    for found in list(pages(client.search_runs, experiments(client), query)):  # what is closed leaves the pages
         if found.data.tags.get(KIND) == RECORD or not is_left(found):
             continue
         try:
@@ -329,11 +363,16 @@ def _check_names(kind: str, *names: Iterable[str]) -> None:
     """
     known: dict[str, str] = {}
     for name in chain(*names):
-        letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
-        twin = known.setdefault("".join(letters).casefold().rstrip(), name)
+        twin = known.setdefault(folded(name), name)
         if twin != name:
             problem = f"the {kind} {twin!r} and {name!r} of one run differ only in case or accents"
             raise UserError(problem, "give one of them, or the column or value that it is named after, another name")
+
+
+def folded(name: str) -> str:
+    """A name without case, accents and the space behind it, as MySQL compares names."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return "".join(letters).casefold().rstrip()
 
 
 def log_batch(
@@ -363,10 +402,13 @@ def rows_digest(client: mlflow.MlflowClient, run: Run, name: str) -> str:
     Raises:
         UserError: The run is none of training's.
     """
-    batch = client.get_run(_batch_id(run))
+    batch_id = _batch_id(run)
+    batch = run_or_none(client, batch_id)
+    if batch is None:
+        raise UserError(f"run {batch_id}, which kept {ROWS}/{name}, is gone", TRAIN_AGAIN)
     digest = batch.data.tags.get(f"{ROWS}.{name}")
     if digest is None:
-        raise UserError(f"run {batch.info.run_id} has no {ROWS}/{name}", TRAIN_AGAIN)
+        raise UserError(f"run {batch_id} has no {ROWS}/{name}", TRAIN_AGAIN)
     return str(digest)
 
 
@@ -383,6 +425,8 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
         UserError: The rows are gone, or not those of the digest.
     """
     batch_id = _batch_id(run)
+    if run_or_none(client, batch_id) is None:
+        raise UserError(f"run {batch_id}, which kept {ROWS}/{name}, is gone", TRAIN_AGAIN)
     with TemporaryDirectory() as folder:
         try:
             path = Path(client.download_artifacts(batch_id, f"{ROWS}/{name}", folder))
@@ -457,12 +501,21 @@ def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str = "") -> Ru
     """
     if run_id:
         return get_run(client, run_id, BATCH)
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     query = f"tags.`{KIND}` = '{BATCH}' and tags.`{TABLE_NAME}` = '{table.name}' and attributes.status = 'FINISHED'"
-    found = client.search_runs(experiments, query, max_results=1, order_by=["attributes.end_time DESC"])
+    found = client.search_runs(experiments(client), query, max_results=1, order_by=["attributes.end_time DESC"])
     if not found:
         raise UserError(f"no finished training of {table.name} in the tracking store", "python train.py")
     return found[0]
+
+
+def run_or_none(client: mlflow.MlflowClient, run_id: str) -> Run | None:
+    """A run by its id; None if there is none."""
+    try:
+        return client.get_run(run_id)
+    except mlflow.MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise
+        return None
 
 
 def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
@@ -471,12 +524,7 @@ def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
     Raises:
         UserError: There is no such run, it is not of this kind, or it has not finished.
     """
-    try:
-        found = client.get_run(run_id)
-    except mlflow.MlflowException as error:
-        if error.error_code not in NOT_THERE:
-            raise
-        found = None
+    found = run_or_none(client, run_id)
     if found is None or found.data.tags.get(KIND) != kind or found.info.status != "FINISHED":
         raise UserError(f"{run_id} is not the id of a finished {kind} run", "copy it from its page in MLflow's UI")
     return found
@@ -485,7 +533,8 @@ def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
 def families(client: mlflow.MlflowClient, batch: Run, kind: str = FAMILY) -> list[Run]:
     """The nested runs of a batch of a kind, in the order they were made."""
     query = f"tags.`{mlflow_tags.MLFLOW_PARENT_RUN_ID}` = '{batch.info.run_id}' and tags.`{KIND}` = '{kind}'"
-    return list(client.search_runs([batch.info.experiment_id], query, order_by=["attributes.start_time ASC"]))
+    order = ["attributes.start_time ASC"]
+    return list(pages(client.search_runs, [batch.info.experiment_id], query, order_by=order))
 
 
 def family_name(run: Run) -> str:
@@ -505,13 +554,7 @@ def model_id(run: Run) -> str:
 
 def logged_models(client: mlflow.MlflowClient) -> list[LoggedModel]:
     """All models that runs have logged, in any experiment."""
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-    found: list[LoggedModel] = []
-    page = client.search_logged_models(experiments)
-    while page.token:
-        found += page
-        page = client.search_logged_models(experiments, page_token=page.token)
-    return found + list(page)
+    return list(pages(client.search_logged_models, experiments(client)))
 
 
 def log_evaluation(
@@ -598,16 +641,36 @@ def open_record(
     return made
 
 
+def tag_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Write more about a decision; doing it again changes nothing."""
+    retry.insist(client.log_batch, run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
 def close_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str], status: str) -> None:
     """Say how a decision ended, then end its run; doing it again changes nothing."""
-    retry.insist(client.log_batch, run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    tag_record(client, run_id, tags)
     retry.insist(client.set_terminated, run_id, status)
 
 
 def records(client: mlflow.MlflowClient, experiment: str) -> list[Run]:
-    """The runs of the decisions in an experiment, in the order they were made; none if there is no such experiment."""
+    """The runs of the decisions in an experiment, in the order they were made; none if there is no such experiment.
+
+    Deleted runs too: what they say has happened.
+
+    Raises:
+        UserError: The experiment is deleted.
+    """
     there = client.get_experiment_by_name(experiment)
     if there is None:
         return []
-    query, order = f"tags.`{KIND}` = '{RECORD}'", ["attributes.start_time ASC"]
-    return list(client.search_runs([there.experiment_id], query, max_results=10_000, order_by=order))
+    _refuse_deleted(there)
+    return list(
+        pages(
+            client.search_runs,
+            [there.experiment_id],
+            f"tags.`{KIND}` = '{RECORD}'",
+            run_view_type=ViewType.ALL,
+            max_results=10_000,
+            order_by=["attributes.start_time ASC"],
+        )
+    )

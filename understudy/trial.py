@@ -5,16 +5,30 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.pyfunc import PyFuncModel
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from understudy import admission, checks, contract, gate, manifest, models, plots, registry, scorer, scoring, tracking
+from understudy import (
+    admission,
+    checks,
+    contract,
+    gate,
+    manifest,
+    models,
+    plots,
+    records,
+    registry,
+    scorer,
+    scoring,
+    tracking,
+)
 from understudy.checks import Check, Rule
 from understudy.errors import UserError
 from understudy.gate import Answers, Challenger, Decision
@@ -53,17 +67,60 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
 
     def judge(planned: Record) -> Verdict:
         challenger = _load(client, name, planned.version)
-        in_production = planned.stage == "production"
-        number = planned.before if in_production else registry.aliases(client, name).get("production", "")
         try:
-            champion = _load(client, name, number) if number not in ("", planned.version) else None
-            rows, counts = _rows(client, name, planned.version, number, champion, data)
+            number = _champion(client, name, planned)
+            champion = _load(client, name, number) if number not in (None, planned.version) else None
+            rows, counts = _rows(client, name, planned.version, number or "", champion, data)
             decision = _decide(planned, rule, challenger, champion, rows)
         except UserError as error:
             return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
-        return _verdict(decision, rule, counts, planned.version, number)
+        verdict = _verdict(decision, rule, counts, planned.version, number or "")
+        if champion is None:
+            return verdict
+        if planned.stage == "production" and number != planned.before:
+            compared = f"compared with version {number}, the last in Production whose files are there"
+            verdict = replace(verdict, table=f"{compared}\n{verdict.table}")
+        return replace(verdict, against=number)
 
     return judge
+
+
+def _champion(client: MlflowClient, name: str, planned: Record) -> str | None:
+    """The version that a challenger is compared with; None if there has never been one.
+
+    That is the one in Production, or else the last that was there and whose files are still the registered ones.
+
+    Raises:
+        UserError: There has been one, and nothing is left of it and of those before it.
+    """
+    versions = {str(version.version): version for version in registry.versions(client, name)}
+    in_production = planned.stage == "production"
+    named = planned.before if in_production else registry.aliases(client, name).get("production")
+    if named in versions:
+        return named
+    found = records.find(client, name)
+    for number in reversed(records.history(found)):
+        if number == planned.version or (number in versions and _is_whole(client, versions[number])):
+            return number
+    moves = [record for record in found if record.outcome == records.COMPLETED and record.stage == "production"]
+    lost = records.lost(versions.values(), found)
+    if not moves and not lost:
+        return None
+    if moves:
+        earlier = " of an earlier registered model of that name" if moves[-1].is_earlier else ""
+        problem = f"version {moves[-1].version}{earlier} was in Production, and nothing is left to compare with"
+    else:
+        problem = f"the last record of version {', '.join(lost)} is gone, and nobody knows what was in Production"
+    raise UserError(f'{problem}; --force --reason "..." goes ahead', "force it")
+
+
+def _is_whole(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether a version's files are those that were registered."""
+    try:
+        with manifest.verified(client, version):
+            return True
+    except UserError:
+        return False
 
 
 def _load(client: MlflowClient, name: str, number: str) -> Model:
