@@ -50,8 +50,9 @@ def main() -> None:
         run = named[args.model] if args.model else registry.best_family(runs)
     version, new = registry.register(client, run, TABLE, args.name or TABLE.name)
     state = "registered" if new else "was registered already"
-    score = run.data.metrics["Mean CV score"]
-    print(f"{version.name} version {version.version} {state}: {tracking.family_name(run)}, mean CV score {score:.3f}")
+    score = tracking.metric(run, "Mean CV score")
+    family = errors.visible(tracking.family_name(run))
+    print(f"{version.name} version {version.version} {state}: {family}, mean CV score {score:.3f}")
     print("next: python promote.py staging" + (f" --name {args.name}" if args.name else ""))
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     training, held_out = TABLE.split(rows, folds=models.FOLDS)
     client = tracking.connect(args.fail_fast)
     for killed in tracking.close_killed(client):
-        print(f"{killed}: was killed, and says so now")
+        print(f"{errors.visible(killed)}: was killed, and says so now")
     tracking.choose_experiment(client, args.experiment_name)
     tags = tracking.provenance(TABLE, address, TABLE.digest(rows), args.seed)
     inputs = tracking.datasets(TABLE, address, training, held_out)

@@ -138,6 +138,46 @@ def one_id_for_two(folder: Path, program: str) -> None:
     edited(folder, edit)
 
 
+def attribute(name: str) -> Callable[[Path, str], None]:
+    """One more attribute of the Pipeline, which calls a function as soon as it is made."""
+
+    def plant(folder: Path, program: str) -> None:
+        def node(loader: str, module: str, kind: str, **content: Any) -> dict[str, Any]:
+            numbers.append(len(numbers))
+            return {"__loader__": loader, "__module__": module, "__class__": kind, "__id__": len(numbers), **content}
+
+        def edit(schema: dict[str, Any]) -> None:
+            text = node("JsonNode", "builtins", "str", content=json.dumps(program), is_json=True)
+            function = node("FunctionNode", "builtins", "eval")
+            called = node("TupleNode", "builtins", "tuple", content=[function, text])
+            schema["content"]["content"][name] = node("OperatorFuncNode", "operator", "call", attrs=called)
+            keys = schema["content"]["key_types"]["content"]
+            keys.append({**keys[0], "__id__": len(numbers) + 1})
+
+        numbers: list[int] = []
+        edited(folder, edit)
+
+    return plant
+
+
+def empty_arguments(folder: Path, program: str) -> None:
+    def edit(schema: dict[str, Any]) -> None:
+        step(schema, 0)["content"]["content"]["kw_args"] |= {"content": '{"out": {}}', "__id__": 1}
+
+    edited(folder, edit)
+
+
+def renamed_arrays(folder: Path, program: str) -> None:
+    """Arrays that skops reads all the same, and a look at *.npy does not see."""
+    file = folder / "model.skops"
+    with zipfile.ZipFile(file) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in entries.items():
+            renamed = content.replace(b".npy", b".NPY") if name == "schema.json" else content
+            archive.writestr(name.replace(".npy", ".NPY"), renamed)
+
+
 def compressed(folder: Path, program: str) -> None:
     with zipfile.ZipFile(folder / "model.skops") as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
@@ -217,6 +257,8 @@ class Planted:
     runs: bool = False
 
 
+SHARES = '"spread": [[[0.0, 1.0], ['
+FEATURE = '{"name": "Gender", "of": [], "log": false}, '
 NOT_OF_THE_FAMILY = "has something that its family has not: "
 PLANTED = {
     "code from another folder": Planted(other_code, "evilcode/onnxruntime.py is none of its files", runs=True),
@@ -226,7 +268,7 @@ PLANTED = {
         lambda folder, _: replace(folder / "MLmodel", "understudy.scoring", "mlflow.pyfunc.model"), "loader_module is"
     ),
     "pickle": Planted(pickled, "model.pkl is none of its files", runs=True),
-    "pickle under skops's name": Planted(pickled_in_place, "MLmodel (BadZipFile", runs=True),
+    "pickle under skops's name": Planted(pickled_in_place, "model.skops (BadZipFile", runs=True),
     "a class of somebody's own": Planted(other_class, "code/planted_skops.py is none of its files", runs=True),
     "functions of numpy's": Planted(functions, NOT_OF_THE_FAMILY, runs=True),
     "a method of a text": Planted(
@@ -234,7 +276,37 @@ PLANTED = {
         NOT_OF_THE_FAMILY,
     ),
     "another method of the table": Planted(other_method, "steps.1.func.func is 'read'"),
-    "arguments for the method": Planted(more_arguments, "steps.1.kw_args.out is a number"),
+    "an attribute under a file's name": Planted(attribute("file"), "file is operator.call", runs=True),
+    "an attribute under a version's name": Planted(attribute("_skops_version"), "_skops_version is ", runs=True),
+    "an attribute of one's own": Planted(attribute("more"), "more is ", runs=True),
+    "empty arguments": Planted(empty_arguments, NOT_OF_THE_FAMILY),
+    "arrays of another name": Planted(renamed_arrays, "it has an entry of another name"),
+    "aliases in YAML": Planted(
+        lambda folder, _: replace(folder / "MLmodel", "prompts: null", "prompts: &a [1]\nmore: [*a, *a]"),
+        "MLmodel refers to itself",
+    ),
+    "bytes that are no text": Planted(
+        lambda folder, _: (folder / "requirements.txt").write_bytes(b"\xff"), "requirements.txt (UnicodeDecodeError"
+    ),
+    "shares that are text": Planted(
+        lambda folder, _: replace(
+            folder / "scorer.json", '"spread": [[[0.0, 1.0], [', '"spread": [[[0.0, 1.0], ["1", '
+        ),
+        named="scorer.json",
+    ),
+    "a version that is more than a number": Planted(
+        lambda folder, _: replace(folder / "requirements.txt", "numpy==", "numpy==1+evil; x == "),
+        named="requirements.txt names",
+    ),
+    "another target": Planted(
+        lambda folder, _: replace(folder / "scorer.json", '"target": {"name": "Loan_Status"', '"target": {"name": "G"'),
+        named="or of another target",
+    ),
+    "a table of very many columns": Planted(
+        lambda folder, _: replace(folder / "scorer.json", '"features": [', f'"features": [{FEATURE * 5_000}'),
+        named="becomes more than 5000 columns",
+    ),
+    "arguments for the method": Planted(more_arguments, "steps.1.kw_args is items"),
     "one id for two objects": Planted(one_id_for_two, "one id stands for two objects"),
     "types that it has not": Planted(
         lambda folder, _: replace(folder / "MLmodel", TYPES, f"{TYPES}    - os.system\n"), "trusts other types"
@@ -255,7 +327,7 @@ PLANTED = {
     "sitecustomize": Planted(write("code/sitecustomize.py"), "code/sitecustomize.py is none of its files"),
     "a package that shadows": Planted(write("code/onnxruntime.py"), "code/onnxruntime.py is none of its files"),
     "a module more": Planted(write("code/understudy/more.py"), "code/understudy/more.py is not the module"),
-    "a file name of two lines": Planted(write("code/a\nb"), "'code/a\\nb' is none of its files"),
+    "a file name of two lines": Planted(write("code/a\nb"), r"code/a\nb is none of its files"),
     "a folder where MLflow leaves a file": Planted(
         write("registered_model_meta/a"), "registered_model_meta/a is none of its files"
     ),

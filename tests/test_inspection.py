@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -204,6 +205,54 @@ def test_no_script_loads_what_is_planted_in_a_run(
         shutil.rmtree(model)
         shutil.copytree(kept, model)
     assert not (tmp_path / "ran").exists()
+
+
+def test_rows_are_not_fetched_from_wherever_an_experiment_is_said_to_be(client: MlflowClient, call: Call) -> None:
+    """Whoever makes an experiment says where its runs have their files, and a run says which batch it is part of."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.2)
+        place = f"http://127.0.0.1:{listening.getsockname()[1]}/artifacts"
+        elsewhere = client.create_run(client.create_experiment("Elsewhere", place))
+        run = tracking.families(client, tracking.get_batch(client, TABLE))[0]
+        for name in (tracking.HELD_OUT, tracking.TRAINED_ON):
+            client.set_tag(elsewhere.info.run_id, f"{tracking.ROWS}.{name}", "0" * 64)
+        client.set_tag(run.info.run_id, "mlflow.parentRunId", elsewhere.info.run_id)
+        ended = call(register, "--run", run.info.run_id)
+        with pytest.raises(TimeoutError):
+            listening.accept()
+    assert is_refusal(ended)
+    assert f"are at {place}/" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "said"),
+    [
+        (tracking.FAMILY_NAME, "\x1b]0;Oracle\x07", r"is of the family \x1b]0;Oracle\x07, which"),
+        ("mlflow.parentRunId", "nobody", "run nobody, which kept rows/held_out.parquet, is gone"),
+        (tracking.DATA_DIGEST, None, "has no tag data.digest, which training gives"),
+    ],
+)
+def test_tags_that_training_does_not_give_end_in_two_lines(
+    tag: str, value: str | None, said: str, client: MlflowClient, call: Call
+) -> None:
+    run = tracking.families(client, tracking.get_batch(client, TABLE))[0]
+    if value is None:
+        client.delete_tag(run.info.run_id, tag)
+    else:
+        client.set_tag(run.info.run_id, tag, value)
+    ended = call(register, "--run", run.info.run_id)
+    assert is_refusal(ended)
+    assert said in ended.err
+
+
+@pytest.mark.parametrize("column", ["Gender", "LoanAmount"])
+def test_a_column_that_only_the_rows_of_training_have_is_no_reason_to_refuse(column: str, tmp_path: Path) -> None:
+    training, held_out = TABLE.split(TABLE.read(SAMPLE))
+    family = FAMILIES["DecisionTreeClassifier"]
+    searched = models.search(TABLE, training, family, {"max_depth": [3]}, seed=0, jobs=1)
+    scoring.save_model(str(tmp_path / "model"), Model(), searched.pipeline, training)
+    rows = held_out.assign(**{column: np.nan})
+    assert inspection.load(tmp_path / "model", "DecisionTreeClassifier", rows, "the model") is not None
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/rows.csv", "/etc/passwd", "mysql://127.0.0.1:9/rows#loans"])

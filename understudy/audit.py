@@ -1,6 +1,5 @@
 """What is wrong with the registered versions of a model, and the repair of what needs no judgement."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.utils import mlflow_tags
 
 from understudy import manifest, records, registry, tracking
-from understudy.errors import UserError
+from understudy.errors import UserError, visible
 from understudy.records import Record, Verdict
 from understudy.registry import STAGES
 
@@ -26,7 +25,7 @@ class Finding:
     fix: str
 
     def __str__(self) -> str:
-        return f"{self.what}\n  fix: {self.fix}"
+        return f"{visible(self.what)}\n  fix: {visible(self.fix)}"
 
 
 def findings(client: MlflowClient, name: str) -> list[Finding]:
@@ -176,8 +175,8 @@ def _deleted(client: MlflowClient, what: str, run: Run) -> Iterator[Finding]:
 def _orphans(client: MlflowClient, name: str, versions: list[ModelVersion]) -> Iterator[Finding]:
     numbers = {str(version.version) for version in versions}
     for model in tracking.logged_models(client):
-        said = json.loads(model.tags.get(mlflow_tags.MLFLOW_MODEL_VERSIONS, "[]"))
-        for number in [str(one["version"]) for one in said if one["name"] == name]:
+        links = tracking.linked_versions(model)
+        for number in [str(link["version"]) for link in links if link["name"] == name]:
             if number not in numbers:
                 fix = f"python register.py --run {model.source_run_id}"
                 yield Finding(f"model {model.model_id} says it is version {number}, which is not there", fix)

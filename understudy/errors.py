@@ -88,7 +88,7 @@ def run(main: Callable[[], None]) -> None:
         _refuse(error)
     except Refused as refused:
         print(refused.table, end="\n" if refused.table else "")
-        print(f"refused: {refused.why}", file=sys.stderr)
+        print(f"refused: {visible(refused.why)}", file=sys.stderr)
         sys.exit(3)
     except Exception as error:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
@@ -100,9 +100,14 @@ def run(main: Callable[[], None]) -> None:
         _refuse(refusal)
 
 
+def visible(text: str) -> str:
+    """A text that a terminal only shows: in place of each character that it would obey, its escape."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
 def _refuse(error: UserError) -> NoReturn:
     # Two lines, whatever a file's header or a query brings along.
-    problem, fix = (" ".join(said.split()) for said in (error.problem, error.fix))
+    problem, fix = (visible(" ".join(said.split())) for said in (error.problem, error.fix))
     print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
     sys.exit(2)
 

@@ -30,7 +30,7 @@ def evaluate(
     Raises:
         UserError: The rows are not the ones the batch was trained on, or a model is not what training writes.
     """
-    if TABLE.digest(rows) != batch.data.tags[tracking.DATA_DIGEST]:
+    if TABLE.digest(rows) != tracking.tag(batch, tracking.DATA_DIGEST):
         raise UserError(
             f"the table is not the one that batch {batch.info.run_id} was trained on",
             "give that file with --data, or train on this one: python train.py",
@@ -45,7 +45,7 @@ def evaluate(
         pipeline = fitted[name] if fitted else _loaded(client, run, held_out)
         scores[name] = Scored(models.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
         results[name] = metrics.evaluate(labels, scores[name])
-        cv_scores[name] = run.data.metrics["Mean CV score"]
+        cv_scores[name] = tracking.metric(run, "Mean CV score")
         drawn = figures(name, pipeline, held_out, scores[name], tracking.thresholds(run))
         slices = slice_table(held_out, scores[name])
         sensitive = [column.name for column in TABLE.categories if column.sensitive]

@@ -6,6 +6,7 @@ of that make is fitted here on the run's own rows, and may differ in what it has
 """
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -23,13 +23,13 @@ from mlflow.models import Model
 from skops import io as skops
 
 from understudy import models, packing, repository, scorer, scoring
-from understudy.columns import Category
+from understudy.columns import Category, Number
 from understudy.compiled import TREES
-from understudy.errors import UserError
-from understudy.forms import RowsRefused
+from understudy.errors import UserError, is_known, visible
 from understudy.models import FAMILIES, FOLDS
 from understudy.schema import Table
-from understudy.skeleton import Malformed, Place, check_trees, skeleton
+from understudy.skeleton import Place, check_trees, skeleton
+from understudy.table import TABLE
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -41,11 +41,11 @@ FILES = {MLMODEL, SKOPS, scorer.FILE, *TEXTS}
 OF_ONE_MODEL = {"artifact_path", "model_id", "model_size_bytes", "model_uuid", "run_id", "utc_time_created"}
 TYPES = "skops_trusted_types"
 LARGEST = {MLMODEL: 100_000, scorer.FILE: 50_000_000, **dict.fromkeys(TEXTS, 100_000)}  # bytes
-# What comes of values that nobody expects, in JSON, YAML, arrays or where they are computed with.
-WRONG = (OSError, ArithmeticError, AttributeError, BadZipFile, LookupError, RecursionError, TypeError, ValueError)
+WIDEST = 5_000  # columns that a table may become
+SHOWN = 200  # characters of what is foreign
 ROWS = 500  # of each class, to fit a model of the same make on
-VERSION = re.compile(r"(?<=python: )[\d.]+|[<>=]=?\d[\w.!+]*")
-RUNTIME = re.compile(r".*onnxruntime.*\n?")
+VERSION = re.compile(r"(?<=python: )[0-9.]+$|(==|<=|=)[0-9]+([.][0-9a-z]+)*$")
+RUNTIME = "onnxruntime"
 
 
 class Foreign(Exception):  # noqa: N818
@@ -88,12 +88,17 @@ def load(folder: Path, family: str, rows: pd.DataFrame, called: str) -> "Pipelin
         with _naming(scorer.FILE):
             document = _document(folder)
             table = Table.of(document["table"])
+            _check_table(table)
         _check_files(folder)
         reference = _reference(table, family, rows)
-        _check_mlmodel(folder, reference.mlmodel)
         _check_texts(folder, reference.texts)
         _check_code(folder, reference.code)
-        pipeline = _fitted(folder, table, reference.places)
+        with _naming(SKOPS):
+            _check_skops(folder, table, reference.places)
+        with _naming(MLMODEL):
+            _check_mlmodel(folder, reference.mlmodel)
+        with _naming(SKOPS):
+            pipeline = _fitted(folder, table)
         with _naming(scorer.FILE):
             _check_derived(folder, document, pipeline, table, table.encode(rows))
     except Foreign as foreign:
@@ -104,20 +109,15 @@ def load(folder: Path, family: str, rows: pd.DataFrame, called: str) -> "Pipelin
 
 @contextmanager
 def _naming(file: str) -> Iterator[None]:
-    """Say of a file that it is foreign, whatever goes wrong with values that training does not write."""
+    """Say of a file that it is foreign, whatever goes wrong with what is in it."""
     try:
         yield
-    except (
-        OSError,
-        ArithmeticError,
-        AttributeError,
-        BadZipFile,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise Foreign(f"{file} ({type(error).__name__}: {error})") from error
+    except Foreign:
+        raise
+    except Exception as error:
+        if is_known(error):  # of the disk
+            raise
+        raise Foreign(f"{file} ({type(error).__name__}: {str(error)[:SHOWN]})") from error
 
 
 def _document(folder: Path) -> dict[str, Any]:
@@ -131,6 +131,18 @@ def _text(folder: Path, name: str) -> str:
     if (folder / name).stat().st_size > LARGEST[name]:
         raise Foreign(f"{name} has more than {LARGEST[name]} bytes")
     return (folder / name).read_text()
+
+
+def _check_table(table: Table) -> None:
+    if (table.name, table.identifier, table.target) != (TABLE.name, TABLE.identifier, TABLE.target):
+        raise Foreign(f"{scorer.FILE} is of another table than {TABLE.name}, or of another target")
+    if _width(table) > WIDEST:
+        raise Foreign(f"the table in {scorer.FILE} becomes more than {WIDEST} columns")
+
+
+def _width(table: Table) -> int:
+    """How many columns a classifier gets."""
+    return sum(len(column.values) if isinstance(column, Category) else 1 for column in table.encoded)
 
 
 def _check_files(folder: Path) -> None:
@@ -162,26 +174,32 @@ def _reference(table: Table, family: str, rows: pd.DataFrame) -> Reference:
 
 
 def _some(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
-    """At most `ROWS` of each class, and at least `FOLDS`, some of them repeated if there are fewer."""
+    """At most `ROWS` of each class, and at least `FOLDS`, some of them repeated if there are fewer.
+
+    A column that is missing in all of them has a value in one: in the rows that a model learned from there may be some.
+    """
     classes = [rows[rows[table.target.name] == label][:ROWS] for label in (table.negative, table.positive)]
     if any(each.empty for each in classes):
         raise Foreign("the rows that were kept with its batch are all of one class")
-    enough = [pd.concat([each] * -(-FOLDS // len(each))) for each in classes]
-    return pd.concat(enough, ignore_index=True)
+    enough = pd.concat([pd.concat([each] * -(-FOLDS // len(each))) for each in classes], ignore_index=True)
+    for column in table.columns:
+        if enough[column.name].isna().all():
+            value = column.values[0] if isinstance(column, Category) else column.high
+            enough[column.name] = enough[column.name].astype(object).where(enough.index > 0, value).infer_objects()
+    return enough
 
 
 def _check_mlmodel(folder: Path, reference: Mapping[str, Any]) -> None:
-    with _naming(MLMODEL):
-        try:
-            written = yaml.safe_load(_text(folder, MLMODEL))
-        except yaml.YAMLError:
-            raise Foreign(f"{MLMODEL} is not YAML") from None
-        types = written["flavors"]["sklearn"].pop(TYPES, [])
-        if types != skops.get_untrusted_types(file=folder / SKOPS):
-            raise Foreign(f"{MLMODEL} trusts other types than {SKOPS} has")
-        known = {key: value for key, value in reference.items() if key not in OF_ONE_MODEL}
-        known["flavors"]["sklearn"].pop(TYPES, None)
-        _compare({key: value for key, value in written.items() if key not in OF_ONE_MODEL}, known, MLMODEL)
+    text = _text(folder, MLMODEL)
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise Foreign(f"{MLMODEL} refers to itself")
+    written = yaml.safe_load(text)
+    types = written["flavors"]["sklearn"].pop(TYPES, [])
+    if types != skops.get_untrusted_types(file=folder / SKOPS):
+        raise Foreign(f"{MLMODEL} trusts other types than {SKOPS} has")
+    known = {key: value for key, value in reference.items() if key not in OF_ONE_MODEL}
+    known["flavors"]["sklearn"].pop(TYPES, None)
+    _compare({key: value for key, value in written.items() if key not in OF_ONE_MODEL}, known, MLMODEL)
 
 
 def _compare(written: object, known: object, place: str) -> None:
@@ -192,17 +210,18 @@ def _compare(written: object, known: object, place: str) -> None:
         for key in known:
             _compare(written[key], known[key], f"{place}: {key}" if ":" not in place else f"{place}.{key}")
     elif written != known and not (place.endswith("_version") and re.fullmatch(r"\d+(\.\w+)+", str(written))):
-        raise Foreign(f"{place} is {_shown(str(written))} and not {known}")
+        raise Foreign(f"{place} is {_shown(repr(written))} and not {known!r}")
 
 
 def _check_texts(folder: Path, texts: Mapping[str, str]) -> None:
     """The packages that are named are the same, in whatever versions."""
+    has_trees = (folder / TREES).exists()
     for name, known in texts.items():
-        written = _text(folder, name)
-        if not (folder / TREES).exists():
-            known = RUNTIME.sub("", known)
-        if VERSION.sub("", written) != VERSION.sub("", known):
-            raise Foreign(f"{name} names other packages")
+        with _naming(name):
+            lines = [[VERSION.sub("", line) for line in text.splitlines()] for text in (_text(folder, name), known)]
+            written, wanted = ([line for line in each if has_trees or RUNTIME not in line] for each in lines)
+            if written != wanted:
+                raise Foreign(f"{name} names other packages")
 
 
 def _check_code(folder: Path, code: Mapping[str, bytes]) -> None:
@@ -212,21 +231,20 @@ def _check_code(folder: Path, code: Mapping[str, bytes]) -> None:
         raise Foreign(f"{name} is not the module of this checkout or of a commit before it")
 
 
-def _fitted(folder: Path, table: Table, places: frozenset[Place]) -> "Pipeline":
-    """The Pipeline, where loading and using it makes and calls nothing but what training puts there."""
+def _check_skops(folder: Path, table: Table, places: frozenset[Place]) -> None:
+    """Whether loading and using the Pipeline would make and call nothing but what training puts there."""
+    if others := skeleton(folder / SKOPS) - places:
+        first = min(others, key=lambda place: (len(place), place))
+        raise Foreign(f"{SKOPS} has something that its family has not: {_named(first)}")
+    check_trees(folder / SKOPS, _width(table))
+
+
+def _fitted(folder: Path, table: Table) -> "Pipeline":
     file = folder / SKOPS
-    try:
-        if others := skeleton(file) - places:
-            first = min(others, key=lambda place: (len(place), place))
-            raise Foreign(f"{SKOPS} has something that its family has not: {_named(first)}")
-        check_trees(file, sum(len(c.values) if isinstance(c, Category) else 1 for c in table.encoded))
-    except Malformed as malformed:
-        raise Foreign(f"{SKOPS} ({malformed})") from None
-    with _naming(SKOPS):
-        pipeline: Pipeline = skops.load(file, trusted=skops.get_untrusted_types(file=file))
-        if scoring.table(pipeline) != table:
-            raise Foreign(f"{SKOPS} and {scorer.FILE} are of two tables")
-        return pipeline
+    pipeline: Pipeline = skops.load(file, trusted=skops.get_untrusted_types(file=file))
+    if scoring.table(pipeline) != table:
+        raise Foreign(f"{SKOPS} and {scorer.FILE} are of two tables")
+    return pipeline
 
 
 def _named(place: Place) -> str:
@@ -246,23 +264,29 @@ def _check_derived(
     for key, value in json.loads(json.dumps(known)).items():
         if key != "mean" and json.dumps(document[key]) != json.dumps(value):
             raise Foreign(f"{scorer.FILE}: {key} is not what {SKOPS} says")
-    means = np.array(document.get("mean", []), dtype=float)
-    if means.shape != np.shape(known.get("mean", [])) or not np.isfinite(means).all():
+    if not _are_figures(document.get("mean", []), len(known.get("mean", []))):
         raise Foreign(f"{scorer.FILE}: mean")
-    if len(document["spread"]) != len(table.encoded) or not all(map(_is_spread, document["spread"])):
+    spread = zip(document["spread"], table.encoded, strict=True)
+    if not all(_is_spread(values, shares, column) for (values, shares), column in spread):
         raise Foreign(f"{scorer.FILE}: spread")
     if trees != ((folder / TREES).read_bytes() if (folder / TREES).exists() else b""):
         raise Foreign(f"{TREES} is not what {SKOPS} says")
-    try:
-        scorer.load(folder).smoke()
-    except RowsRefused as refused:
-        raise Foreign(f"{scorer.FILE}: {refused}") from None
+    scorer.load(folder).smoke()
 
 
-def _is_spread(pair: Any) -> bool:
-    values, shares = (np.array(each, dtype=float) for each in pair)
-    return values.ndim == 1 and values.shape == shares.shape and bool(((shares >= 0) & (shares <= 1)).all())
+def _is_spread(values: Any, shares: Any, column: Category | Number) -> bool:
+    """Whether these are some of a feature's values, NaN where training had none, and numbers for them."""
+    counts = {len(packing.MIDDLES), len(column.values) if isinstance(column, Category) else 0}
+    finite = [0 if value != value else value for value in values]
+    return len(values) in counts and _are_figures(finite, len(values)) and _are_figures(shares, len(values))
+
+
+def _are_figures(values: Any, count: int) -> bool:
+    """Whether it is a list of so many finite numbers."""
+    if type(values) is not list or len(values) != count:
+        return False
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
 
 def _shown(text: str) -> str:
-    return text if text.isprintable() else repr(text)
+    return visible(text[:SHOWN])

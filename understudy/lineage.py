@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from mlflow.utils import mlflow_tags
 
 from understudy import records, registry, tracking
-from understudy.errors import UserError
+from understudy.errors import UserError, visible
 from understudy.records import Record
 
 OF_THE_RUN = {
@@ -35,7 +35,7 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
     if run is not None:
         known |= {said: run.data.tags[tag] for said, tag in OF_THE_RUN.items() if tag in run.data.tags}
         known["params"] = ", ".join(f"{key} {value}" for key, value in sorted(run.data.params.items())) or "none"
-    return known | dict(sorted(version.tags.items()))
+    return {name: visible(str(value)) for name, value in {**known, **dict(sorted(version.tags.items()))}.items()}
 
 
 def story(found: list[Record]) -> Iterator[str]:
@@ -43,7 +43,7 @@ def story(found: list[Record]) -> Iterator[str]:
     for record in found:
         notes = {"its run is deleted": record.is_deleted, "of an earlier registered model": record.is_earlier}
         aside = "".join(f" ({note})" for note, is_so in notes.items() if is_so)
-        yield f"{clock(record.time or record.opened)}  {record.who}: {records.sentence(record)}{aside}"
+        yield f"{clock(record.time or record.opened)}  {visible(f'{record.who}: {records.sentence(record)}')}{aside}"
 
 
 def clock(milliseconds: int) -> str:

@@ -112,7 +112,9 @@ def copied(client: mlflow.MlflowClient, uri: str, called: str) -> Iterator[Path]
     with TemporaryDirectory(prefix="understudy-") as name:
         folder = Path(name)
         try:
-            _check_kinds(_location(client, uri), called)
+            location = _location(client, uri)
+            tracking.check_location(location, called)
+            _check_kinds(location, called)
             # Without a destination MLflow hands out the store's own folder, and writes into it.
             mlflow.artifacts.download_artifacts(uri, dst_path=name)
         except (OSError, mlflow.MlflowException) as error:
@@ -144,7 +146,9 @@ def _check_kinds(location: str, called: str) -> None:
     folder = Path(url2pathname(urlsplit(location).path) if location.startswith("file:") else location)
     for path in folder.rglob("*"):
         if not stat.S_ISREG(path.lstat().st_mode) and not stat.S_ISDIR(path.lstat().st_mode):
-            problem = f"{called} has something among its files that is none: {_shown(path.relative_to(folder))}"
+            problem = (
+                f"{called} has something among its files that is none: {errors.visible(str(path.relative_to(folder)))}"
+            )
             raise UserError(problem, "take it away, or promote another version")
 
 
@@ -167,14 +171,9 @@ def _difference(recorded: dict[str, str], found: dict[str, str]) -> str:
     how = dict.fromkeys(found.keys() - recorded.keys(), "added")
     how |= dict.fromkeys(recorded.keys() - found.keys(), "removed")
     how |= dict.fromkeys((path for path in found.keys() & recorded.keys() if found[path] != recorded[path]), "changed")
-    named = [f"{_shown(path)} {how[path]}" for path in sorted(how)]
+    named = [f"{errors.visible(path)} {how[path]}" for path in sorted(how)]
     more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
     return ", ".join([*named[:NAMED], *more])
-
-
-def _shown(path: Path | str) -> str:
-    """A path for people, on one line whatever is in its name."""
-    return str(path) if str(path).isprintable() else repr(str(path))
 
 
 def _read(client: mlflow.MlflowClient, run_id: str, name: str) -> bytes | None:

@@ -35,12 +35,12 @@ def best_family(runs: list[Run]) -> Run:
     from understudy.models import FLOOR  # loads scikit-learn, which following an alias need not wait for
 
     candidates = [run for run in runs if tracking.family_name(run) != FLOOR]
-    return max(candidates, key=lambda run: (run.data.metrics["Mean CV score"], -_log_loss(run)))
+    return max(candidates, key=lambda run: (tracking.metric(run, "Mean CV score"), -_log_loss(run)))
 
 
 def _log_loss(run: Run) -> float:
     """What cross-validation says of the probabilities that the model gives: calibrated where that is better."""
-    return min(run.data.metrics[name] for name in ("cv/log loss", "cv/log loss calibrated"))
+    return min(tracking.metric(run, name) for name in ("cv/log loss", "cv/log loss calibrated"))
 
 
 def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[ModelVersion, bool]:
@@ -67,7 +67,7 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
         model_id=tracking.model_id(run),
         run_id=run.info.run_id,
         description=report.version_card(table, name, tracking.family_name(run), run.data.params, run.data.metrics),
-        tags={tag: run.data.tags[tag] for tag in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)} | admitted,
+        tags={name: tracking.tag(run, name) for name in (tracking.FAMILY_NAME, tracking.DATA_DIGEST)} | admitted,
         await_creation_for=0,  # it is there when the call returns; MLflow would say that it waits
     )
     _link(client, tracking.model_id(run), made)
@@ -93,7 +93,7 @@ def create(client: MlflowClient, table: Table, name: str) -> None:
 
 def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
     """What MLflow's own register_model leaves on the logged model, whose page says "not registered" without it."""
-    known = json.loads(client.get_logged_model(model_id).tags.get(mlflow_tags.MLFLOW_MODEL_VERSIONS, "[]"))
+    known = tracking.linked_versions(client.get_logged_model(model_id))
     link = {"name": version.name, "version": int(version.version)}  # as a server writes it; its client says text
     if link not in known:
         client.set_logged_model_tags(model_id, {mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps([*known, link])})

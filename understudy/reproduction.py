@@ -16,10 +16,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import mlflow_tags
 
 from understudy import tracking
-from understudy.errors import UserError
+from understudy.errors import UserError, visible
 from understudy.repository import SHOWN, git
 from understudy.table import TABLE
 
+OPTIONS = {"models": r"\w+", "seed": "[0-9]{1,9}", "grid": "quick|book"}  # what a run may say
 TIMES = {"training/seconds"}  # what may differ from one training to the next
 
 
@@ -47,7 +48,7 @@ class Reproduction:
     def __str__(self) -> str:
         headline = [f"{name} {value}" for name, value in self.recorded.items() if "/" not in name]
         said = f"same: {'no' if self.differences else 'yes'}, trained again at commit {self.commit}"
-        return "\n".join([said, *(self.differences or headline), *self.packages])
+        return "\n".join(map(visible, [said, *(self.differences or headline), *self.packages]))
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
@@ -69,37 +70,46 @@ def reproduce(client: MlflowClient, version: ModelVersion, data: str) -> Reprodu
             the code or the data are ones that nobody but the run names.
     """
     called = f"{version.name} version {version.version}"
-    run = client.get_run(version.run_id) if version.run_id else None
+    run = tracking.run_or_none(client, version.run_id or "")
     if run is None or tracking.FAMILY_NAME not in run.data.tags:
         raise UserError(f"{called} was not trained by train.py", "train and register another one")
     commit = run.data.tags.get(mlflow_tags.MLFLOW_GIT_COMMIT)
-    if commit is None or run.data.tags["git.dirty"] == "unknown":
+    if commit is None or tracking.tag(run, "git.dirty") == "unknown":
         raise UserError(f"{called} was trained outside of git", "train and register another one in a git clone")
-    if run.data.tags["git.dirty"] == "true":
+    if tracking.tag(run, "git.dirty") == "true":
         fix = "commit, then train and register again"
         raise UserError(f"{called} cannot be reproduced: it was trained with changes that were not committed", fix)
-    batch = client.get_run(run.data.tags[mlflow_tags.MLFLOW_PARENT_RUN_ID])
+    batch = tracking.run_or_none(client, tracking.tag(run, mlflow_tags.MLFLOW_PARENT_RUN_ID))
+    if batch is None:
+        raise UserError(f"the batch of {called} is gone", "train and register another one")
     address = tracking.recorded_address(run, TABLE.path, data, f"python register.py reproduce {version.version}")
-    again = _trained(commit, tracking.family_name(run), [f"--data={address}", *_options(run, batch)])
+    again = _trained(commit, [*_options(run, batch), f"--data={address}"])
     packages = changes(*(_packages(each) for each in (run, again)))
     return Reproduction(commit[:SHOWN], _compared(run), _compared(again), packages)
 
 
 def _options(run: Run, batch: Run) -> list[str]:
-    """Of `train.py`, as a batch was trained with."""
+    """Of `train.py`, as a batch was trained with.
+
+    Raises:
+        UserError: Its run names what train.py gives no run.
+    """
     params = batch.data.params
-    # With an equals sign, so that no value can become an option of its own.
-    options = [f"--seed={run.data.tags['seed']}", f"--grid={params['grid']}", f"--jobs={params['jobs']}"]
+    named = {"models": tracking.family_name(run), "seed": tracking.tag(run, "seed"), "grid": params.get("grid", "")}
+    for name, value in named.items():
+        if not re.fullmatch(OPTIONS[name], value):
+            raise UserError(f"run {run.info.run_id} was not trained by train.py: {name} {value!r}", "train another one")
+    options = [f"--{name}={value}" for name, value in named.items()]
     hidden = params.get("without_sensitive") == "True"  # `mlflow run` has no such parameter
     return [*options, "--without-sensitive"] if hidden else options
 
 
-def _trained(commit: str, family: str, options: list[str]) -> Run:
-    """The run of a family that `train.py` makes at a commit, in a store that is gone afterwards."""
+def _trained(commit: str, options: list[str]) -> Run:
+    """The run of a family that `train.py` makes at a commit, in a store that is gone afterwards; its first option."""
     # Of this process, `mlflow run` included: nothing may lead to its store.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     with _worktree(commit) as project:
-        command = [sys.executable, "train.py", f"--models={family}", *options]
+        command = [sys.executable, "train.py", *options]
         ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
         said = ran.stderr.splitlines()[-2:]
         if ran.returncode == 2 and len(said) == 2 and said[0].startswith("error: "):
@@ -110,8 +120,9 @@ def _trained(commit: str, family: str, options: list[str]) -> Run:
             ran.check_returncode()
         store = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
         experiments = [experiment.experiment_id for experiment in store.search_experiments()]
-        [found] = store.search_runs(experiments, f"tags.`{tracking.FAMILY_NAME}` = '{family}'")
-        return found
+        family = options[0].partition("=")[2]
+        [trained] = store.search_runs(experiments, f"tags.`{tracking.FAMILY_NAME}` = '{family}'")
+        return trained
 
 
 @contextmanager
@@ -132,9 +143,10 @@ def _worktree(commit: str) -> Iterator[Path]:
 
 
 def _packages(run: Run) -> dict[str, str]:
-    return dict(named.split(" ") for named in run.data.tags["packages"].split(", "))
+    named = (part.partition(" ") for part in tracking.tag(run, "packages").split(", "))
+    return {name: number for name, _, number in named}
 
 
 def _compared(run: Run) -> dict[str, str | float]:
-    digests = {tag: run.data.tags[tag] for tag in (tracking.DATA_DIGEST, tracking.MODEL_DIGEST)}
+    digests = {name: tracking.tag(run, name) for name in (tracking.DATA_DIGEST, tracking.MODEL_DIGEST)}
     return {**digests, **{name: run.data.metrics[name] for name in sorted(run.data.metrics.keys() - TIMES)}}

@@ -9,7 +9,7 @@ import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 Place: TypeAlias = tuple[str, ...]
 Numbers: TypeAlias = NDArray[Any]
 
+SCHEMA = "schema.json"
 OF_EACH_OBJECT = {"__loader__", "__module__", "__class__", "__id__"}
-NOT_COMPARED = {"file", "_skops_version"}  # an array's file is named after its address in memory
+# What is named after the address that an array had in memory.
+FILES = {"NdArrayNode": re.compile(r"\d+\.npy"), "BytesNode": re.compile(r"[\da-f-]{36}\.bin")}
 VERSION = re.compile(r"\d+(\.\w+)+")
-
-
-class Malformed(Exception):  # noqa: N818
-    """A file that skops does not write."""
 
 
 def skeleton(file: Path | bytes) -> frozenset[Place]:
@@ -35,16 +33,16 @@ def skeleton(file: Path | bytes) -> frozenset[Place]:
         file: The file, or its content.
 
     Raises:
-        Malformed: Skops does not write such a file.
+        Exception: Skops does not write such a file.
     """
-    try:
-        with ZipFile(BytesIO(file) if isinstance(file, bytes) else file) as archive:
-            if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
-                raise Malformed("its entries are compressed")
-            walk = _Walk()
-            walk.enter(json.loads(archive.read("schema.json")), ())
-    except (BadZipFile, LookupError, TypeError, ValueError, EOFError, RecursionError, NotImplementedError) as error:
-        raise Malformed(f"{type(error).__name__}: {error}") from None
+    with ZipFile(BytesIO(file) if isinstance(file, bytes) else file) as archive:
+        if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("its entries are compressed")
+        names = set(archive.namelist()) - {SCHEMA}
+        if not all(any(pattern.fullmatch(name) for pattern in FILES.values()) for name in names):
+            raise ValueError("it has an entry of another name")
+        walk = _Walk()
+        walk.enter(json.loads(archive.read(SCHEMA)), ())
     return frozenset(walk.places)
 
 
@@ -59,6 +57,7 @@ class _Walk:
     def enter(self, value: Any, place: Place, is_tuple: bool = False) -> int:
         """Walk through a value; returns a number that only an equal value has."""
         if isinstance(value, list):
+            self.places.add((*place, "a list"))  # which may be empty
             keys = map(str, range(len(value))) if is_tuple else ["*"] * len(value)
             return self._shape("list", *map(self.enter, value, ((*place, key) for key in keys)))
         if isinstance(value, dict):
@@ -73,16 +72,19 @@ class _Walk:
         content = {key: inner for key, inner in value.items() if key not in OF_EACH_OBJECT}
         if loader == "JsonNode":
             content["content"] = json.loads(content["content"])
+        if loader in FILES and not FILES[loader].fullmatch(content.pop("file", "0.npy")):
+            raise ValueError("an array lies in a file of another name")
+        if not place:
+            VERSION.fullmatch(content.pop("_skops_version"))  # raises where it is no text
         shape = self._shape(loader, kind, self._enter_items(content, inside, loader == "TupleNode"))
         # Under an id that it knows skops takes the first object, whatever is written at the second place.
         if type(value["__id__"]) is not int or self._objects.setdefault(value["__id__"], shape) != shape:
-            raise Malformed("one id stands for two objects")
+            raise ValueError("one id stands for two objects")
         return shape
 
     def _enter_items(self, value: dict[str, Any], place: Place, is_tuple: bool = False) -> int:
-        compared = {key: inner for key, inner in value.items() if key not in NOT_COMPARED}
-        shapes = [(key, self.enter(inner, (*place, key), is_tuple)) for key, inner in compared.items()]
-        return self._shape("items", *shapes)
+        self.places.add((*place, "items"))
+        return self._shape("items", *((key, self.enter(value[key], (*place, key), is_tuple)) for key in value))
 
     def _shape(self, *parts: Any) -> int:
         return self._shapes.setdefault(parts, len(self._shapes))
@@ -103,21 +105,19 @@ def check_trees(file: Path, columns: int) -> None:
         columns: How many columns the trees are asked with.
 
     Raises:
-        Malformed: There is such a tree, or an array that numpy does not write.
+        Exception: There is such a tree, or an array that numpy does not write.
     """
     with ZipFile(file) as archive:
         for name in archive.namelist():
             if name.endswith(".npy"):
-                try:
-                    nodes = np.load(BytesIO(archive.read(name)), allow_pickle=False)
-                except (ValueError, EOFError, MemoryError) as error:
-                    raise Malformed(f"{name}: {error}") from None
-                if nodes.dtype.names and {"left_child", "right_child"} <= {*nodes.dtype.names}:
-                    _check_tree(
-                        nodes["left_child"], nodes["right_child"], nodes["feature"], nodes["left_child"] == -1, columns
-                    )
-                elif nodes.dtype.names and {"left", "right"} <= {*nodes.dtype.names}:
-                    _check_tree(nodes["left"], nodes["right"], nodes["feature_idx"], nodes["is_leaf"] == 1, columns)
+                nodes = np.load(BytesIO(archive.read(name)), allow_pickle=False)
+                fields = {*(nodes.dtype.names or ())}
+                if {"left_child", "right_child"} <= fields:
+                    left, right, feature = nodes["left_child"], nodes["right_child"], nodes["feature"]
+                    _check_tree(left, right, feature, left == -1, columns)
+                elif {"left", "right"} <= fields:
+                    left, right, feature = nodes["left"], nodes["right"], nodes["feature_idx"]
+                    _check_tree(left, right, feature, nodes["is_leaf"] == 1, columns)
 
 
 def _check_tree(left: Numbers, right: Numbers, feature: Numbers, is_leaf: NDArray[np.bool_], columns: int) -> None:
@@ -125,6 +125,6 @@ def _check_tree(left: Numbers, right: Numbers, feature: Numbers, is_leaf: NDArra
     for children in (left[inner].astype(int), right[inner].astype(int)):
         # Both kinds of trees number a child after its parent.
         if (children <= inner).any() or (children >= len(left)).any():
-            raise Malformed("the nodes of a tree lead nowhere")
+            raise ValueError("the nodes of a tree lead nowhere")
     if (feature[inner] < 0).any() or (feature[inner] >= columns).any():
-        raise Malformed("the nodes of a tree ask for a column that is not there")
+        raise ValueError("the nodes of a tree ask for a column that is not there")

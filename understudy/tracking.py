@@ -6,6 +6,7 @@ Runs are found by tags, never by name, so that people may rename them and `mlflo
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -23,9 +24,11 @@ from pathlib import Path
 from platform import python_version
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
+import pyarrow.parquet
 import requests
 from mlflow.entities import (
     Dataset,
@@ -87,6 +90,7 @@ RECORDS_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
 }
+ARTIFACT_SCHEMES = {"file", "mlflow-artifacts", "s3", "gs", "abfss", "wasbs"}
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 DATABASE_AWAY = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)  # in MLflow's answers
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
@@ -289,7 +293,10 @@ def is_left(run: Run) -> bool:
     tags = run.data.tags
     if run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted" or tags.get(HOST) != processes.host():
         return False
-    return processes.is_gone(int(tags[PID]), tags[STARTED])
+    try:
+        return processes.is_gone(int(tags[PID]), tags[STARTED])
+    except (LookupError, ValueError):  # somebody has changed its tags
+        return False
 
 
 def close_killed(client: mlflow.MlflowClient) -> list[str]:
@@ -396,20 +403,27 @@ def log_rows(client: mlflow.MlflowClient, run_id: str, held_out: pd.DataFrame, t
         client.log_batch(run_id, tags=tags)
 
 
+def check_location(location: str, called: str) -> None:
+    """Refuse artifacts that lie where MLflow's client would go with the password of the tracking server.
+
+    A run is in an experiment, and whoever makes an experiment says where the artifacts of its runs are.
+
+    Raises:
+        UserError: They are at an address that is neither the tracking server's own nor a path or an object store.
+    """
+    scheme = urlsplit(location).scheme
+    if len(scheme) > 1 and scheme not in ARTIFACT_SCHEMES and not location.startswith(f"{uri().rstrip('/')}/"):
+        problem = f"the artifacts of {called} are at {reader.USERINFO.sub('', location)}, which is not followed"
+        raise UserError(problem, "train again in an experiment of the table's: python train.py")
+
+
 def rows_digest(client: mlflow.MlflowClient, run: Run, name: str) -> str:
     """The SHA-256 digest of `HELD_OUT` or `TRAINED_ON`, as the batch says that a family's run is part of.
 
     Raises:
         UserError: The run is none of training's.
     """
-    batch_id = _batch_id(run)
-    batch = run_or_none(client, batch_id)
-    if batch is None:
-        raise UserError(f"run {batch_id}, which kept {ROWS}/{name}, is gone", TRAIN_AGAIN)
-    digest = batch.data.tags.get(f"{ROWS}.{name}")
-    if digest is None:
-        raise UserError(f"run {batch_id} has no {ROWS}/{name}", TRAIN_AGAIN)
-    return str(digest)
+    return tag(_batch(client, run, name), f"{ROWS}.{name}")
 
 
 def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.DataFrame:
@@ -424,9 +438,7 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
     Raises:
         UserError: The rows are gone, or not those of the digest.
     """
-    batch_id = _batch_id(run)
-    if run_or_none(client, batch_id) is None:
-        raise UserError(f"run {batch_id}, which kept {ROWS}/{name}, is gone", TRAIN_AGAIN)
+    batch_id = _batch(client, run, name).info.run_id
     with TemporaryDirectory() as folder:
         try:
             path = Path(client.download_artifacts(batch_id, f"{ROWS}/{name}", folder))
@@ -435,11 +447,24 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
             raise UserError(f"run {batch_id} has no {ROWS}/{name}", TRAIN_AGAIN) from None
         if hashlib.sha256(content).hexdigest() != digest:
             raise UserError(f"{ROWS}/{name} of run {batch_id} is not what training kept", TRAIN_AGAIN)
-        return pd.read_parquet(path)
+        try:
+            # Each row has an identifier of its own, which takes some bits however well it is packed.
+            if pyarrow.parquet.read_metadata(path).num_rows > 8 * len(content):
+                raise UserError(f"{ROWS}/{name} of run {batch_id} has more rows than it can have", TRAIN_AGAIN)
+            return pd.read_parquet(path)
+        except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among these
+            problem = f"{ROWS}/{name} of run {batch_id} is no Parquet: {type(error).__name__}"
+            raise UserError(problem, TRAIN_AGAIN) from None
 
 
-def _batch_id(run: Run) -> str:
-    return str(run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, run.info.run_id))
+def _batch(client: mlflow.MlflowClient, run: Run, name: str) -> Run:
+    """The batch that a family's run is part of, which has kept a file of rows."""
+    batch_id = str(run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, run.info.run_id))
+    batch = run_or_none(client, batch_id)
+    if batch is None:
+        raise UserError(f"run {batch_id}, which kept {ROWS}/{name}, is gone", TRAIN_AGAIN)
+    check_location(str(batch.info.artifact_uri), f"run {batch_id}")
+    return batch
 
 
 def log_family(
@@ -480,8 +505,42 @@ def log_family(
 
 
 def thresholds(run: Run) -> pd.DataFrame:
-    """What each threshold costs on the folds, as a family's run logged it."""
-    return pd.read_csv(StringIO(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{THRESHOLDS}")))
+    """What each threshold costs on the folds, as a family's run logged it.
+
+    Raises:
+        UserError: It is gone, or no such table.
+    """
+    check_location(str(run.info.artifact_uri), f"run {run.info.run_id}")
+    try:
+        text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{THRESHOLDS}")
+        return pd.read_csv(StringIO(text))[["threshold", "cost"]].astype(float)
+    except (OSError, LookupError, ValueError, mlflow.MlflowException) as error:
+        if errors.is_known(error):
+            raise
+        raise UserError(f"run {run.info.run_id} has no {THRESHOLDS} of training's", TRAIN_AGAIN) from None
+
+
+def tag(run: Run, name: str) -> str:
+    """A tag that training gives each run.
+
+    Raises:
+        UserError: The run has none of that name.
+    """
+    if name not in run.data.tags:
+        raise UserError(f"run {run.info.run_id} has no tag {name}, which training gives", TRAIN_AGAIN)
+    return str(run.data.tags[name])
+
+
+def metric(run: Run, name: str) -> float:
+    """A metric that training gives each family's run.
+
+    Raises:
+        UserError: The run has none of that name, or it is no number.
+    """
+    value = run.data.metrics.get(name, math.nan)
+    if not math.isfinite(value):
+        raise UserError(f"run {run.info.run_id} has no metric {name}, which training gives", TRAIN_AGAIN)
+    return float(value)
 
 
 def _metrics(
@@ -539,7 +598,7 @@ def families(client: mlflow.MlflowClient, batch: Run, kind: str = FAMILY) -> lis
 
 def family_name(run: Run) -> str:
     """The family that a run trained, however people have renamed the run."""
-    return str(run.data.tags[FAMILY_NAME])
+    return tag(run, FAMILY_NAME)
 
 
 def model_uri(run: Run) -> str:
@@ -549,7 +608,19 @@ def model_uri(run: Run) -> str:
 
 def model_id(run: Run) -> str:
     """The id of the model that a family run logged."""
-    return str(run.outputs.model_outputs[0].model_id)  # type: ignore[union-attr]
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if not outputs:
+        raise UserError(f"run {run.info.run_id} has logged no model", TRAIN_AGAIN)
+    return str(outputs[0].model_id)
+
+
+def linked_versions(model: LoggedModel) -> list[dict[str, Any]]:
+    """The versions, by `name` and `version`, that a logged model says it is; none if that is no such list."""
+    try:
+        links = json.loads(model.tags.get(mlflow_tags.MLFLOW_MODEL_VERSIONS, "[]"))
+        return [{"name": link["name"], "version": link["version"]} for link in links]
+    except (LookupError, TypeError, ValueError):  # somebody has changed the tag
+        return []
 
 
 def logged_models(client: mlflow.MlflowClient) -> list[LoggedModel]:

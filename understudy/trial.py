@@ -221,7 +221,8 @@ def _decide(planned: Record, rule: Rule, challenger: Model, champion: Model | No
     groups = rows[[column.name for column in TABLE.categories if column.name in rows]]
     with _told("the champion cannot score the held-out rows"):
         champions = _answers(champion, rows) if champion else None
-    labels = challenger.table.labels(rows)
+    with _told("the held-out rows have no labels"):
+        labels = TABLE.labels(rows)
     return gate.production(labels, measured, champions, groups, TABLE.limits, rule, planned.breaking)
 
 
