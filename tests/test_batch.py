@@ -181,7 +181,7 @@ def test_the_real_table_is_trained_on_with_the_families_asked_for(store: str, ca
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert batch.info.run_name == "loan_prediction_train quick"
     assert [run.info.run_name for run in tracking.families(client, batch)] == ["LogisticRegression", "DummyClassifier"]
-    assert call(evaluate).code == 0
+    assert call(evaluate, "--data", str(REAL)).code == 0
 
 
 @pytest.mark.parametrize("path", [SAMPLE, pytest.param(REAL, marks=needs_real_table)])

@@ -81,6 +81,8 @@ def test_a_database_that_is_away_at_the_start_is_waited_for_and_said(
         line = waits.stderr.readline()
         one.start_database()
         waits.communicate()
+    one.stop_server()
+    one.start_server()  # as the other tests expect it
     assert line == f"waiting for the tracking server at {one.uri}: its database is away\n"
     assert waits.returncode == 0
 

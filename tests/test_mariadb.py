@@ -65,10 +65,11 @@ def test_a_password_in_the_address_stays_there(
     assert ended.code == 0, ended.err
     batch = tracking.get_batch(MlflowClient(store), TABLE)
     assert batch.data.params["data"] == batch.data.tags[tracking.DATA_PATH] == f"mysql://{server}#loans"
-    assert is_refusal(call(evaluate))
+    named = ["--data", f"mysql://{server}#loans"]
+    assert is_refusal(call(evaluate, *named))
     monkeypatch.setenv(reader.USER, "ann")
     monkeypatch.setenv(reader.PASSWORD, SECRET)
-    assert call(evaluate).code == 0
+    assert call(evaluate, *named).code == 0
     written = (tmp_path / "mlflow.db").read_bytes()
     for form in (SECRET, quote(SECRET, "")):
         assert form.encode() not in written

@@ -191,7 +191,7 @@ def test_a_password_that_is_not_escaped_is_not_shown_in_part(call: Call, passwor
 
 
 @pytest.mark.parametrize("where", ["sqlite:///x.db#loans", "http://me:sesame@127.0.0.1:{port}/x.csv?token=sesame"])
-def test_a_batch_can_be_evaluated_where_its_table_was_and_holds_no_password(
+def test_a_batch_can_be_evaluated_where_a_person_says_its_table_is_and_holds_no_password(
     store: str, tmp_path: Path, call: Call, database: str, served: str, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -201,7 +201,10 @@ def test_a_batch_can_be_evaluated_where_its_table_was_and_holds_no_password(
     assert ended.code == 0, ended.err
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    again = call(evaluate)
+    refused = call(evaluate)
+    assert is_refusal(refused)
+    assert "which the table does not name" in refused.err
+    again = call(evaluate, "--data", address.replace("///x.db", f"///{tmp_path}/x.db"))
     assert again.code == 0, again.err
     client = MlflowClient(store)
     batch = tracking.get_batch(client, TABLE)
@@ -211,7 +214,7 @@ def test_a_batch_can_be_evaluated_where_its_table_was_and_holds_no_password(
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         everything = "\n".join(connection.iterdump())
     connection.close()
-    assert "sesame" not in everything + ended.out + ended.err + again.out + again.err
+    assert "sesame" not in everything + ended.out + ended.err + refused.err + again.out + again.err
 
 
 def test_a_password_that_mlflow_run_has_logged_is_said(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
