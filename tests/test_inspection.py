@@ -207,11 +207,14 @@ def test_no_script_loads_what_is_planted_in_a_run(
     assert not (tmp_path / "ran").exists()
 
 
-def test_rows_are_not_fetched_from_wherever_an_experiment_is_said_to_be(client: MlflowClient, call: Call) -> None:
+@pytest.mark.parametrize("scheme", ["http", "mlflow-artifacts"])
+def test_rows_are_not_fetched_from_wherever_an_experiment_is_said_to_be(
+    scheme: str, client: MlflowClient, call: Call
+) -> None:
     """Whoever makes an experiment says where its runs have their files, and a run says which batch it is part of."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.2)
-        place = f"http://127.0.0.1:{listening.getsockname()[1]}/artifacts"
+        place = f"{scheme}://127.0.0.1:{listening.getsockname()[1]}/artifacts"
         elsewhere = client.create_run(client.create_experiment("Elsewhere", place))
         run = tracking.families(client, tracking.get_batch(client, TABLE))[0]
         for name in (tracking.HELD_OUT, tracking.TRAINED_ON):

@@ -28,7 +28,6 @@ from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
-import pyarrow.parquet
 import requests
 from mlflow.entities import (
     Dataset,
@@ -90,7 +89,7 @@ RECORDS_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
 }
-ARTIFACT_SCHEMES = {"file", "mlflow-artifacts", "s3", "gs", "abfss", "wasbs"}
+STORES = {"file", "s3", "gs", "abfss", "wasbs"}  # where artifacts may lie besides with the tracking server
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 DATABASE_AWAY = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)  # in MLflow's answers
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
@@ -411,8 +410,10 @@ def check_location(location: str, called: str) -> None:
     Raises:
         UserError: They are at an address that is neither the tracking server's own nor a path or an object store.
     """
-    scheme = urlsplit(location).scheme
-    if len(scheme) > 1 and scheme not in ARTIFACT_SCHEMES and not location.startswith(f"{uri().rstrip('/')}/"):
+    place, server = urlsplit(location), urlsplit(uri())
+    is_path = len(place.scheme) <= 1  # or the letter of a disk
+    is_servers = place.scheme in ("mlflow-artifacts", server.scheme) and place.netloc in ("", server.netloc)
+    if not (is_path or is_servers or place.scheme in STORES):
         problem = f"the artifacts of {called} are at {reader.USERINFO.sub('', location)}, which is not followed"
         raise UserError(problem, "train again in an experiment of the table's: python train.py")
 
@@ -438,6 +439,8 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
     Raises:
         UserError: The rows are gone, or not those of the digest.
     """
+    from pyarrow import parquet  # takes memory that following an alias does not need
+
     batch_id = _batch(client, run, name).info.run_id
     with TemporaryDirectory() as folder:
         try:
@@ -449,7 +452,7 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
             raise UserError(f"{ROWS}/{name} of run {batch_id} is not what training kept", TRAIN_AGAIN)
         try:
             # Each row has an identifier of its own, which takes some bits however well it is packed.
-            if pyarrow.parquet.read_metadata(path).num_rows > 8 * len(content):
+            if parquet.read_metadata(path).num_rows > 8 * len(content):
                 raise UserError(f"{ROWS}/{name} of run {batch_id} has more rows than it can have", TRAIN_AGAIN)
             return pd.read_parquet(path)
         except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among these
