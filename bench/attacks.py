@@ -204,7 +204,7 @@ def forged(team: Team) -> Iterator[tuple[str, bool, str]]:
             else:
                 ended = team.script("promoter", "promote.py", "production", "--rule", "better")
                 yield f"{what}, registered before", ended.returncode == 3, ended.stderr
-                ended = team.script("promoter", "register.py", "--model", "DummyClassifier")
+                ended = team.script("promoter", "register.py", "--model", "LogisticRegression")
                 yield f"{what}, register.py", ended.returncode == 2 and "repeat" in ended.stderr, ended.stderr
 
 

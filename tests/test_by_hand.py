@@ -121,7 +121,9 @@ def test_records_of_an_earlier_registered_model_count_for_nothing(three: MlflowC
     assert "version 1 of Loan_prediction was never in Staging" in call(promote, "production", "--version", "1").err
     assert is_refusal(call(promote, *BACK, "--to", "1"))
     assert f"no version of {NAME} is in Production" in call(promote, *BACK).err
-    refused = call(promote, "staging")
+    assert call(promote, "staging").code == 0
+    refused = call(promote, "production")
+    assert refused.code == 3
     assert "version 2 of an earlier registered model of that name was in Production" in refused.err
     assert "(of an earlier registered model)" in call(promote).out
     call(register, "--model", "LogisticRegression")

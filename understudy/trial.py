@@ -91,7 +91,7 @@ def _champion(client: MlflowClient, name: str, planned: Record) -> str | None:
     That is the one in Production, or else the last that was there and whose files are still the registered ones.
 
     Raises:
-        UserError: There has been one, and nothing is left of it and of those before it.
+        UserError: There has been one, nothing is left of it and of those before it, and Production is asked for.
     """
     versions = {str(version.version): version for version in registry.versions(client, name)}
     in_production = planned.stage == "production"
@@ -104,8 +104,8 @@ def _champion(client: MlflowClient, name: str, planned: Record) -> str | None:
             return number
     moves = [record for record in found if record.outcome == records.COMPLETED and record.stage == "production"]
     lost = records.lost(versions.values(), found)
-    if not moves and not lost:
-        return None
+    if not in_production or not (moves or lost):
+        return None  # Production asks again
     if moves:
         earlier = " of an earlier registered model of that name" if moves[-1].is_earlier else ""
         problem = f"version {moves[-1].version}{earlier} was in Production, and nothing is left to compare with"
