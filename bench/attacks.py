@@ -125,8 +125,11 @@ def addresses(team: Team) -> Iterator[tuple[str, bool, str]]:
         listening.settimeout(0.5)
         where = f"127.0.0.1:{listening.getsockname()[1]}"
         kept = run.data.tags[tracking.DATA_PATH]
+        registered = str(client.get_model_version(NAME, "1").run_id)
+        for tag, value in [("git.dirty", "false"), ("mlflow.source.git.commit", "0" * 40)]:
+            client.set_tag(registered, tag, value)
         for address in [f"http://{where}/rows.csv", f"mysql://{where}/loans#loans", "/etc/passwd"]:
-            for run_id in (run.info.run_id, batch_id):
+            for run_id in (run.info.run_id, batch_id, registered):
                 client.set_tag(run_id, tracking.DATA_PATH, address)
             for command in [["evaluate.py"], ["register.py", "reproduce", "1"]]:
                 ended = team.script("promoter", *command)
@@ -134,8 +137,9 @@ def addresses(team: Team) -> Iterator[tuple[str, bool, str]]:
                 with contextlib.suppress(TimeoutError):
                     listening.accept()[0].close()
                     called = True
-                yield f"{address}, {command[0]}", ended.returncode == 2 and not called, ended.stderr
-        for run_id in (run.info.run_id, batch_id):
+                refused = ended.returncode == 2 and "which the table does not name" in ended.stderr
+                yield f"{address}, {command[0]}", refused and not called, ended.stderr
+        for run_id in (run.info.run_id, batch_id, registered):
             client.set_tag(run_id, tracking.DATA_PATH, kept)
 
 
@@ -186,26 +190,30 @@ def forged(team: Team) -> Iterator[tuple[str, bool, str]]:
         file = Path(client.download_artifacts(batch_id, f"{tracking.ROWS}/{tracking.HELD_OUT}", folder))
         tree = mlflow.sklearn.load_model(tracking.model_uri(run))
         rows = pd.read_parquet(file)
-        for what, forgery in [
-            ("labels", rows.assign(Loan_Status=tree.predict(rows))),
-            ("a row repeated", pd.concat([rows, rows[:1]])),
-        ]:
+
+        def forge(forgery: pd.DataFrame) -> None:
             forgery.to_parquet(file, index=False)
             client.log_artifact(batch_id, str(file), tracking.ROWS)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
             client.set_tag(batch_id, f"{tracking.ROWS}.{tracking.HELD_OUT}", digest)
-            if what == "labels":
-                team.does("promoter", "register.py", "--model", "DecisionTreeClassifier")
-                team.does("promoter", "promote.py", "staging")
-                asked = ["promote.py", "production", "--rule", "better", "--data", TABLE.path]
-                ended = team.script("promoter", *asked)
-                named = "rows that differ (Loan_Status" in ended.stdout
-                yield f"{what}, --data", ended.returncode == 3 and named, ended.stdout.splitlines()[0] + ended.stderr
-            else:
-                ended = team.script("promoter", "promote.py", "production", "--rule", "better")
-                yield f"{what}, registered before", ended.returncode == 3, ended.stderr
-                ended = team.script("promoter", "register.py", "--model", "LogisticRegression")
-                yield f"{what}, register.py", ended.returncode == 2 and "repeat" in ended.stderr, ended.stderr
+
+        repeated = pd.concat([rows, rows[:1]])
+        forge(repeated)
+        ended = team.script("promoter", "register.py", "--model", "DecisionTreeClassifier")
+        yield "a row repeated", ended.returncode == 2 and "repeat" in ended.stderr, ended.stderr
+        forge(rows.assign(Loan_Status=tree.predict(rows)))
+        team.does("promoter", "register.py", "--model", "DecisionTreeClassifier")
+        team.does("promoter", "promote.py", "staging")
+        ended = team.script("promoter", "promote.py", "production", "--rule", "better", "--data", TABLE.path)
+        named = "rows that differ (Loan_Status" in ended.stdout
+        yield "labels, --data", ended.returncode == 3 and named, ended.stdout.partition("\n")[0] + " " + ended.stderr
+        forge(repeated)
+        ended = team.script("promoter", "promote.py", "production", "--rule", "better")
+        yield (
+            "changed after registering",
+            ended.returncode == 3 and "not what training kept" in ended.stderr,
+            ended.stderr,
+        )
 
 
 def lying_history(team: Team) -> Iterator[tuple[str, bool, str]]:
@@ -228,7 +236,7 @@ def lying_history(team: Team) -> Iterator[tuple[str, bool, str]]:
 ATTACKS: dict[str, Attack] = {
     "1, code": planted([name for name, each in PLANTED.items() if each.runs and "pickle" not in name]),
     "2, functions": planted(["functions of numpy's", "a method of a text", "another method of the table"]),
-    "3, what a run says": planted(["pickle", "pickle under skops's name"]),
+    "3, pickles": planted(["pickle", "pickle under skops's name"]),
     "3, addresses": addresses,
     "4, an alias of another spelling": misspelt,
     "5, the champion is gone": deleted,
