@@ -4,6 +4,7 @@ import argparse
 import ast
 import hashlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,13 @@ def test_the_data_is_what_its_page_and_its_generator_say(tmp_path: Path) -> None
     (tmp_path / "make_loans.py").write_bytes((PROJECT / "data" / "make_loans.py").read_bytes())
     subprocess.run([sys.executable, tmp_path / "make_loans.py"], check=True)
     assert (tmp_path / "loans.csv").read_bytes() == committed
+
+
+def test_the_readmes_picture_is_what_its_script_draws() -> None:
+    script = runpy.run_path(str(PROJECT / "docs" / "loop.py"))
+    for name, scheme in script["SCHEMES"].items():
+        assert (PROJECT / "docs" / f"loop-{name}.svg").read_text() == script["draw"](scheme)
+        assert f"docs/loop-{name}.svg" in (PROJECT / "README.md").read_text()
 
 
 def test_serve_sh_says_what_it_takes() -> None:
