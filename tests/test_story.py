@@ -166,7 +166,7 @@ def test_the_story_on_the_real_table_from_a_git_address(clone: Path, tmp_path: P
         f"export MLFLOW_TRACKING_URI=sqlite:///{tmp_path}/mlflow.db\n"
         f"mlflow run file://{folder} --env-manager local -e register -P name=Real\n"
         f"mlflow run file://{folder} --env-manager local -e promote -P action=staging -P name=Real\n"
-        f"mlflow run file://{folder} --env-manager local -e evaluate",
+        f"mlflow run file://{folder} --env-manager local -e evaluate -P data={REAL}",
         tmp_path,
     )
     assert "Real version 1 is in Staging" in out
