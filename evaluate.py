@@ -22,11 +22,12 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy import evaluation, tracking
+    from understudy.tracking import connection, family_runs, provenance
+    from understudy.training import evaluation
 
-    client = tracking.connect(args.fail_fast)
-    batch = tracking.get_batch(client, TABLE, args.batch)
-    rows = TABLE.read(tracking.recorded_address(batch, TABLE.path, args.data, "python evaluate.py"))
+    client = connection.connect(args.fail_fast)
+    batch = family_runs.get_batch(client, TABLE, args.batch)
+    rows = TABLE.read(provenance.recorded_address(batch, TABLE.path, args.data, "python evaluate.py"))
     evaluation.evaluate(client, batch, rows)
     print("next: python register.py")
 

@@ -66,21 +66,22 @@ def main() -> None:
             verb = f"{args.action} --force" if getattr(args, "force", False) else args.action
             raise UserError(f"{verb} needs a --{needed}", f'python promote.py {verb} --{needed} "..."')
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy import registry, tracking
+    from understudy.registry import registered, stages
+    from understudy.tracking import connection
 
     name = args.name or TABLE.name
-    client = tracking.connect()
-    registry.registered_model(client, name)
+    client = connection.connect()
+    registered.registered_model(client, name)
     fix = ACTIONS[args.action](client, name, args)
-    print(f"next: {fix or _next(registry.aliases(client, name))}" + (f" --name {args.name}" if args.name else ""))
+    print(f"next: {fix or _next(stages.aliases(client, name))}" + (f" --name {args.name}" if args.name else ""))
     if fix:
         sys.exit(4)
 
 
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy import lineage, records, registry
+    from understudy.registry import lineage, records, registered, stages
 
-    found, there = records.find(client, name), registry.aliases(client, name)
+    found, there = records.find(client, name), stages.aliases(client, name)
     if args.at:
         print(f"in Production at {args.at}: {records.told(found, lineage.milliseconds(args.at), there)}")
     elif args.version:
@@ -89,54 +90,56 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
         found = [record for record in found if args.version in (record.version, record.before)]
     else:
         recorded = records.aliases(found)
-        for alias, stage in registry.STAGES.items():
+        for alias, stage in stages.STAGES.items():
             is_other = recorded.get(alias) != there.get(alias)
-            said = f" (the records say {registry.called(recorded.get(alias))}: python promote.py check)"
+            said = f" (the records say {registered.called(recorded.get(alias))}: python promote.py check)"
             print(f"{stage}: {f'version {there[alias]}' if alias in there else 'empty'}{said if is_other else ''}")
-        versions = registry.versions(client, name)
+        versions = registered.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
     for line in lineage.story(found[-SHOWN:] if not args.at else []):
         print(line)
 
 
 def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy import promotion, registry, trial
-    from understudy.records import Record
+    from understudy.gate import evidence
+    from understudy.registry import promotion, stages
+    from understudy.registry.records import Record
 
-    version = registry.choose(client, name, args.action, args.version)
+    version = stages.choose(client, name, args.action, args.version)
     asked = Record(args.action, version, args.action, "", args.reason, args.force, args.breaking)
-    decide = trial.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None))
+    decide = evidence.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None))
     record = promotion.promote(client, name, asked, decide)
     archived = f", version {record.before} is archived" if record.before else ""
-    print(f"{name} version {version} is in {registry.STAGES[args.action]}{archived}")
+    print(f"{name} version {version} is in {stages.STAGES[args.action]}{archived}")
     if args.action == "production" and record.against not in (None, record.before):
         print(f"compared with version {record.against}, the last in Production whose files are there")
 
 
 def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy import promotion
+    from understudy.registry import promotion
 
     back, gone = promotion.rollback(client, name, args.version, args.reason)
     print(f"{name} version {back} is in Production again{f', version {gone} is archived' if gone else ''}")
 
 
 def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy import promotion
+    from understudy.registry import promotion
 
     promotion.archive(client, name, args.version, args.reason)
     print(f"{name} version {args.version} is archived")
 
 
 def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy import promotion, trial
+    from understudy.gate import evidence
+    from understudy.registry import promotion
 
-    decide = trial.decide(client, name, "not-worse")
+    decide = evidence.decide(client, name, "not-worse")
     version, stage = promotion.adopt(client, name, args.version, args.reason, decide, args.force)
     print(f"{name} version {version} is {f'in {stage}, with alias, stage and record' if stage else 'adopted'}")
 
 
 def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str:
-    from understudy import audit
+    from understudy.registry import audit
 
     for done in audit.repair(client, name) if args.repair else []:
         print(f"mended: {done}")

@@ -31,27 +31,28 @@ def main() -> None:
     if bool(args.version) != (args.action == "reproduce"):
         raise UserError("reproduce takes the number of a version, and nothing else does", "python register.py --help")
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy import registry, reproduction, tracking
+    from understudy.registry import registered, reproduction
+    from understudy.tracking import connection, family_runs, runs
 
-    client = tracking.connect(args.fail_fast)
+    client = connection.connect(args.fail_fast)
     if args.action == "reproduce":
         name = args.name or TABLE.name
-        version = registry.get_version(client, name, args.version, "register.py reproduce")
+        version = registered.get_version(client, name, args.version, "register.py reproduce")
         found = reproduction.reproduce(client, version, args.data)
         print(found)
         sys.exit(4 if found.differences else 0)
     if args.run:
-        run = tracking.get_run(client, args.run, tracking.FAMILY)
+        run = runs.get_run(client, args.run, runs.FAMILY)
     else:
-        runs = tracking.families(client, tracking.get_batch(client, TABLE))
-        named = {tracking.family_name(run): run for run in runs}
+        batch = family_runs.families(client, family_runs.get_batch(client, TABLE))
+        named = {family_runs.family_name(run): run for run in batch}
         if args.model and args.model not in named:
             raise UserError(f"the newest batch has no {args.model}", f"choose from {', '.join(named)} with --model")
-        run = named[args.model] if args.model else registry.best_family(runs)
-    version, new = registry.register(client, run, TABLE, args.name or TABLE.name)
+        run = named[args.model] if args.model else registered.best_family(batch)
+    version, new = registered.register(client, run, TABLE, args.name or TABLE.name)
     state = "registered" if new else "was registered already"
-    score = tracking.metric(run, "Mean CV score")
-    family = errors.visible(tracking.family_name(run))
+    score = runs.metric(run, "Mean CV score")
+    family = errors.visible(family_runs.family_name(run))
     print(f"{version.name} version {version.version} {state}: {family}, mean CV score {score:.3f}")
     print("next: python promote.py staging" + (f" --name {args.name}" if args.name else ""))
 

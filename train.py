@@ -29,43 +29,47 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy import evaluation, models, reader, tracking
+    from understudy import families
+    from understudy.schema import reader
+    from understudy.scoring import pipelines
+    from understudy.tracking import batch_rows, connection, experiments, family_runs, provenance, runs
+    from understudy.training import evaluation, search
 
-    chosen = models.choose(args.models)
+    chosen = search.choose(args.models)
     table = TABLE.without_sensitive() if args.without_sensitive else TABLE
-    address = tracking.table_path(TABLE.path, args.data)
+    address = provenance.table_path(TABLE.path, args.data)
     rows = TABLE.read(address)
-    training, held_out = TABLE.split(rows, folds=models.FOLDS)
-    client = tracking.connect(args.fail_fast)
-    for killed in tracking.close_killed(client):
+    training, held_out = TABLE.split(rows, folds=pipelines.FOLDS)
+    client = connection.connect(args.fail_fast)
+    for killed in runs.close_killed(client):
         print(f"{errors.visible(killed)}: was killed, and says so now")
-    tracking.choose_experiment(client, args.experiment_name)
-    tags = tracking.provenance(TABLE, address, TABLE.digest(rows), args.seed)
-    inputs = tracking.datasets(TABLE, address, training, held_out)
-    with tracking.run(f"{reader.name(address)} {args.grid}", tracking.BATCH, tags) as batch:
+    experiments.choose(client, args.experiment_name)
+    tags = provenance.provenance(TABLE, address, TABLE.digest(rows), args.seed)
+    inputs = provenance.datasets(TABLE, address, training, held_out)
+    with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch:
         asked = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
         asked["data"] = reader.shown(args.data)
-        tracking.log_batch(client, batch, asked, inputs)
-        tracking.log_rows(client, batch, held_out, training[[TABLE.identifier]])
-        plan = [(name, name, tracking.FAMILY, table) for name in chosen]
+        family_runs.log_batch(client, batch, asked, inputs)
+        batch_rows.log_rows(client, batch, held_out, training[[TABLE.identifier]])
+        plan = [(name, name, runs.FAMILY, table) for name in chosen]
         if args.without_sensitive:
-            plan += [(name, f"{name}{tracking.WITH}", tracking.REFERENCE, TABLE) for name in chosen[:-1]]
+            plan += [(name, f"{name}{family_runs.WITH}", runs.REFERENCE, TABLE) for name in chosen[:-1]]
         fitted = {}
         for family_name, name, kind, seen in plan:
-            family = models.FAMILIES[family_name]
-            with tracking.run(name, kind, {**tags, tracking.FAMILY_NAME: name}) as run_id:
+            family = families.FAMILIES[family_name]
+            with runs.run(name, kind, {**tags, family_runs.FAMILY_NAME: name}) as run_id:
                 started = time.perf_counter()
                 grid = family.book if args.grid == "book" else family.quick
-                searched = models.search(seen, training, family, grid, args.seed, args.jobs)
+                searched = search.search(seen, training, family, grid, args.seed, args.jobs)
                 metrics = {
-                    **models.metrics(searched),
+                    **search.metrics(searched),
                     "training/seconds": time.perf_counter() - started,
                     "training/rows": len(training),
                 }
-                params = models.params(searched)
+                params = search.params(searched)
                 thresholds = searched.thresholds
                 model = searched.pipeline
-                tracking.log_family(client, run_id, name, model, training, params, metrics, thresholds, inputs)
+                family_runs.log_family(client, run_id, name, model, training, params, metrics, thresholds, inputs)
             fitted[name] = searched.pipeline
             values = ", ".join(f"{key} {value}" for key, value in params.items())
             print(f"{name}: mean CV score {metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")

@@ -23,9 +23,10 @@ from mlflow.entities import Run
 from bench.planted import PLANTED, canary
 from bench.stack import SCRIPTS
 from deploy import secrets
-from understudy import registry, tracking
+from understudy.registry import stages
 from understudy.table import TABLE
-from understudy.tracking import PROJECT
+from understudy.tracking import batch_rows, family_runs, provenance
+from understudy.tracking.connection import PROJECT
 
 NAME = TABLE.name
 REASON = ["--reason", "attack"]
@@ -81,12 +82,12 @@ class Team:
 
     def family(self, name: str) -> Run:
         with self.hand("reader") as client:
-            runs = tracking.families(client, tracking.get_batch(client, TABLE))
-        return next(run for run in runs if tracking.family_name(run) == name)
+            runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
+        return next(run for run in runs if family_runs.family_name(run) == name)
 
     def in_production(self) -> str | None:
         with self.hand("reader") as client:
-            return registry.aliases(client, NAME).get("production")
+            return stages.aliases(client, NAME).get("production")
 
 
 Attack = Callable[[Team], Iterator[tuple[str, bool, str]]]
@@ -99,15 +100,15 @@ def planted(names: list[str]) -> Attack:
         run = team.family("DecisionTreeClassifier")
         for what in names:
             with tempfile.TemporaryDirectory() as name, team.hand("trainer") as client:
-                kept = Path(mlflow.artifacts.download_artifacts(tracking.model_uri(run), dst_path=f"{name}/kept"))
+                kept = Path(mlflow.artifacts.download_artifacts(family_runs.model_uri(run), dst_path=f"{name}/kept"))
                 changed = shutil.copytree(kept, f"{name}/changed")
                 PLANTED[what].plant(Path(changed), canary(team.mark))
-                client.log_model_artifacts(tracking.model_id(run), str(changed))
+                client.log_model_artifacts(family_runs.model_id(run), str(changed))
                 for command in [["register.py", "--model", "DecisionTreeClassifier"], ["evaluate.py"]]:
                     ended = team.script("promoter", *command)
                     refused = ended.returncode == 2 and "could run anything" in ended.stderr
                     yield f"{what}, {command[0]}", refused and not team.mark.exists(), ended.stderr
-                client.log_model_artifacts(tracking.model_id(run), str(kept))
+                client.log_model_artifacts(family_runs.model_id(run), str(kept))
                 extra = {path.relative_to(changed) for path in Path(changed).rglob("*") if path.is_file()}
                 extra -= {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()}
                 if extra:  # nobody but the server's disk can take a file away again
@@ -124,13 +125,13 @@ def addresses(team: Team) -> Iterator[tuple[str, bool, str]]:
     with socket.create_server(("127.0.0.1", 0)) as listening, team.hand("trainer") as client:
         listening.settimeout(0.5)
         where = f"127.0.0.1:{listening.getsockname()[1]}"
-        kept = run.data.tags[tracking.DATA_PATH]
+        kept = run.data.tags[provenance.DATA_PATH]
         registered = str(client.get_model_version(NAME, "1").run_id)
         for tag, value in [("git.dirty", "false"), ("mlflow.source.git.commit", "0" * 40)]:
             client.set_tag(registered, tag, value)
         for address in [f"http://{where}/rows.csv", f"mysql://{where}/loans#loans", "/etc/passwd"]:
             for run_id in (run.info.run_id, batch_id, registered):
-                client.set_tag(run_id, tracking.DATA_PATH, address)
+                client.set_tag(run_id, provenance.DATA_PATH, address)
             for command in [["evaluate.py"], ["register.py", "reproduce", "1"]]:
                 ended = team.script("promoter", *command)
                 called = False
@@ -140,7 +141,7 @@ def addresses(team: Team) -> Iterator[tuple[str, bool, str]]:
                 refused = ended.returncode == 2 and "which the table does not name" in ended.stderr
                 yield f"{address}, {command[0]}", refused and not called, ended.stderr
         for run_id in (run.info.run_id, batch_id, registered):
-            client.set_tag(run_id, tracking.DATA_PATH, kept)
+            client.set_tag(run_id, provenance.DATA_PATH, kept)
 
 
 def misspelt(team: Team) -> Iterator[tuple[str, bool, str]]:
@@ -187,15 +188,15 @@ def forged(team: Team) -> Iterator[tuple[str, bool, str]]:
     run = team.family("DecisionTreeClassifier")
     batch_id = run.data.tags["mlflow.parentRunId"]
     with tempfile.TemporaryDirectory() as folder, team.hand("trainer") as client:
-        file = Path(client.download_artifacts(batch_id, f"{tracking.ROWS}/{tracking.HELD_OUT}", folder))
-        tree = mlflow.sklearn.load_model(tracking.model_uri(run))
+        file = Path(client.download_artifacts(batch_id, f"{batch_rows.ROWS}/{batch_rows.HELD_OUT}", folder))
+        tree = mlflow.sklearn.load_model(family_runs.model_uri(run))
         rows = pd.read_parquet(file)
 
         def forge(forgery: pd.DataFrame) -> None:
             forgery.to_parquet(file, index=False)
-            client.log_artifact(batch_id, str(file), tracking.ROWS)
+            client.log_artifact(batch_id, str(file), batch_rows.ROWS)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            client.set_tag(batch_id, f"{tracking.ROWS}.{tracking.HELD_OUT}", digest)
+            client.set_tag(batch_id, f"{batch_rows.ROWS}.{batch_rows.HELD_OUT}", digest)
 
         repeated = pd.concat([rows, rows[:1]])
         forge(repeated)

@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from bench import clients, stack
 from bench.stack import Stack
 from deploy import mysql, secrets
-from understudy.tracking import PROJECT
+from understudy.tracking.connection import PROJECT
 
 
 def options() -> argparse.ArgumentParser:

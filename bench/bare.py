@@ -5,10 +5,11 @@ from pathlib import Path
 import mlflow.sklearn  # noqa: F401
 from matplotlib.figure import Figure  # noqa: F401
 
-from understudy import models
+from understudy import families
+from understudy.scoring import pipelines
 from understudy.table import TABLE
 
 if __name__ == "__main__":
     training, _ = TABLE.split(TABLE.read(Path(__file__).parents[1] / TABLE.path))
-    for family in models.FAMILIES.values():
-        models.pipeline(TABLE, family.classifier).fit(training, TABLE.labels(training))
+    for family in families.FAMILIES.values():
+        pipelines.build(TABLE, family.classifier).fit(training, TABLE.labels(training))

@@ -22,7 +22,7 @@ from mlflow.entities import Metric, Param, Run
 
 from bench import stack
 from bench.stack import Stack
-from understudy import outage
+from understudy.tracking import outage
 
 FORK = multiprocessing.get_context("fork")  # importing MLflow takes each process seconds
 LOOPS = {"uvloop": (), "asyncio": ("--uvicorn-opts", "--loop asyncio")}

@@ -17,9 +17,10 @@ from mlflow.entities import Run
 
 from bench import stack
 from bench.stack import Stack
-from understudy import registry, tracking
 from understudy.errors import UserError
+from understudy.registry import registered
 from understudy.table import TABLE
+from understudy.tracking import runs
 
 DURATION = "training/seconds"  # differs from one training to the next
 Left = dict[str, set[str]]
@@ -131,7 +132,7 @@ def disturb(one: Stack, whole: Left, fault: Fault, mend: Fault, *arguments: str)
         outcome = Outcome(process.wait(), time.monotonic() - started, said)
         listener.join()
     mend()
-    tracking.close_killed(one.client)
+    runs.close_killed(one.client)
     return look(one, whole, before, outcome)
 
 
@@ -150,8 +151,8 @@ def look(one: Stack, whole: Left, before: Collection[str], outcome: Outcome) -> 
     mlflow.set_tracking_uri(one.uri)
     for run in new:
         try:
-            found = tracking.get_run(one.client, run.info.run_id, tracking.FAMILY)
-            registry.register(one.client, found, TABLE, name)
+            found = runs.get_run(one.client, run.info.run_id, runs.FAMILY)
+            registered.register(one.client, found, TABLE, name)
         except UserError:
             continue
         outcome.versions += 1

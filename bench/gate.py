@@ -19,10 +19,11 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from understudy import checks, gate, metrics
-from understudy.checks import Rule
-from understudy.metrics import Floats, Labels
-from understudy.schema import Limits
+from understudy.figures import metrics
+from understudy.figures.metrics import Floats, Labels
+from understudy.gate import checks, rules
+from understudy.gate.checks import Rule
+from understudy.schema.declaration import Limits
 
 POSITIVE, AREA, CORRELATION = 0.69, 0.70, 0.7
 ROWS = (184, 1_000)
@@ -49,7 +50,7 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     times = options().parse_args().times
     speed()
-    rules(times)
+    families(times)
     one_holdout(times // 3)
     small_losses(times // 3)
     groups(times)
@@ -58,11 +59,11 @@ def main() -> None:
 def speed() -> None:
     labels, (champion, challenger) = drawn(np.random.default_rng(0), 1_000, 0.0)
     started = time.perf_counter()
-    metrics.areas(labels, [challenger, champion], gate.RESAMPLES)
-    print(f"{gate.RESAMPLES:,} resamples of 1,000 rows: {time.perf_counter() - started:.2f} s")
+    metrics.areas(labels, [challenger, champion], rules.RESAMPLES)
+    print(f"{rules.RESAMPLES:,} resamples of 1,000 rows: {time.perf_counter() - started:.2f} s")
 
 
-def rules(times: int) -> None:
+def families(times: int) -> None:
     print(f"\n1. How often a challenger passes, in per cent of {times} simulations, with its standard error")
     print("   (fewer: `better` by the first 400 resamples; one-sided: by the 5th percentile; unsure: too few rows)")
     verdicts = ["better", "fewer", "one-sided", "not-worse", "unsure", "point"]
@@ -138,7 +139,7 @@ def like(rng: np.random.Generator, noise: Floats) -> Floats:
 def one(rng: np.random.Generator, rows: int, better: float) -> dict[str, float]:
     """By each rule, whether a challenger passes."""
     labels, (champion, challenger) = drawn(rng, rows, better)
-    value, draws = difference(rng, labels, challenger, champion, gate.RESAMPLES)
+    value, draws = difference(rng, labels, challenger, champion, rules.RESAMPLES)
     found = {rule: checks.compare(value, draws, rule, Limits().margin, rows) for rule in get_args(Rule)}
     return {
         **{rule: bool(check.passed) for rule, check in found.items()},

@@ -10,10 +10,10 @@ import warnings
 from sklearn.utils import all_estimators
 from skops import io as skops
 
-from understudy import models
-from understudy.models import Family
-from understudy.skeleton import skeleton
+from understudy.families import Family
 from understudy.table import TABLE
+from understudy.verification import reference
+from understudy.verification.skeleton import skeleton
 
 
 def main() -> None:
@@ -28,14 +28,14 @@ def main() -> None:
             continue
         known += 1
         try:
-            models_of = [skops.dumps(pipeline) for pipeline in models.shapes(TABLE, training, family)]
+            models_of = [skops.dumps(pipeline) for pipeline in reference.shapes(TABLE, training, family)]
         except Exception as error:
             print(f"{name}: cannot be trained on this table ({type(error).__name__})")
             continue
         trained += 1
         started = time.perf_counter()
-        reference = set().union(*(skeleton(skops.dumps(each)) for each in models.shapes(TABLE, held_out, family)))
-        others = set().union(*map(skeleton, models_of)) - reference
+        wanted = set().union(*(skeleton(skops.dumps(each)) for each in reference.shapes(TABLE, held_out, family)))
+        others = set().union(*map(skeleton, models_of)) - wanted
         same += not others
         took = time.perf_counter() - started
         print(f"{name}: {f'{len(others)} places differ' if others else 'the same'}, {took:.2f} s")

@@ -46,7 +46,7 @@ class Runs:
 
 def other_loader(folder: Path, program: str) -> None:
     (folder / "code" / "planted_loader.py").write_text(f"{program}\ndef _load_pyfunc(path): return exec\n")
-    replace(folder / "MLmodel", "loader_module: understudy.scoring", "loader_module: planted_loader")
+    replace(folder / "MLmodel", "loader_module: understudy.scoring.flavor", "loader_module: planted_loader")
 
 
 def other_code(folder: Path, program: str) -> None:
@@ -208,7 +208,7 @@ def scorer(folder: Path, **values: Any) -> None:
 
 
 def bundled_code(folder: Path, program: str) -> None:
-    replace(folder / "code" / "understudy" / "scoring.py", "PACKAGE = ", f"{program}\nPACKAGE = ")
+    replace(folder / "code" / "understudy" / "scoring" / "flavor.py", "PACKAGE = ", f"{program}\nPACKAGE = ")
 
 
 def model_code(folder: Path, program: str) -> None:
@@ -262,10 +262,11 @@ FEATURE = '{"name": "Gender", "of": [], "log": false}, '
 NOT_OF_THE_FAMILY = "has something that its family has not: "
 PLANTED = {
     "code from another folder": Planted(other_code, "evilcode/onnxruntime.py is none of its files", runs=True),
-    "code of another text": Planted(bundled_code, "code/understudy/scoring.py is not the module", runs=True),
+    "code of another text": Planted(bundled_code, "code/understudy/scoring/flavor.py is not the module", runs=True),
     "another loader": Planted(other_loader, "code/planted_loader.py is none of its files", runs=True),
     "the loader of another module": Planted(
-        lambda folder, _: replace(folder / "MLmodel", "understudy.scoring", "mlflow.pyfunc.model"), "loader_module is"
+        lambda folder, _: replace(folder / "MLmodel", "understudy.scoring.flavor", "mlflow.pyfunc.model"),
+        "loader_module is",
     ),
     "pickle": Planted(pickled, "model.pkl is none of its files", runs=True),
     "pickle under skops's name": Planted(pickled_in_place, "model.skops (BadZipFile", runs=True),

@@ -33,9 +33,9 @@ from mlflow import MlflowClient, MlflowException
 from sklearn.dummy import DummyClassifier
 
 from deploy.mysql import free_port
-from understudy import audit, promotion, records, registry
 from understudy.errors import Refused, UserError
-from understudy.records import Record, Verdict
+from understudy.registry import audit, promotion, records, registered, stages
+from understudy.registry.records import Record, Verdict
 
 PROCESSES = 8
 STEPS = 12  # of a round with moves by hand
@@ -88,20 +88,20 @@ def spread(counted: Counter[str] | Counter[int]) -> str:
 
 def one_round(client: MlflowClient, race: Race, way: str, occupied: bool) -> Outcome:
     """One race over a registered model of its own."""
-    name = registered(client, PROCESSES + occupied)
+    name = new_model(client, PROCESSES + occupied)
     if occupied:
         call(way, client, name, str(PROCESSES + 1))
     with polled(name, occupied and way == "ours") as failures:
         outcome = Outcome(Counter(race(way, name)))
     outcome.wrong += failures
-    stages = Counter(str(version.current_stage) for version in registry.versions(client, name))
-    outcome.in_production = stages["Production"]
+    counts = Counter(str(version.current_stage) for version in registered.versions(client, name))
+    outcome.in_production = counts["Production"]
     if way == "ours":
         outcome.wrong += misfits(client, name, outcome.ended, occupied)
     return outcome
 
 
-def registered(client: MlflowClient, count: int) -> str:
+def new_model(client: MlflowClient, count: int) -> str:
     """The name of a new registered model with so many versions."""
     name = f"race-{time.time_ns()}"
     client.create_registered_model(name)
@@ -113,7 +113,7 @@ def registered(client: MlflowClient, count: int) -> str:
 
 def by_hand_round(client: MlflowClient, seed: int) -> list[str]:
     """What is told wrongly of promotions, rollbacks and moves by hand, by chance, on a registered model of its own."""
-    name, wrong = registered(client, PROCESSES), []
+    name, wrong = new_model(client, PROCESSES), []
     chance = random.Random(seed)  # noqa: S311 - to be the same again
     stack: list[str] = []  # kept beside the records: where rollbacks should lead, Production last
     recorded = ""  # the version of the last move that was ours
@@ -184,15 +184,15 @@ def misread(client: MlflowClient, name: str, stack: list[str], recorded: str, is
 
 def misfits(client: MlflowClient, name: str, ended: Counter[str], occupied: bool) -> list[str]:
     """What a race of ours has left that does not fit together."""
-    alias = registry.aliases(client, name).get("production")
-    stages = {str(version.version): version.current_stage for version in registry.versions(client, name)}
+    alias = stages.aliases(client, name).get("production")
+    staged = {str(version.version): version.current_stage for version in registered.versions(client, name)}
     found = records.find(client, name)
     moved = [record for record in found if record.outcome in (records.COMPLETED, records.SUPERSEDED)]
     was_there = {record.version for record in moved} - {alias}
     wrong = []
-    if [version for version, stage in stages.items() if stage == "Production"] != [alias]:
+    if [version for version, stage in staged.items() if stage == "Production"] != [alias]:
         wrong.append("stage and alias")
-    if {version for version, stage in stages.items() if stage == "Archived"} != was_there:
+    if {version for version, stage in staged.items() if stage == "Archived"} != was_there:
         wrong.append("who was there is not archived")
     if len(moved) != occupied + ended["done"] + ended["superseded"] or len(found) != occupied + PROCESSES:
         wrong.append("records")

@@ -16,9 +16,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
-from understudy import body, models, scorer, scoring
-from understudy.columns import listed
-from understudy.models import FAMILIES
+from understudy.families import FAMILIES
+from understudy.schema.columns import listed
+from understudy.scoring import flavor, pipelines, scorer
+from understudy.serving import body
 from understudy.table import TABLE
 
 CLASSIFIERS = {
@@ -62,9 +63,9 @@ def measured(pipeline: Pipeline, served: scorer.Scorer, rows: pd.DataFrame) -> d
 def made(training: pd.DataFrame, classifier: BaseEstimator) -> tuple[Pipeline, scorer.Scorer]:
     """A fitted Pipeline and what is served of it."""
     decided = FixedThresholdClassifier(classifier, threshold=0.5, pos_label="Y", response_method="predict_proba")
-    pipeline = models.pipeline(TABLE, decided).fit(training, training[TABLE.target.name])
+    pipeline = pipelines.build(TABLE, decided).fit(training, training[TABLE.target.name])
     with TemporaryDirectory() as folder:
-        scoring.save_model(f"{folder}/model", Model(), pipeline, training)
+        flavor.save_model(f"{folder}/model", Model(), pipeline, training)
         return pipeline, scorer.load(Path(folder, "model"))
 
 

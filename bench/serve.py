@@ -39,9 +39,11 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import train
 from deploy.mysql import free_port
-from understudy import models, promotion, registry, tracking
-from understudy.records import Record, Verdict
+from understudy import families
+from understudy.registry import promotion, registered
+from understudy.registry.records import Record, Verdict
 from understudy.table import TABLE
+from understudy.tracking import connection, family_runs
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONNECTIONS = (1, 8, 32)
@@ -159,17 +161,17 @@ def prepared(folder: Path, rivals: str) -> dict[str, Server]:
 def published(folder: Path) -> MlflowClient:
     """A store in which both models are in Production, each under its own name."""
     os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    tracking.PROJECT = folder
+    connection.PROJECT = folder
     (folder / "data").mkdir()
     shutil.copy(PROJECT / TABLE.path, folder / "data")
-    ours = {name: models.Family(classifier, quick={}, book={}) for name, classifier in CLASSIFIERS.items()}
-    models.FAMILIES = {**ours, models.FLOOR: models.FAMILIES[models.FLOOR]}
+    ours = {name: families.Family(classifier, quick={}, book={}) for name, classifier in CLASSIFIERS.items()}
+    families.FAMILIES = {**ours, families.FLOOR: families.FAMILIES[families.FLOOR]}
     sys.argv = ["train.py"]
     train.main()
-    client = tracking.connect()
-    for run in tracking.families(client, tracking.get_batch(client, TABLE)):
-        if (name := tracking.family_name(run)) in CLASSIFIERS:
-            version, _ = registry.register(client, run, TABLE, name)
+    client = connection.connect()
+    for run in family_runs.families(client, family_runs.get_batch(client, TABLE)):
+        if (name := family_runs.family_name(run)) in CLASSIFIERS:
+            version, _ = registered.register(client, run, TABLE, name)
             for stage in ("staging", "production"):
                 asked = Record(stage, str(version.version), stage, reason="to be measured", forced=True)
                 promotion.promote(client, name, asked, lambda planned: Verdict())

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from deploy import mysql, secrets
-from understudy.tracking import PROJECT
+from understudy.tracking.connection import PROJECT
 
 SCRIPTS = ("train.py", "evaluate.py", "register.py", "promote.py", "requirements.lock")
 

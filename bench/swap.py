@@ -24,9 +24,11 @@ from typing import Any
 from mlflow import MlflowClient, artifacts
 
 from deploy.mysql import free_port
-from understudy import promotion, registry, scorer, tracking
-from understudy.records import Record, Verdict
+from understudy.registry import promotion, stages
+from understudy.registry.records import Record, Verdict
+from understudy.scoring import scorer
 from understudy.table import TABLE
+from understudy.tracking import connection
 
 PROJECT = Path(__file__).resolve().parents[1]
 NAME = TABLE.name
@@ -94,7 +96,7 @@ def prepared(folder: Path) -> MlflowClient:
     for script, *arguments in commands:
         command = [sys.executable, str(PROJECT / script), *arguments]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    client = tracking.connect()
+    client = connection.connect()
     for stage in ("staging", "production"):
         promotion.promote(client, NAME, Record(stage, "1", stage, reason="bench", forced=True), lambda _: Verdict())
     promotion.promote(client, NAME, Record("staging", "2", "staging", reason="bench", forced=True), lambda _: Verdict())
@@ -140,7 +142,7 @@ def moved(client: MlflowClient, clients: list[Client], to: str) -> float:
     started = time.monotonic()
     promote = [sys.executable, str(PROJECT / "promote.py"), *verb, "--reason", "bench"]
     with subprocess.Popen(promote, stdout=subprocess.DEVNULL) as process:
-        while registry.aliases(client, NAME)["production"] != to:
+        while stages.aliases(client, NAME)["production"] != to:
             time.sleep(0.05)
         named = time.monotonic()
     if process.returncode:

@@ -9,8 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from understudy import models, threshold
+from understudy import families
+from understudy.scoring import pipelines
 from understudy.table import TABLE
+from understudy.training import search, threshold
 
 COSTS = [(1, 1), (1, 3), (3, 1)]  # of a false positive and of a false negative
 
@@ -23,7 +25,7 @@ def main() -> None:
     rows = TABLE.read(args.data)
     found = [
         {"family": name, "costs": f"{costs[0]} to {costs[1]}", **one_split(rows, name, costs, seed)}
-        for name in models.choose("all")[:-1]
+        for name in search.choose("all")[:-1]
         for costs in COSTS
         for seed in range(args.splits)
     ]
@@ -38,10 +40,10 @@ def main() -> None:
 def one_split(rows: pd.DataFrame, name: str, costs: tuple[int, int], seed: int) -> dict[str, float]:
     """Each way's threshold, and what it costs on the rows that this split holds out."""
     table = replace(TABLE, split_seed=seed, false_positive_cost=costs[0], false_negative_cost=costs[1])
-    training, held_out = table.split(rows, models.FOLDS)
-    family = models.FAMILIES[name]
-    searched = models.search(table, training, family, family.quick, seed, jobs=1)
-    labels, probabilities = table.labels(held_out), models.positive(searched.pipeline, held_out, table)
+    training, held_out = table.split(rows, pipelines.FOLDS)
+    family = families.FAMILIES[name]
+    searched = search.search(table, training, family, family.quick, seed, jobs=1)
+    labels, probabilities = table.labels(held_out), pipelines.positive(searched.pipeline, held_out, table)
     curve = searched.thresholds
     ways = {
         "break-even": threshold.break_even(table),

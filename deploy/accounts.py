@@ -17,8 +17,10 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from deploy import secrets
-from understudy import errors, records, registry, tracking
+from understudy import errors
+from understudy.registry import records, registered
 from understudy.table import TABLE
+from understudy.tracking import connection, experiments
 
 with warnings.catch_warnings(action="ignore"):  # MLflow's own, on what it imports
     from mlflow.server import get_app_client
@@ -32,13 +34,13 @@ Grants = set[tuple[str, str, str]]
 def prepare(client: MlflowClient) -> dict[str, Grants]:
     """Make the table's experiments and its registered model; returns what each role may do: type, which, permission."""
     runs, decisions = (
-        tracking.make_experiment(client, name, tags).experiment_id
+        experiments.make(client, name, tags).experiment_id
         for name, tags in [
-            (TABLE.name, tracking.EXPERIMENT_TAGS),
-            (records.experiment(TABLE.name), tracking.RECORDS_TAGS),
+            (TABLE.name, experiments.EXPERIMENT_TAGS),
+            (records.experiment(TABLE.name), experiments.RECORDS_TAGS),
         ]
     )
-    registry.create(client, TABLE, TABLE.name)
+    registered.create(client, TABLE, TABLE.name)
     trains, decides = ("experiment", runs, "EDIT"), ("experiment", decisions, "EDIT")
     moves = ("registered_model", TABLE.name, "MANAGE")  # to take an alias away is to delete it
     return {"trainer": {trains}, "promoter": {trains, decides, moves}, "reader": set()}
@@ -89,7 +91,7 @@ def main() -> None:
         "MLFLOW_TRACKING_USERNAME": "admin",
         "MLFLOW_TRACKING_PASSWORD": secrets.read(args.folder / "admin_password"),
     }
-    client, accounts = tracking.connect(), get_app_client("basic-auth", args.uri)
+    client, accounts = connection.connect(), get_app_client("basic-auth", args.uri)
     for name, grants in prepare(client).items():
         password = secrets.read(args.folder / f"{name}_password")
         set_user(accounts, name, password, set_role(accounts, name, grants))

@@ -22,8 +22,9 @@ import register
 import train
 from deploy import migrate, mysql, secrets
 from deploy.mysql import free_port
-from understudy import errors, tracking
+from understudy import errors
 from understudy.table import TABLE
+from understudy.tracking import connection
 
 PROJECT = Path(__file__).resolve().parents[1]
 REAL = PROJECT.parent / "shared" / "data" / "loan_prediction_train.csv"
@@ -216,8 +217,8 @@ def connected(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str = "") -> I
     embedded = f"sqlite:///{folder / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri or embedded)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.setattr(tracking, "PROJECT", folder)
-    monkeypatch.setattr(tracking, "EMBEDDED", embedded)
+    monkeypatch.setattr(connection, "PROJECT", folder)
+    monkeypatch.setattr(connection, "EMBEDDED", embedded)
     mlflow.set_tracking_uri(uri or embedded)  # what a test before has set stays, and counts more than the environment
     (folder / "data").mkdir(exist_ok=True)
     shutil.copy(SAMPLE, folder / "data")

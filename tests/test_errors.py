@@ -16,7 +16,9 @@ import register
 import train
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, SAMPLE, Ended, environment, is_refusal
-from understudy import errors, serve, tracking
+from understudy import errors
+from understudy.serving import serve
+from understudy.tracking import family_runs
 
 Call = Callable[..., Ended]
 
@@ -93,7 +95,7 @@ def test_a_run_that_did_not_finish_is_said(batch_store: str, call: Call) -> None
 def test_a_model_whose_upload_was_cut_off_is_not_registered(batch_store: str, call: Call) -> None:
     client = MlflowClient(batch_store)
     run = client.search_runs(["1"], "attributes.run_name = 'LogisticRegression'")[0]
-    client.finalize_logged_model(tracking.model_id(run), "FAILED")
+    client.finalize_logged_model(family_runs.model_id(run), "FAILED")
     ended = call(register, "--model", "LogisticRegression")
     assert is_refusal(ended)
     assert "was cut off" in ended.err

@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,64 +19,91 @@ import promote
 import register
 import train
 from tests.conftest import PROJECT, environment
-from understudy import registry, serve
+from understudy.registry import stages
+from understudy.serving import serve
 
-LAYERS = [
-    {"errors", "processes", "supervise"},
-    {"columns", "compiled", "reader", "repository", "skeleton", "retry", "live", "refusal", "counters"},
-    {"cells"},
-    {"schema"},
-    {"table", "contract", "forms", "rowschema"},
-    {"metrics"},
-    {"threshold", "plots", "report", "checks"},
-    {"models", "gate", "convert"},
-    {"fallback"},
-    {"scorer"},
-    {"packing", "current", "body"},
-    {"scoring", "outage", "pages", "rowlog"},
-    {"tracking", "server", "inspection"},
-    {"manifest", "protocol"},
-    {"admission"},
-    {"registry", "evaluation", "kept", "worker"},
-    {"records", "follow"},
-    {"promotion", "trial", "lineage"},
-    {"audit"},
-    {"reproduction", "serve"},
-]
-FREE_OF_MLFLOW = set.union(*LAYERS[: LAYERS.index({"fallback"})]) - {"retry"} | {"scorer", "worker"}
+PACKAGE = PROJECT / "understudy"
+# Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
+ORDER = ["errors", "schema", "table", "families", "figures", "scoring", "tracking", "verification", "training"]
+ORDER += ["registry", "gate", "serving"]
+ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
+MOST_MODULES = 8  # of a room
 
 
-def imports(path: Path) -> set[str]:
-    """The names of all modules that a file imports, `understudy.x` for one of ours."""
-    found = set()
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """The names that a file imports, as module and name."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "understudy":
-            found |= {f"understudy.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((str(node.module), alias.name) for alias in node.names)
 
 
-def test_imports_point_one_way() -> None:
-    modules = {path.stem for path in (PROJECT / "understudy").glob("*.py")} - {"__init__"}
-    assert modules == set.union(*LAYERS)
-    for number, layer in enumerate(LAYERS):
-        below = set().union(*LAYERS[:number])
-        for module in layer:
-            ours = {name for name in imports(PROJECT / "understudy" / f"{module}.py") if name.startswith("understudy")}
-            assert {name.split(".")[1] for name in ours} <= below, module
+def test_rooms_import_only_what_stands_before_them() -> None:
+    assert {path.stem for path in PACKAGE.iterdir() if path.name[0] != "_"} == {*ORDER}
+    for number, room in enumerate(ORDER):
+        modules = (PACKAGE / room).glob("*.py") if room in ROOMS else [PACKAGE / f"{room}.py"]
+        for module in modules:
+            named = [f"{name}.{part}".split(".") for name, part in imports(module)]
+            ours = {words[1] for words in named if words[0] == "understudy"}
+            assert ours <= {*ORDER[:number], *([room] if room in ROOMS else [])}, module
 
 
-def test_what_is_pure_never_loads_mlflow() -> None:
+def test_modules_of_a_room_do_not_import_in_a_circle() -> None:
+    for room in ROOMS:
+        left = {path.stem: _own(path, room) for path in (PACKAGE / room).glob("*.py")}
+        while free := [module for module, needed in left.items() if not needed & left.keys()]:
+            for module in free:
+                del left[module]
+        assert not left, room
+
+
+def _own(path: Path, room: str) -> set[str]:
+    """The modules of its own room that a module imports."""
+    named = [f"{name}.{part}".split(".") for name, part in imports(path)]
+    return {words[2] for words in named if words[:2] == ["understudy", room] and len(words) > 2}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_has_few_modules_and_says_what_it_is_for(room: str) -> None:
+    modules = [path for path in (PACKAGE / room).glob("*.py") if path.name[0] != "_"]
+    assert len(modules) <= MOST_MODULES
+    text = (PACKAGE / room / "__init__.py").read_text()
+    assert 3 <= len(text.splitlines()) <= 12
+    assert {"imports", "thers"} <= {*re.findall(r"imports|thers", text)} or "Nobody imports it" in text
+
+
+def test_no_room_is_entered_by_a_private_name() -> None:
+    scripts = [path for folder in (PROJECT, PROJECT / "bench", PROJECT / "deploy") for path in folder.glob("*.py")]
+    for path in [*PACKAGE.rglob("*.py"), *scripts]:
+        room = path.parent.name
+        for module, name in imports(path):
+            if module.startswith("understudy") and module.split(".")[1:2] != [room]:
+                assert not any(part.startswith("_") for part in [*module.split("."), name]), path
+        tree = ast.parse(path.read_text())
+        imported = {name for module, name in imports(path) if module.startswith("understudy")}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in imported:
+                assert not node.attr.startswith("_"), f"{path}:{node.lineno}"
+
+
+def test_what_goes_with_a_model_needs_no_other_room() -> None:
+    assert ORDER.index("scoring") > ORDER.index("schema")
+    for path in [*(PACKAGE / "scoring").glob("*.py"), *(PACKAGE / "schema").glob("*.py")]:
+        named = [f"{module}.{name}".split(".") for module, name in imports(path)]
+        assert {words[1] for words in named if words[0] == "understudy"} <= {"errors", "schema", "scoring"}, path
+
+
+@pytest.mark.parametrize("room", ["schema", "figures", "scoring.scorer", "tracking.processes"])
+def test_what_is_pure_never_loads_mlflow(room: str) -> None:
+    modules = [f"{room}.{path.stem}" for path in (PACKAGE / room).glob("*.py")] if room in ROOMS else [room]
     program = (
         "import importlib, sys\n"
         "for module in sys.argv[1:]:\n"
         "    importlib.import_module(f'understudy.{module}')\n"
         "    assert 'mlflow' not in sys.modules, module\n"
     )
-    subprocess.run([sys.executable, "-c", program, *FREE_OF_MLFLOW], cwd=PROJECT, env=environment(), check=True)
+    subprocess.run([sys.executable, "-c", program, *modules], cwd=PROJECT, env=environment(), check=True)
 
 
 @pytest.mark.parametrize(("entry_point", "script"), [("main", train), ("evaluate", evaluate), ("register", register)])
@@ -129,8 +157,8 @@ def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
 
 def test_the_stages_to_choose_from_are_the_registrys() -> None:
     [stage] = [a.choices for a in serve.options()._actions if a.dest == "stage"]
-    assert set(registry.STAGES) <= set(verbs())
-    assert list(stage or []) == list(registry.STAGES.values())
+    assert set(stages.STAGES) <= set(verbs())
+    assert list(stage or []) == list(stages.STAGES.values())
 
 
 def pins(lock: str) -> dict[str, str]:

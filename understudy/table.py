@@ -1,7 +1,7 @@
 """The table: the one place that says what a row is. Swap it for your own; the rest follows."""
 
-from understudy.columns import Category, Number
-from understudy.schema import Feature, Table
+from understudy.schema.columns import Category, Number
+from understudy.schema.declaration import Feature, Table
 
 TABLE = Table(
     name="Loan_prediction",

@@ -1,0 +1,151 @@
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from understudy.schema.columns import Category, Fault, Number
+from understudy.schema.compatibility import broken
+from understudy.schema.declaration import Feature, Limits, Table
+from understudy.table import TABLE
+
+
+def changed(column: str, /, **values: Any) -> Table:
+    columns = (replace(each, **values) if each.name == column else each for each in TABLE.columns)
+    return replace(TABLE, columns=tuple(columns))
+
+
+def small(columns: tuple[Category | Number, ...], *features: Feature) -> Table:
+    return Table("t", "t.csv", "id", Category("y", ("no", "yes")), columns, features)
+
+
+def test_the_same_table_breaks_nothing_and_neither_does_a_wider_one() -> None:
+    wider = [
+        TABLE,
+        changed("LoanAmount", low=0.5, high=200_000),
+        changed("Education", missing=True),
+        changed("Dependents", values=("0", "1", "2", "3+", "unknown")),
+        replace(TABLE, columns=TABLE.columns[::-1], held_out=0.2, limits=Limits(margin=0.01)),
+    ]
+    for table in wider:
+        assert broken(TABLE, table) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (TABLE.without_sensitive(), "Gender: is not accepted any more"),
+        (
+            replace(TABLE, columns=(*TABLE.columns, Number("Age", "years", 0, 99))),
+            "Age: is asked for, and was not before",
+        ),
+        (changed("Dependents", values=("0", "1", "2")), "Dependents: takes 0, 1, 2 instead of 0, 1, 2, 3+"),
+        (
+            changed("Loan_Amount_Term", low=12),
+            "Loan_Amount_Term: takes 12 to 600 months instead of 1 to 600 months",
+        ),
+        (changed("Loan_Amount_Term", high=599), "encoded rows: Loan_Amount_Term: takes 1 to 599 months instead of"),
+        (changed("Gender", missing=False), "Gender: may not be missing any more"),
+        (changed("Gender", missing=False), "encoded rows: Gender: may not be missing any more"),
+        (changed("Credit_History", values=("0", "1")), "Credit_History: takes text instead of numbers"),
+        (changed("Married", values=(0, 1)), "Married: takes numbers instead of text"),
+        (changed("LoanAmount", unit="currency units"), "LoanAmount: is in currency units instead of thousand"),
+        (changed("Married", values=("Yes", "No")), "encoded rows: Married: its codes stand for Yes, No instead of"),
+        (replace(TABLE, target=Category("Paid", ("N", "Y"))), "predicts Paid instead of Loan_Status"),
+        (replace(TABLE, target=Category("Loan_Status", ("Y", "N"))), "negative and positive label are Y, N instead"),
+        (replace(TABLE, features=TABLE.features[::-1]), "encoded rows: their order is TotalIncome, Property_Area"),
+        (
+            replace(TABLE, features=(*TABLE.features[:-1], Feature("TotalIncome", ("ApplicantIncome",)))),
+            "encoded rows: TotalIncome: stands for ApplicantIncome instead of ApplicantIncome + CoapplicantIncome",
+        ),
+        (
+            replace(TABLE, features=(*TABLE.features, Feature("Income", ("ApplicantIncome",), log=True))),
+            "ApplicantIncome: has to be above 0",
+        ),
+    ],
+)
+def test_what_breaks_is_named(table: Table, said: str) -> None:
+    assert [text for text in broken(TABLE, table) if text.startswith(said)], broken(TABLE, table)
+
+
+X, Y, Z = (Number(name, "m", 0, 5) for name in "xyz")
+BELOW = replace(Y, low=-5, high=-1)
+OPEN = replace(BELOW, missing=True)
+XY, YZ = (Feature("s", tuple(names), log=True) for names in ("xy", "yz"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "breaks"),
+    [
+        (small((X, Y)), small((X, Y), XY), True),
+        (small((X, Y), XY), small((X, Y), XY), False),
+        (small((X, Y, Z), XY), small((X, Y, Z), Feature("s", ("x", "y", "z"), log=True)), False),
+        (small((X, Y, Z), Feature("s", ("x", "y", "z"), log=True)), small((X, Y, Z), XY), True),
+        (small((X, Y, Z), XY), small((X, Y, Z), YZ), True),
+        # y below 0 and x + y above it say that x is too, unless y is missing.
+        (small((X, BELOW), XY), small((X, BELOW), Feature("x", log=True)), False),
+        (small((X, OPEN), XY), small((X, OPEN), Feature("x", log=True)), True),
+        # What the range refuses is no matter of the logarithm.
+        (small((X, replace(Y, low=-3, high=-1))), small((X, Y), XY), False),
+        (small((replace(X, low=0.001),)), small((replace(X, low=0.001),), Feature("x", log=True)), False),
+    ],
+)
+def test_a_logarithm_breaks_only_what_reaches_zero(old: Table, new: Table, breaks: bool) -> None:
+    assert any("has to be above 0" in text for text in broken(old, new)) == breaks
+
+
+MEANINGS = ("is in", "label", "stand", "order is")
+
+
+def drawn(rng: np.random.Generator) -> Table:
+    def either(*values: Any) -> Any:
+        return values[0 if rng.random() < 0.8 else rng.integers(len(values))]
+
+    columns: list[Category | Number] = [
+        Number("x", either("m", "km"), either(0, 1, 0.5), either(5, 4, 6), either(True, False)),
+        Number("y", "m", either(0, 2, -1), either(5, 9), either(False, True)),
+        Category("c", either(("a", "b"), ("b", "a"), ("a", "b", "c"), ("a",)), either(True, False)),
+        either(Category("n", (0, 1)), Category("n", (0, 1, 2)), Category("n", (2, 0)), Number("n", "", 0, 1)),
+    ]
+    logs = either((Feature("s", ("x", "y"), log=True),), (), (Feature("s", ("x",), log=True),))
+    return small(tuple(columns), *logs, *map(Feature, either("ycn", "cyn", "cn")))
+
+
+def corners(columns: list[Category | Number]) -> pd.DataFrame:
+    """Rows of every combination of bounds, of numbers between them, of values and of gaps."""
+    cells: dict[str, list[Any]] = {column.name: [None, 0.5, 1e-9, -99] for column in columns}
+    for column in columns:
+        bounds = [column.low, column.high] if isinstance(column, Number) else column.values
+        cells[column.name] += [value for value in bounds if value != -np.inf and value not in cells[column.name]]
+    return pd.DataFrame(list(itertools.product(*cells.values())), columns=list(cells))
+
+
+def accepted(faults: Callable[[pd.DataFrame], list[Fault]], rows: pd.DataFrame) -> pd.DataFrame:
+    while found := faults(rows):
+        refused = {row - 1 for fault in found for row in fault.rows}
+        rows = rows.drop(index=list(refused)).reset_index(drop=True)
+    return rows
+
+
+def test_numbers_become_a_category_only_where_they_are_its_values() -> None:
+    category, one, range_ = Category("n", (0, 1)), Number("n", "", 1, 1), Number("n", "", 0, 1)
+    assert broken(small((one,)), small((category,))) == []
+    assert broken(small((category,)), small((range_,))) == []
+    assert broken(small((range_,)), small((category,)))[0] == "n: takes 0, 1 instead of 0 to 1 "
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_it_speaks_where_and_only_where_a_row_is_refused(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    old, new = drawn(rng), drawn(rng)
+    refusals = [text for text in broken(old, new) if not any(meaning in text for meaning in MEANINGS)]
+    forms = [
+        (False, accepted(old.faults, corners([*old.columns, *new.columns])), new.faults),
+        (True, accepted(old.encoded_faults, corners([*old.encoded])), new.encoded_faults),
+    ]
+    for is_encoded, rows, faults in forms:
+        texts = [text for text in refusals if text.startswith("encoded rows") == is_encoded]
+        assert bool(texts) == bool(faults(rows)), (old, new, texts)

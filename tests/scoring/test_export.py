@@ -1,0 +1,214 @@
+"""What is served answers as scikit-learn does, on rows of every kind and on the very edge of a split."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from mlflow.models import Model
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from scipy.special import logit
+from sklearn import ensemble
+from sklearn.base import BaseEstimator, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.tree import DecisionTreeClassifier
+
+from tests.conftest import PROJECT, REAL, SAMPLE, environment
+from understudy.families import FAMILIES
+from understudy.schema.columns import Category, Number, listed
+from understudy.schema.declaration import Table
+from understudy.scoring import export, flavor, packing, pipelines, scorer
+from understudy.scoring.compiled import TREES
+from understudy.table import TABLE
+
+HMDA = Table(
+    name="Hmda_denial",
+    path="data/hmda.csv",
+    identifier="id",
+    target=Category("deny", ("no", "yes")),
+    columns=(
+        *(Number(name, "of 1", 0, 3) for name in ("dir", "hir", "lvr")),
+        *(Number(name, "points", 1, 6) for name in ("ccs", "mcs")),
+        *(Category(name, ("no", "yes"), missing=True) for name in ("pbcr", "dmi", "self", "single", "black")),
+        Number("uria", "percent", 0, 100),
+        Category("comdominiom", (0, 1)),
+    ),
+)
+ENCODED = [column.name for column in TABLE.encoded]
+CLASSIFIERS = {
+    "LogisticRegression": FAMILIES["LogisticRegression"].classifier,
+    "DecisionTreeClassifier": FAMILIES["DecisionTreeClassifier"].classifier,
+    "RandomForestClassifier": ensemble.RandomForestClassifier(30),
+    "ExtraTrees": ensemble.ExtraTreesClassifier(30),
+    "GradientBoosting": ensemble.GradientBoostingClassifier(n_estimators=30),
+    "HistGradientBoosting": ensemble.HistGradientBoostingClassifier(max_iter=10),
+    # Every leaf of an unpruned forest is a vote, so that many rows lie exactly on the threshold.
+    "votes": ensemble.RandomForestClassifier(50, max_features=1),
+}
+
+
+class Made:
+    """A fitted Pipeline, what is served of it, and the folder that this was read from."""
+
+    def __init__(self, folder: Path, table: Table, classifier: BaseEstimator) -> None:
+        self.table, self.folder = table, folder / "model"
+        rows, _ = table.split(table.read(PROJECT / table.path))
+        decided = FixedThresholdClassifier(
+            clone(classifier), threshold=0.42, pos_label=table.positive, response_method="predict_proba"
+        )
+        self.pipeline = pipelines.build(table, decided).fit(rows, rows[table.target.name])
+        flavor.save_model(str(self.folder), Model(), self.pipeline, rows)
+        self.scorer = scorer.load(self.folder)
+
+    @property
+    def written(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / scorer.FILE).read_text()))
+
+    def assert_alike(self, features: NDArray[np.float64], rows: Any) -> None:
+        """Rows, whose features these are, get scikit-learn's labels and probabilities."""
+        learned = self.pipeline[1:]
+        assert self.scorer.predict(rows) == learned.predict(features).tolist()
+        probabilities = np.array(self.scorer.predict(rows, scorer.PROBABILITY))
+        assert np.abs(probabilities - pipelines.positive(learned, features, self.table)).max() < 1e-12
+
+
+def generated(made: Made, count: int) -> NDArray[np.float64]:
+    """Features that the table allows, shape (count, features): missing ones, and numbers on splits and next to them."""
+    rng, number, features = np.random.default_rng(0), 0, np.empty((count, len(made.table.encoded)))
+    prepare = made.written["prepare"]
+    for place, column in enumerate(made.table.encoded):
+        if isinstance(column, Category):
+            drawn = rng.integers(len(column.values), size=count).astype(float)
+        else:
+            edges = np.array(splits(made.folder, sum(prepare["counts"]) + number), dtype=np.float32)
+            for _ in range(3):
+                edges = np.concatenate([edges, np.nextafter(edges, np.float32(9)), np.nextafter(edges, np.float32(-9))])
+            scaled = np.where(rng.random(count) < 0.8, rng.choice(edges, count), rng.normal(size=count) * 2)
+            drawn = np.clip(scaled * prepare["scale"][number] + prepare["mean"][number], column.low, column.high)
+            number += 1
+        features[:, place] = np.where((rng.random(count) < 0.2) & column.missing, np.nan, drawn)
+    return features
+
+
+def splits(folder: Path, column: int) -> list[float]:
+    """Where trees split a column that they see, and 0."""
+    if not (folder / TREES).exists():
+        return [0.0]
+    [node] = onnx.load(folder / TREES).graph.node
+    found = {attribute.name: attribute for attribute in node.attribute}
+    values = numpy_helper.to_array(found["nodes_splits"].t)
+    return [0.0, *values[np.array(found["nodes_featureids"].ints) == column]]
+
+
+def assert_alike(made: Made, count: int) -> None:
+    """Generated rows, and all rows of the tables at hand, get scikit-learn's answers."""
+    if count:
+        features = generated(made, count)
+        cells = features.astype(object)
+        cells[np.isnan(features)] = None
+        made.assert_alike(features, cells.tolist())
+        for output in (scorer.LABEL, scorer.PROBABILITY):
+            one_by_one = [made.scorer.predict([row], output)[0] for row in cells[:1_000].tolist()]
+            together = made.scorer.predict(cells[:1_000].tolist(), output)
+            assert one_by_one == (together if output == scorer.LABEL else pytest.approx(together, abs=1e-12))
+    paths = [PROJECT / made.table.path, *([REAL] if made.table is TABLE and REAL.exists() else [])]
+    for rows in map(made.table.read, paths):
+        columns = {column.name: listed(rows[column.name]) for column in made.table.columns}
+        made.assert_alike(made.table.encode(rows), columns)
+    made.scorer.smoke()
+
+
+@pytest.mark.parametrize("name", list(CLASSIFIERS))
+def test_what_is_served_answers_as_scikit_learn_does(name: str, tmp_path: Path) -> None:
+    made = Made(tmp_path, TABLE, CLASSIFIERS[name])
+    assert made.written["kind"] == ("linear" if name == "LogisticRegression" else "trees")
+    assert_alike(made, 100_000)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("labels", [("no", "yes"), ("yes", "no")])
+@pytest.mark.parametrize("name", ["LogisticRegression", "RandomForestClassifier", "HistGradientBoosting"])
+def test_so_it_does_when_calibrated_and_whichever_label_is_positive(
+    name: str, labels: tuple[str, str], calibrated: bool, tmp_path: Path
+) -> None:
+    table, classifier = replace(HMDA, target=Category("deny", labels)), CLASSIFIERS[name]
+    decided = CalibratedClassifierCV(clone(classifier), cv=2, ensemble=False) if calibrated else classifier
+    made = Made(tmp_path, table, decided)
+    assert made.written["kind"] != "sklearn"
+    assert_alike(made, 10_000)
+
+
+def test_a_tree_of_one_leaf_is_served(tmp_path: Path) -> None:
+    assert_alike(Made(tmp_path, TABLE, DecisionTreeClassifier(min_samples_leaf=1_000)), 100)
+
+
+def test_what_cannot_be_converted_is_served_in_its_own_form(tmp_path: Path) -> None:
+    for number, classifier in enumerate([GaussianNB(), CalibratedClassifierCV(GaussianNB(), method="isotonic")]):
+        (tmp_path / str(number)).mkdir()
+        made = Made(tmp_path / str(number), TABLE, classifier)
+        assert made.written["kind"] == "sklearn"
+        assert_alike(made, 0)
+
+
+def test_a_conversion_that_answers_otherwise_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "_sum", lambda *_, **__: {"rounded": True, "divisor": 1, "base": 0.1})
+    made = Made(tmp_path, TABLE, CLASSIFIERS["DecisionTreeClassifier"])
+    assert made.written["kind"] == "sklearn"
+    assert not (made.folder / TREES).exists()
+    made.scorer.smoke()
+
+
+def test_stored_answers_that_are_not_given_are_noticed(tmp_path: Path) -> None:
+    made = Made(tmp_path, TABLE, CLASSIFIERS["LogisticRegression"])
+    written = made.written
+    assert len(written["stored"]["probabilities"]) == packing.STORED
+    written["stored"]["probabilities"][3] += 1e-5
+    (made.folder / scorer.FILE).write_text(json.dumps(written))
+    with pytest.raises(ValueError, match="the stored rows do not get the stored answers"):
+        scorer.load(made.folder).smoke()
+
+
+def test_a_converted_model_needs_neither_mlflow_nor_pandas_nor_scikit_learn(tmp_path: Path) -> None:
+    made = Made(tmp_path, TABLE, CLASSIFIERS["RandomForestClassifier"])
+    program = (
+        "import sys; from pathlib import Path; from understudy import scorer; scorer.load(Path(sys.argv[1])).smoke();"
+        "sys.exit(bool({'mlflow', 'pandas', 'sklearn', 'scipy'} & sys.modules.keys()))"
+    )
+    subprocess.run([sys.executable, "-c", program, made.folder], cwd=PROJECT, env=environment(), check=True)
+
+
+def test_the_logistics_detail_adds_up_to_the_score(tmp_path: Path) -> None:
+    made = Made(tmp_path, TABLE, CLASSIFIERS["LogisticRegression"])
+    training, held_out = TABLE.split(TABLE.read(SAMPLE))
+    learned, features = made.pipeline[1:], TABLE.encode(held_out)
+    scores = logit(learned.predict_proba(features)[:, 1])
+    average = logit(learned.predict_proba(TABLE.encode(training))[:, 1]).mean()
+    effects = made.scorer.model.effects(features)
+    assert effects.sum(axis=1) == pytest.approx(scores - average, abs=1e-9)
+
+
+def test_trees_detail_is_how_far_a_column_moves_the_probability(tmp_path: Path) -> None:
+    made = Made(tmp_path, TABLE, DecisionTreeClassifier(max_depth=2))
+    rows = TABLE.read(SAMPLE)
+    raw = {column.name: listed(rows[column.name]) for column in TABLE.columns}
+    share = np.nanmean(TABLE.encode(TABLE.split(rows)[0])[:, ENCODED.index("Credit_History")])
+    for number, told in enumerate(made.scorer.predict(raw, "detail", "7")[:50]):
+        assert (told["version"], told["threshold"]) == ("7", 0.42)
+        assert told["label"] == ("Y" if told["probability"] >= 0.42 else "N")
+        assert [abs(one["probability"]) for one in told["moved"]] == sorted(
+            (abs(one["probability"]) for one in told["moved"]), reverse=True
+        )
+        cells = {name: cells[number] for name, cells in raw.items()}
+        given = made.scorer.predict([{**cells, "Credit_History": value} for value in (0, 1)], "probability")
+        expected = told["probability"] - (given[0] * (1 - share) + given[1] * share)
+        found = {one["column"]: one for one in told["moved"]}["Credit_History"]
+        assert found["probability"] == pytest.approx(expected)
+        assert found["towards"] == ("Y" if expected > 0 else "N")

@@ -1,0 +1,169 @@
+"""MLflow's UI in a real browser: what the project logs is where people look for it."""
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from selenium import webdriver
+from selenium.webdriver import Chrome
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from deploy.mysql import free_port
+from tests.conftest import environment
+from understudy import families
+from understudy.registry import promotion, registered
+from understudy.registry.records import Record, Verdict
+from understudy.table import TABLE
+from understudy.tracking import connection, family_runs
+
+BROWSER, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
+pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed")
+
+FAMILIES = [name for name in families.FAMILIES if name != families.FLOOR]
+# In windows narrower than about 2,050 pixels MLflow's compare page leaves its list of files no room beside three plots.
+SWITCHES = ["headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync", "lang=en-US"]
+SWITCHES += ["disable-background-networking", "disable-component-update", "window-size=2286,2300"]
+# What a first visit would set, after popping up the assistant and the registry's promotion.
+VISITED = {
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
+    "mlflow.assistant.panelOpen_v1": False,
+    "_mlflow_model_registry_promo_modal_dismissed_v1": True,
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> MlflowClient:
+    path = tmp_path_factory.mktemp("ui") / "mlflow.db"
+    shutil.copy(trained / "mlflow.db", path)
+    mlflow.set_tracking_uri(f"sqlite:///{path}")
+    client = MlflowClient()
+    runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
+    registered.register(client, registered.best_family(runs), TABLE, TABLE.name)
+    for stage in ("staging", "production"):
+        promotion.promote(client, TABLE.name, Record(stage, "1", stage), lambda planned: Verdict())
+    return client
+
+
+@pytest.fixture(scope="module")
+def address(store: MlflowClient) -> Iterator[str]:
+    port = free_port()
+    process = subprocess.Popen(
+        ["mlflow", "ui", "--backend-store-uri", store.tracking_uri, "--port", str(port), "--workers", "1"],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
+            break
+        except OSError:
+            time.sleep(0.2)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def driver(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for switch in [*SWITCHES, f"user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(f"--{switch}")
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.get(address)
+    for key, value in VISITED.items():
+        driver.execute_script("localStorage.setItem(arguments[0], arguments[1])", key, json.dumps(value))
+    yield driver
+    driver.quit()
+
+
+def visit(driver: Chrome, url: str) -> None:
+    driver.get("about:blank")  # else only the fragment changes, and nothing is loaded anew
+    driver.get(url)
+
+
+def see(driver: Chrome, css: str, text: str = "") -> WebElement:
+    """The first displayed element of a selector that has a text; waits for it."""
+    script = """return [...document.querySelectorAll(arguments[0])].find(
+        e => e.getClientRects().length && e.textContent.includes(arguments[1])) || null"""
+
+    def found(_: Chrome) -> Any:
+        return driver.execute_script(script, css, text)
+
+    element: WebElement = WebDriverWait(driver, 30).until(found, f"no {css} with {text!r} at {driver.current_url}")
+    return element
+
+
+def metric(driver: Chrome, name: str) -> list[str]:
+    """The values beside a metric's name on the compare page, which draws names and values as two lists."""
+    script = """
+        const grids = [...document.querySelectorAll('.ReactVirtualized__Grid')];
+        const name = [...grids[0].querySelectorAll('a')].find(e => e.textContent.trim() === arguments[0]).parentElement;
+        return [...grids.at(-1).querySelectorAll('span')].filter(e => e.parentElement.style.top === name.style.top)
+            .map(e => e.textContent.trim())"""
+    return list(driver.execute_script(script, name))
+
+
+@pytest.fixture(scope="module")
+def batch(store: MlflowClient) -> Run:
+    return family_runs.get_batch(store, TABLE)
+
+
+@pytest.fixture(scope="module")
+def runs(store: MlflowClient, batch: Run) -> dict[str, Run]:
+    return {family_runs.family_name(run): run for run in family_runs.families(store, batch)}
+
+
+def test_families_are_nested_and_compare_side_by_side(
+    driver: Chrome, address: str, batch: Run, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    visit(driver, connection.page(batch.info.experiment_id))
+    row = "[role=row][row-id='{}'] "  # the row's id is the run's
+    see(driver, row.format(batch.info.run_id) + ".ag-cell button").click()
+    for name in FAMILIES:
+        see(driver, row.format(runs[name].info.run_id) + ".ag-selection-checkbox input").click()
+    see(driver, "[data-testid=runs-compare-button]").click()
+    see(driver, "h1, h2, h3", "Comparing 3 Runs from 1 Experiment")
+    for name in FAMILIES:
+        see(driver, "table.mlflow-compare-run-table td", name)
+    for name in ("criterion", "max_depth", "n_estimators", "penalty"):
+        see(driver, "table.mlflow-compare-run-table th", name)
+    see(driver, "[role=button], .du-bois-light-collapse-header", "Visualizations").click()
+    for name in ("AUC", "Accuracy", "Mean CV score"):
+        shown = [round(float(value), 3) for value in metric(driver, name)]
+        assert shown == [round(runs[family].data.metrics[name], 3) for family in FAMILIES]
+    see(driver, "[data-testid=artifact-tree-node][aria-label='ROC_curve.png']").click()
+    plots = """return [...document.images].filter(
+        i => i.src.startsWith('blob:') && i.naturalWidth && i.getClientRects().length && i.width > 100).length"""
+    WebDriverWait(driver, 30).until(lambda d: d.execute_script(plots) == 3, "the plots are not all there")
+    driver.save_screenshot(str(tmp_path / "compare.png"))
+
+
+def test_runs_and_versions_say_what_they_are(driver: Chrome, address: str, batch: Run, runs: dict[str, Run]) -> None:
+    experiment = f"{address}/#/experiments/{batch.info.experiment_id}"
+    visit(driver, f"{experiment}/runs/{batch.info.run_id}")
+    see(driver, "table td", "LogisticRegression")
+    visit(driver, f"{experiment}/runs/{runs['LogisticRegression'].info.run_id}")
+    see(driver, "main", "Best of its grid: C 1, penalty l2.")
+    see(driver, "main", "loans training")
+    visit(driver, f"{address}/#/models/{TABLE.name}/versions/1")
+    see(driver, "main", "Stage (deprecated)")
+    see(driver, "main", "Production")
+    see(driver, "main", "LogisticRegression (C 1, penalty l2)")
+    visit(driver, f"{experiment}/models/{family_runs.model_id(runs['LogisticRegression'])}")
+    see(driver, "main", f"{TABLE.name} v1")

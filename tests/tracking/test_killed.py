@@ -1,0 +1,130 @@
+"""Runs that kill -9 cut off are ended by the next start, and nobody else's are."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+import train
+from tests.conftest import PROJECT, Ended, environment
+from understudy.tracking import processes, runs
+from understudy.tracking.runs import HOST, PID, STARTED
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def living() -> Iterator[subprocess.Popen[bytes]]:
+    """Another process of this host."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def running(store: str, **tags: str) -> str:
+    return str(MlflowClient(store).create_run("0", tags=tags).info.run_id)
+
+
+def status(store: str, run_id: str) -> str:
+    return str(MlflowClient(store).get_run(run_id).info.status)
+
+
+def tags(pid: int, **other: str) -> dict[str, str]:
+    return {HOST: processes.host(), PID: str(pid), STARTED: processes.started(pid), **other}
+
+
+def ended() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_killed_training_is_closed_by_the_next_one(store: str, tmp_path: Path, call: Call) -> None:
+    client = MlflowClient(store)
+    process = subprocess.Popen(
+        [sys.executable, PROJECT / "train.py", "--grid", "book", "--models", "RandomForestClassifier"],
+        cwd=tmp_path,
+        env=environment(MLFLOW_TRACKING_URI=store),
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        made = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+        if len(made) == 2:
+            break
+        time.sleep(0.2)
+    assert runs.close_killed(client) == []  # it lives
+    os.killpg(process.pid, signal.SIGKILL)
+    time.sleep(1)
+    assert process.returncode is None  # nobody has collected it, as in a container without an init
+    trained = call(train, "--models", "LogisticRegression")
+    process.wait()
+    assert [status(store, run.info.run_id) for run in made] == ["KILLED", "KILLED"]
+    assert trained.code == 0
+    assert trained.out.splitlines()[:2] == [
+        "RandomForestClassifier: was killed, and says so now",
+        "loans book: was killed, and says so now",
+    ]
+
+
+def test_only_runs_of_processes_of_this_host_that_are_gone_are_closed(
+    store: str, living: subprocess.Popen[bytes]
+) -> None:
+    gone = ended()
+    closed = [
+        running(store, **{**tags(living.pid), PID: str(gone)}),
+        running(store, **{**tags(living.pid), STARTED: "1"}),  # its number is another one's by now
+    ]
+    left = [
+        running(store, **tags(living.pid)),
+        running(store, **tags(os.getpid())),
+        running(store, **{**tags(living.pid), PID: str(gone), HOST: "a-colleagues 0"}),
+        running(store),
+    ]
+    assert len(runs.close_killed(MlflowClient(store))) == 2
+    assert [status(store, run) for run in closed] == ["KILLED"] * 2
+    assert [status(store, run) for run in left] == ["RUNNING"] * 4
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare here")
+def test_process_ids_of_a_container_are_not_taken_for_those_of_its_host() -> None:
+    program = [sys.executable, "-c", "from understudy import processes; print(processes.host())"]
+    inside = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", *program],
+        cwd=PROJECT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in inside.stderr:
+        pytest.skip("only root can make a space of process ids")
+    assert inside.stdout.split()[0] == processes.host().split()[0]
+    assert inside.stdout.strip() != processes.host()
+
+
+def test_where_there_is_no_proc_ps_tells_when_a_process_started(
+    living: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    started = processes.started(living.pid)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    assert processes.started(living.pid) == started
+    assert len(started.split()) == 5
+    assert not processes.is_gone(living.pid, started)
+    assert processes.is_gone(living.pid, "Mon Jan  1 00:00:00 2001")
+    assert processes.is_gone(ended(), started)
+    living.kill()
+    time.sleep(0.5)
+    assert processes.is_gone(living.pid, started)

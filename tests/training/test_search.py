@@ -1,0 +1,267 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import joblib
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.models import Model
+from sklearn import metrics as sklearn_metrics
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from tests.conftest import REAL, SAMPLE, needs_real_table
+from understudy import families
+from understudy.errors import UserError
+from understudy.families import FAMILIES, Family
+from understudy.figures import metrics, plots
+from understudy.figures.metrics import Scored
+from understudy.scoring import flavor, pipelines
+from understudy.table import TABLE
+from understudy.training import search, threshold
+
+TRAINING, HELD_OUT = TABLE.split(TABLE.read(SAMPLE))
+
+
+class Spy(LogisticRegression):  # type: ignore[misc]
+    """Keeps what it is fitted on."""
+
+    seen: list[Any] = []  # noqa: RUF012
+
+    def fit(self, X: Any, y: Any) -> "Spy":  # noqa: N803
+        Spy.seen.append(X)
+        super().fit(X, y)
+        return self
+
+
+def folds_leak() -> bool:
+    """Whether the rows of a fold were scaled by anything but the fold's own mean: its columns are off centre then."""
+    Spy.seen.clear()
+    search.search(TABLE, TRAINING, Family(Spy(), {}, {}), {}, seed=0, jobs=1)
+    *folds, _ = Spy.seen
+    assert len(folds) == pipelines.FOLDS
+    return any(abs(fold[:, -1].mean()) > 1e-9 for fold in folds)
+
+
+def test_preprocessing_learns_from_the_training_folds_only() -> None:
+    assert not folds_leak()
+
+
+def test_a_planted_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = pipelines.build
+
+    def leaking(table: Any, classifier: Any) -> Pipeline:
+        everything = honest(table, classifier)[1:-1].fit(table.encode(TRAINING))
+        return Pipeline(
+            [
+                ("features", FunctionTransformer(table.encode)),
+                ("prepare", FunctionTransformer(everything.transform)),
+                ("classifier", classifier),
+            ]
+        )
+
+    monkeypatch.setattr(pipelines, "build", leaking)
+    assert folds_leak()
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_search_gives_the_same_model_on_one_core_and_on_two(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SECONDS_TO_START", 0)
+    family = FAMILIES[name]
+    one, two = (search.search(TABLE, TRAINING, family, family.quick, seed=3, jobs=jobs) for jobs in (1, 2))
+    assert search.metrics(one) == search.metrics(two)
+    assert pipelines.digest(one.pipeline) == pipelines.digest(two.pipeline)
+
+
+def grids() -> Iterator[Any]:
+    for name, family in FAMILIES.items():
+        yield pytest.param(family, family.quick, id=f"{name} quick")
+        few = {"n_estimators": [7, 4], "max_depth": [15, 20]} if "n_estimators" in family.book else {}
+        yield pytest.param(family, {**family.book, **few}, id=f"{name} book")
+
+
+@pytest.mark.parametrize(("family", "grid"), list(grids()))
+def test_a_search_finds_what_grid_search_cv_finds(family: Family, grid: families.Grid) -> None:
+    searched = search.search(TABLE, TRAINING, family, grid, seed=3, jobs=1)
+    learned = pipelines.build(TABLE, clone(family.classifier))[1:]
+    if "random_state" in family.classifier.get_params():
+        learned[-1].set_params(random_state=3)
+    expected = GridSearchCV(
+        learned,
+        {f"classifier__{name}": values for name, values in grid.items()},
+        scoring=list(searched.scores),
+        refit="accuracy",
+        cv=StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=3),
+    ).fit(TABLE.encode(TRAINING), TRAINING[TABLE.target.name])
+    assert {f"classifier__{name}": value for name, value in searched.values.items()} == expected.best_params_
+    for name, scores in searched.scores.items():
+        folds = [f"split{fold}_test_{name}" for fold in range(pipelines.FOLDS)]
+        assert scores.tolist() == [expected.cv_results_[fold][expected.best_index_] for fold in folds]
+    decided = searched.pipeline[-1].estimator_
+    fitted = decided.calibrated_classifiers_[0].estimator if searched.calibrated else decided
+    assert joblib.hash([*searched.pipeline[1:-1], fitted]) == joblib.hash([*expected.best_estimator_])
+
+
+@pytest.mark.parametrize("name", ["DecisionTreeClassifier", "LogisticRegression"])
+def test_probabilities_are_calibrated_where_that_lowers_the_log_loss_out_of_fold(name: str) -> None:
+    family, labels = FAMILIES[name], TABLE.labels(TRAINING)
+    searched = search.search(TABLE, TRAINING, family, family.quick, seed=0, jobs=1)
+    whole = pipelines.build(TABLE, pipelines.classifier(searched.pipeline))
+    folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=0)
+    raw = cross_val_predict(whole, TRAINING, TRAINING["Loan_Status"], cv=folds, method="predict_proba")[:, 1]
+    assert searched.log_loss == pytest.approx(sklearn_metrics.log_loss(labels, raw), rel=1e-12)
+    # scikit-learn's own, with a search of folds inside each fold, is what the shortcut stands for.
+    nested = CalibratedClassifierCV(whole, cv=folds, ensemble=False)
+    slow = cross_val_predict(nested, TRAINING, TRAINING["Loan_Status"], cv=folds, method="predict_proba")[:, 1]
+    assert searched.log_loss_calibrated == pytest.approx(sklearn_metrics.log_loss(labels, slow), abs=0.02)
+    assert searched.calibrated == (name == "DecisionTreeClassifier")
+    final = searched.pipeline[-1].estimator_
+    assert isinstance(final, CalibratedClassifierCV if searched.calibrated else LogisticRegression)
+
+
+def test_what_is_served_decides_at_the_threshold_that_the_costs_ask_for(tmp_path: Path) -> None:
+    family = FAMILIES["LogisticRegression"]
+    chosen = {}
+    for costs in [(1, 1), (1, 9), (9, 1)]:
+        table = replace(TABLE, false_positive_cost=costs[0], false_negative_cost=costs[1])
+        pipeline = search.search(table, TRAINING, family, family.quick, seed=0, jobs=1).pipeline
+        probabilities = pipelines.positive(pipeline, HELD_OUT, table)
+        chosen[costs] = pipeline[-1].threshold
+        flavor.save_model(str(tmp_path / f"{costs}"), Model(), pipeline, TRAINING)
+        served = mlflow.pyfunc.load_model(str(tmp_path / f"{costs}"))
+        labels = served.predict(HELD_OUT[[column.name for column in TABLE.columns]])
+        assert labels == ["Y" if probability >= chosen[costs] else "N" for probability in probabilities]
+    assert chosen[1, 9] < 0.3 < chosen[1, 1] < 0.7 < chosen[9, 1]
+
+
+def test_the_book_grid_is_the_textbooks() -> None:
+    assert dict(FAMILIES["RandomForestClassifier"].book) == {
+        "n_estimators": [400, 700],
+        "max_depth": [15, 20, 25],
+        "criterion": ["gini", "entropy"],
+        "max_leaf_nodes": [50, 100],
+    }
+    assert FAMILIES["LogisticRegression"].book["C"] == [100, 10, 1, 0.1, 0.01]
+    assert FAMILIES["DecisionTreeClassifier"].book["max_depth"] == [3, 5, 7, 9, 11, 13]
+
+
+@pytest.mark.parametrize(("l1_ratio", "penalty"), [(0, "l2"), (1, "l1")])
+def test_the_logistics_penalty_is_reported_by_its_old_name(l1_ratio: int, penalty: str) -> None:
+    family = FAMILIES["LogisticRegression"]
+    searched = search.search(TABLE, TRAINING, family, {"C": [0.1], "l1_ratio": [l1_ratio]}, seed=0, jobs=1)
+    assert search.params(searched) == {"C": 0.1, "penalty": penalty}
+
+
+def test_families_are_chosen_by_name() -> None:
+    assert search.choose("all") == list(FAMILIES)
+    assert search.choose("LogisticRegression") == ["LogisticRegression", "DummyClassifier"]
+    with pytest.raises(UserError, match="no family Logistic"):
+        search.choose("Logistic")
+
+
+@pytest.mark.parametrize("digits", [0, 1, 2, 9])
+def test_metrics_are_scikit_learns_also_with_ties(digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    labels = rng.integers(0, 2, 200)
+    probabilities = np.clip(rng.normal(0.4 + 0.2 * labels, 0.25), 0, 1).round(digits)
+    expected = {
+        "Accuracy": sklearn_metrics.accuracy_score(labels, probabilities >= 0.5),
+        "f1-score": sklearn_metrics.f1_score(labels, probabilities >= 0.5),
+        "AUC": sklearn_metrics.roc_auc_score(labels, probabilities),
+        "PR AUC": sklearn_metrics.average_precision_score(labels, probabilities),
+        "Log loss": sklearn_metrics.log_loss(labels, probabilities),
+        "Brier score": sklearn_metrics.brier_score_loss(labels, probabilities),
+    }
+    found = metrics.evaluate(labels, Scored(probabilities, 0.5))
+    assert {name: value for name, (value, _, _) in found.items()} == pytest.approx(expected, abs=1e-12)
+    assert all(low <= value <= high for value, low, high in found.values())
+
+
+def test_resampling_in_parts_gives_the_same_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(0, 2, 100), rng.random(100)
+    whole = metrics.evaluate(labels, Scored(probabilities, 0.5))
+    monkeypatch.setattr(metrics, "CELLS", 100 * 30)  # 1,000 resamples are no multiple of 30
+    in_parts = metrics.evaluate(labels, Scored(probabilities, 0.5))
+    for name, interval in whole.items():
+        assert in_parts[name] == pytest.approx(interval, abs=1e-12)
+
+
+def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    truth = 0.7602  # area under the ROC curve of two normal distributions one standard deviation apart
+    hits = 0
+    for draw in range(200):
+        labels = rng.integers(0, 2, 200)
+        scores = 1 / (1 + np.exp(-rng.normal(labels, 1)))
+        _, low, high = metrics.evaluate(labels, Scored(scores, 0.5), seed=draw)["AUC"]
+        hits += low <= truth <= high
+    assert 180 <= hits <= 198
+
+
+def test_resamples_with_one_class_only_do_not_count() -> None:
+    _, low, high = metrics.evaluate(np.array([0, 1, 1]), Scored(np.array([0.1, 0.9, 0.8]), 0.5))["AUC"]
+    assert (low, high) == (1, 1)
+
+
+@pytest.mark.parametrize("path", [SAMPLE, pytest.param(REAL, marks=needs_real_table)])
+def test_every_family_beats_the_floor_on_held_out_rows(path: Any) -> None:
+    training, held_out = TABLE.split(TABLE.read(path))
+    for name, family in FAMILIES.items():
+        searched = search.search(TABLE, training, family, family.quick, seed=0, jobs=1)
+        probabilities = searched.pipeline.predict_proba(held_out)[:, 1]
+        area, low, _ = metrics.evaluate(TABLE.labels(held_out), Scored(probabilities, 0.5))["AUC"]
+        assert area == 0.5 if name == families.FLOOR else low > 0.5
+
+
+def test_slices_count_missing_cells_and_leave_empty_rates_open() -> None:
+    values = pd.Series([0, 0, 1, None], name="Credit_History")
+    found = metrics.slices(np.array([1, 1, 0, 1]), np.array([True, False, True, True]), values).set_index("value")
+    assert found["rows"].to_dict() == {0.0: 2, 1.0: 1, "missing": 1}
+    assert found["positive rate"].to_dict() == {0.0: 0.5, 1.0: 1.0, "missing": 1.0}
+    assert found["ratio"].to_dict() == {0.0: 1.0, 1.0: 2.0, "missing": 2.0}
+    first = found.iloc[0]
+    assert np.isnan(first["false positive rate"])
+    low, high = first["positive rate low"], first["positive rate high"]
+    assert (low, high) == pytest.approx((0.0945, 0.9055), abs=1e-4)
+
+
+def test_importance_is_what_scikit_learn_finds() -> None:
+    searched = search.search(TABLE, TRAINING, FAMILIES["LogisticRegression"], {}, seed=0, jobs=1)
+    rows = HELD_OUT[[column.name for column in TABLE.columns]]
+
+    def score(rows: pd.DataFrame) -> metrics.Floats:
+        return pipelines.positive(searched.pipeline, rows, TABLE)
+
+    losses = metrics.importance(score, rows, TABLE.labels(HELD_OUT), repeats=30)
+    expected = permutation_importance(
+        searched.pipeline, rows, HELD_OUT[TABLE.target.name], scoring="roc_auc", n_repeats=30, random_state=0
+    )
+    assert losses.shape == (30, len(rows.columns))
+    assert losses.mean().to_numpy() == pytest.approx(expected.importances_mean, abs=0.01)
+    assert losses.std(ddof=0).to_numpy() == pytest.approx(expected.importances_std, abs=0.01)
+
+
+def test_figures_are_drawn_and_empty_bins_do_no_harm() -> None:
+    labels, probabilities = np.array([0, 1, 0, 1, 1]), np.array([0.2, 0.2, 0.2, 0.9, 0.9])
+    figures = [
+        plots.roc(labels, {"a": probabilities, "b": 1 - probabilities}),
+        plots.precision_recall(labels, {"a": probabilities}),
+        plots.calibration(labels, {"a": probabilities}),
+        plots.confusion(labels, Scored(probabilities, 0.5), ("N", "Y"), "a"),
+        plots.distribution(labels, Scored(probabilities, 0.5), ("N", "Y"), "a"),
+        plots.threshold({"rows": threshold.curve(TABLE, labels, probabilities)}, 0.5, "a"),
+        plots.importance(pd.DataFrame({"x": [0.1, 0.2], "y": [0.0, 0.0]}), "a"),
+        plots.groups(metrics.slices(labels, probabilities > 0.5, pd.Series([*"xxyy", None], name="z")), "a"),
+        plots.comparison({"a": metrics.evaluate(labels, Scored(probabilities, 0.5))}),
+    ]
+    for figure in figures:
+        figure.canvas.draw()

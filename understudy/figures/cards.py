@@ -1,0 +1,79 @@
+"""Numbers as text: the comparison of a batch, and what runs and registered versions say of themselves. Pure."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from understudy.figures.metrics import Interval
+from understudy.schema.declaration import Table
+
+
+def comparison(cv_scores: Mapping[str, float], results: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
+    """A row per family: its mean cross-validation score, and each held-out metric as "value (low to high)"."""
+    rows = [
+        {"Family": name, "Mean CV score": f"{cv_scores[name]:.3f}", **{m: interval(v) for m, v in metrics.items()}}
+        for name, metrics in results.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def costs(differences: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
+    """A row per family: each metric's difference as "value (low to high)"."""
+    return pd.DataFrame(
+        [{"Family": name, **{m: interval(v) for m, v in metrics.items()}} for name, metrics in differences.items()]
+    )
+
+
+def interval(values: Interval) -> str:
+    """The value and its bounds, as in "0.806 (0.750 to 0.862)"."""
+    value, low, high = values
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown, for descriptions in MLflow's UI."""
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def family_card(params: Mapping[str, str], cv_score: float, metrics: Mapping[str, Interval]) -> str:
+    """What a family's run found, in one line."""
+    values = ", ".join(f"{key} {value}" for key, value in params.items()) or "nothing to search"
+    held_out = ", ".join(f"{name} {interval(metrics[name])}" for name in ("Accuracy", "AUC"))
+    return f"Best of its grid: {values}. Mean CV score {cv_score:.3f}; held out: {held_out}."
+
+
+def version_card(table: Table, name: str, family: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """What a registered version is, what it reached, what it takes, and how to call it, as Markdown.
+
+    Args:
+        table: What its rows are.
+        name: The registered model.
+        family: The model family.
+        params: The best grid values.
+        metrics: All metrics of its run, by name.
+    """
+    columns = "\n".join(
+        f"- {column.name}: {column.allowed}{', or missing' if column.missing else ''}" for column in table.columns
+    )
+    values = ", ".join(f"{key} {value}" for key, value in sorted(params.items()))
+    headline = {key: value for key, value in metrics.items() if "/" not in key and key != "Mean CV score"}
+    held_out = ", ".join(f"{key} {value:.3f}" for key, value in headline.items()) or "not evaluated yet"
+    return f"""{family} ({values}): mean CV score {metrics["Mean CV score"]:.3f}.
+
+Held out: {held_out}.
+
+Predicts `{table.target.name}`, {table.negative} or {table.positive}: {table.positive} from a probability of \
+{metrics["cv/threshold"]:.2f} on.
+
+### Columns
+
+{columns}
+
+Or the encoded form, by name or in this order: {", ".join(column.name for column in table.encoded)}.
+
+### How to call it
+
+`mlflow models serve -m "models:/{name}@production" --env-manager local --port 1234` serves it; POST
+`{{"dataframe_records": [{{...}}]}}` to `/invocations`, with `"params": {{"output": "probability"}}` for probabilities.
+"""

@@ -1,0 +1,152 @@
+"""A registered version trained again from what was recorded of it, and whether the same came out."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.utils import mlflow_tags
+
+from understudy.errors import UserError, visible
+from understudy.table import TABLE
+from understudy.tracking import connection, family_runs, provenance, runs
+from understudy.verification.repository import SHOWN, git
+
+OPTIONS = {"models": r"\w+", "seed": "[0-9]{1,9}", "grid": "quick|book"}  # what a run may say
+TIMES = {"training/seconds"}  # what may differ from one training to the next
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came of training a version again.
+
+    Args:
+        commit: Of the code.
+        recorded: Digests and metrics of the version, by name.
+        found: The same of the new training.
+        packages: The ones that are not of the recorded version now, as "numpy 2.4.0 -> 2.4.1".
+    """
+
+    commit: str
+    recorded: Mapping[str, str | float]
+    found: Mapping[str, str | float]
+    packages: list[str]
+
+    @property
+    def differences(self) -> list[str]:
+        """What of data, model and metrics is not equal to the last bit, as "AUC 0.72 -> 0.73"."""
+        return changes(self.recorded, self.found)
+
+    def __str__(self) -> str:
+        headline = [f"{name} {value}" for name, value in self.recorded.items() if "/" not in name]
+        said = f"same: {'no' if self.differences else 'yes'}, trained again at commit {self.commit}"
+        return "\n".join(map(visible, [said, *(self.differences or headline), *self.packages]))
+
+
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    """The names with other values, with both."""
+    pairs = {name: (before.get(name, "none"), after.get(name, "none")) for name in {**before, **after}}
+    return [f"{name} {old} -> {new}" for name, (old, new) in pairs.items() if str(old) != str(new)]
+
+
+def reproduce(client: MlflowClient, version: ModelVersion, data: str) -> Reproduction:
+    """Train a version's family again, at its commit and on its data, and compare.
+
+    Args:
+        client: Of the store that holds the version.
+        version: The version.
+        data: The address of the table, as a person gives it; empty for that of the project's table.
+
+    Raises:
+        UserError: What is needed was not recorded or is gone, it was trained on changes that were not committed, or
+            the code or the data are ones that nobody but the run names.
+    """
+    called = f"{version.name} version {version.version}"
+    run = runs.run_or_none(client, version.run_id or "")
+    if run is None or family_runs.FAMILY_NAME not in run.data.tags:
+        raise UserError(f"{called} was not trained by train.py", "train and register another one")
+    commit = run.data.tags.get(mlflow_tags.MLFLOW_GIT_COMMIT)
+    if commit is None or runs.tag(run, "git.dirty") == "unknown":
+        raise UserError(f"{called} was trained outside of git", "train and register another one in a git clone")
+    if runs.tag(run, "git.dirty") == "true":
+        fix = "commit, then train and register again"
+        raise UserError(f"{called} cannot be reproduced: it was trained with changes that were not committed", fix)
+    batch = runs.run_or_none(client, runs.tag(run, mlflow_tags.MLFLOW_PARENT_RUN_ID))
+    if batch is None:
+        raise UserError(f"the batch of {called} is gone", "train and register another one")
+    address = provenance.recorded_address(run, TABLE.path, data, f"python register.py reproduce {version.version}")
+    again = _trained(commit, [*_options(run, batch), f"--data={address}"])
+    packages = changes(*(_packages(each) for each in (run, again)))
+    return Reproduction(commit[:SHOWN], _compared(run), _compared(again), packages)
+
+
+def _options(run: Run, batch: Run) -> list[str]:
+    """Of `train.py`, as a batch was trained with.
+
+    Raises:
+        UserError: Its run names what train.py gives no run.
+    """
+    params = batch.data.params
+    named = {"models": family_runs.family_name(run), "seed": runs.tag(run, "seed"), "grid": params.get("grid", "")}
+    for name, value in named.items():
+        if not re.fullmatch(OPTIONS[name], value):
+            raise UserError(f"run {run.info.run_id} was not trained by train.py: {name} {value!r}", "train another one")
+    options = [f"--{name}={value}" for name, value in named.items()]
+    hidden = params.get("without_sensitive") == "True"  # `mlflow run` has no such parameter
+    return [*options, "--without-sensitive"] if hidden else options
+
+
+def _trained(commit: str, options: list[str]) -> Run:
+    """The run of a family that `train.py` makes at a commit, in a store that is gone afterwards; its first option."""
+    # Of this process, `mlflow run` included: nothing may lead to its store.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    with _worktree(commit) as project:
+        command = [sys.executable, "train.py", *options]
+        ran = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+        said = ran.stderr.splitlines()[-2:]
+        if ran.returncode == 2 and len(said) == 2 and said[0].startswith("error: "):
+            fix = "put back what is missing, as it was when the version was trained"
+            raise UserError(f"training again: {said[0].removeprefix('error: ')}", fix)
+        if ran.returncode:
+            print(ran.stderr, file=sys.stderr)
+            ran.check_returncode()
+        store = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+        experiments = [experiment.experiment_id for experiment in store.search_experiments()]
+        family = options[0].partition("=")[2]
+        [trained] = store.search_runs(experiments, f"tags.`{family_runs.FAMILY_NAME}` = '{family}'")
+        return trained
+
+
+@contextmanager
+def _worktree(commit: str) -> Iterator[Path]:
+    """The project at a commit, in a folder that is gone afterwards, as is what git notes about it."""
+    if not re.fullmatch("[0-9a-f]{40,64}", commit) or git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
+        fix = "git fetch, or start this in the clone that has it"
+        raise UserError(f"commit {commit[:SHOWN]} is not known in {connection.PROJECT}", fix)
+    if git("merge-base", "--is-ancestor", commit, "HEAD").returncode:  # a fetched branch may hold anything
+        problem = f"commit {commit[:SHOWN]} is not the one that is checked out, nor one before it"
+        raise UserError(problem, f"look at it, and start again from it: git checkout {commit[:SHOWN]}")
+    with TemporaryDirectory(prefix="understudy-") as folder:
+        try:
+            git("worktree", "add", "--detach", folder, commit).check_returncode()
+            yield Path(folder) / git("rev-parse", "--show-prefix").stdout.strip()
+        finally:
+            git("worktree", "remove", "--force", folder)
+
+
+def _packages(run: Run) -> dict[str, str]:
+    named = (part.partition(" ") for part in runs.tag(run, "packages").split(", "))
+    return {name: number for name, _, number in named}
+
+
+def _compared(run: Run) -> dict[str, str | float]:
+    digests = {name: runs.tag(run, name) for name in (provenance.DATA_DIGEST, family_runs.MODEL_DIGEST)}
+    return {**digests, **{name: run.data.metrics[name] for name in sorted(run.data.metrics.keys() - TIMES)}}

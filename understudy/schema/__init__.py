@@ -1,0 +1,5 @@
+"""What a row is: columns, the tables that they make up, and the readers that bring rows from files and databases.
+
+It imports `understudy.errors` alone, since its modules go with every model. Others use `columns` and `declaration` to
+declare and check rows, `reader` to read them, `json_schema` to describe them, `compatibility` to compare two tables.
+"""

@@ -1,0 +1,124 @@
+"""What becomes of those who send rows when another table takes over: read from two declarations, not from rows."""
+
+import itertools
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from scipy.optimize import linprog
+
+from understudy.schema.columns import Category, Number
+from understudy.schema.declaration import Feature, Table
+
+Names: TypeAlias = tuple[str, ...]
+
+
+def broken(old: Table, new: Table) -> list[str]:
+    """Which rows that `old` accepts `new` refuses, or takes to mean something else; a text for each reason.
+
+    Without a text every row that `old` accepts, raw or encoded, is accepted by `new`. A change of meaning is one that
+    no check of rows can see: another unit, other codes, other answers. A range counts as it is declared, also where
+    a logarithm refuses a part of it.
+    """
+    encoded = [*_columns(old.encoded, new.encoded), *_meanings(old, new)]
+    return [
+        *_answers(old, new),
+        *_columns(old.columns, new.columns),
+        *_logarithms(old, new),
+        *(f"encoded rows: {text}" for text in encoded),
+    ]
+
+
+def _answers(old: Table, new: Table) -> Iterator[str]:
+    if new.target.name != old.target.name:
+        yield f"predicts {new.target.name} instead of {old.target.name}"
+    if new.target.values != old.target.values:
+        yield f"negative and positive label are {new.target.allowed} instead of {old.target.allowed}"
+
+
+def _columns(old: Sequence[Category | Number], new: Sequence[Category | Number]) -> Iterator[str]:
+    before, after = ({column.name: column for column in columns} for columns in (old, new))
+    yield from (f"{name}: is not accepted any more" for name in before if name not in after)
+    yield from (f"{name}: is asked for, and was not before" for name in after if name not in before)
+    for name in before:
+        if name in after:
+            yield from (f"{name}: {text}" for text in _cells(before[name], after[name]))
+
+
+def _cells(old: Category | Number, new: Category | Number) -> Iterator[str]:
+    if old.missing and not new.missing:
+        yield "may not be missing any more"
+    if old.is_text != new.is_text:
+        yield "takes text instead of numbers" if new.is_text else "takes numbers instead of text"
+    elif not _holds(old, new):
+        yield f"takes {new.allowed} instead of {old.allowed}"
+    elif isinstance(old, Number) and isinstance(new, Number) and old.unit != new.unit:
+        yield f"is in {new.unit} instead of {old.unit}"
+
+
+def _holds(old: Category | Number, new: Category | Number) -> bool:
+    """Whether each value of `old` is one of `new`; both are text, or both are numbers."""
+    if isinstance(old, Category):
+        return all(map(new.holds, old.values))
+    if isinstance(new, Category):
+        return old.low == old.high and old.low in new.values
+    return new.low <= old.low and old.high <= new.high
+
+
+def _meanings(old: Table, new: Table) -> Iterator[str]:
+    """What encoded rows say otherwise although they may be accepted; unnamed ones go by their order alone."""
+    before, after = ([column.name for column in table.encoded] for table in (old, new))
+    if before != after and set(before) == set(after):
+        yield f"their order is {', '.join(after)} instead of {', '.join(before)}"
+    for name in before:
+        if name in after:
+            yield from (f"{name}: {text}" for text in _meaning(*_made_from(old, name), *_made_from(new, name)))
+
+
+def _made_from(table: Table, name: str) -> tuple[Feature, Category | Number]:
+    """A feature, and the first of the columns that it is made from."""
+    feature = {feature.name: feature for feature in table.features}.get(name, Feature(name))
+    return feature, next(column for column in table.columns if column.name in feature.sources)
+
+
+def _meaning(old: Feature, was: Category | Number, new: Feature, now: Category | Number) -> Iterator[str]:
+    if set(old.sources) != set(new.sources):
+        yield f"stands for {' + '.join(new.sources)} instead of {' + '.join(old.sources)}"
+    elif Category in {type(was), type(now)} and any(map(operator.ne, _coded(was), _coded(now))):
+        yield f"its codes stand for {now.allowed} instead of {was.allowed}"
+
+
+def _coded(column: Category | Number) -> Iterable[object]:
+    """What 0, 1, ... stand for."""
+    return column.values if isinstance(column, Category) else itertools.count()
+
+
+def _logarithms(old: Table, new: Table) -> Iterator[str]:
+    """Sums that `new` wants above 0 and `old` does not."""
+    before, after = ({c.name: c for c in table.columns if isinstance(c, Number)} for table in (old, new))
+    both = {name: (before[name], after[name]) for name in before if name in after}
+    for feature in new.features:
+        wanted = feature.sources
+        # A row without one of its columns has no such sum, and so is held to none.
+        held = [f.sources for f in old.features if f.log and not _may_miss(before, set(f.sources) - set(wanted))]
+        if feature.log and set(wanted) <= both.keys() and _may_be_zero(wanted, held, both):
+            yield f"{' + '.join(wanted)}: has to be above 0"
+
+
+def _may_miss(columns: Mapping[str, Number], names: Iterable[str]) -> bool:
+    return any(columns[name].missing for name in names)
+
+
+def _may_be_zero(wanted: Names, held: Sequence[Names], both: Mapping[str, tuple[Number, Number]]) -> bool:
+    """Whether one sum may be 0 or less, within both ranges of each column, while the others are above 0."""
+    names = list(both)
+    sums = [[float(name in each) for name in names] for each in (wanted, *held)]
+    # The unknowns are a row's cells and, last, what all of the others exceed, to be as large as it can.
+    rows = np.column_stack([sums, np.zeros(len(sums))])
+    rows[1:] = -rows[1:]
+    rows[1:, -1] = 1
+    ranges = [(max(was.low, now.low), min(was.high, now.high)) for was, now in both.values()]
+    goal = np.append(np.zeros(len(names)), -1)
+    found = linprog(goal, A_ub=rows, b_ub=np.zeros(len(rows)), bounds=[*ranges, (None, 1)])
+    return found.status == 0 and bool(found.x[-1] > 1e-6)

@@ -1,0 +1,145 @@
+"""Rows in any of the forms that clients send, as columns; and the refusal of what is none of them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from understudy.schema.columns import ROWS_SHOWN, Category, Cells, Column, Fault, Number, accepts
+from understudy.schema.declaration import Table, filled
+
+Columns = Mapping[str, Cells]
+
+
+class RowsRefused(Exception):  # noqa: N818
+    """Rows or params that are not allowed; `faults` says why, and holds nothing of what cells said."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__(f"rows refused (row 1 is the first): {'; '.join(map(str, faults))}")
+        self.faults = list(faults)
+
+    def body(self) -> dict[str, Any]:
+        """The answer as JSON takes it: each fault with its first 20 rows and how many there are."""
+        faults = [{**vars(f), "rows": list(f.rows[:ROWS_SHOWN]), "count": len(f.rows)} for f in self.faults]
+        return {"error_code": "INVALID_PARAMETER_VALUE", "message": str(self), "faults": faults}
+
+
+class Form:
+    """One of the two forms of a table's rows, raw or encoded.
+
+    Args:
+        columns: That rows of this form have.
+        encoders: What makes each feature of them.
+        faults: Everything that is wrong with rows, slowly.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Category | Number],
+        encoders: Sequence[Callable[[Columns], Cells]],
+        faults: Callable[[Columns], list[Fault]],
+    ) -> None:
+        self.columns = {column.name: column for column in columns}
+        self._checks = [(column.name, accepts(column)) for column in columns]
+        self._encoders, self._faults = encoders, faults
+
+    def features(self, rows: Columns) -> list[Cells]:
+        """The features of rows, shape (features, n), NaN where missing.
+
+        Raises:
+            RowsRefused: There are faults.
+        """
+        try:
+            if self._accepts(rows):
+                return self._encoded(rows)
+        except (TypeError, ValueError, OverflowError):
+            pass  # what cannot be compared or computed is a fault, which is looked for now
+        if faults := self._faults(rows):
+            raise RowsRefused(faults)
+        return self._encoded(rows)
+
+    def _accepts(self, rows: Columns) -> bool:
+        counts = {*map(len, rows.values())}
+        known = rows.keys() == self.columns.keys() and len(counts) == 1 and 0 not in counts
+        return known and all(check(rows[name]) for name, check in self._checks)
+
+    def _encoded(self, rows: Columns) -> list[Cells]:
+        return [encode(rows) for encode in self._encoders]
+
+
+def forms(table: Table) -> tuple[Form, Form]:
+    """The raw and the encoded form of a table's rows."""
+    itself = [partial(_filled, column.name) for column in table.encoded]
+    return Form(table.columns, table.encoders(), table.faults), Form(table.encoded, itself, table.encoded_faults)
+
+
+def _filled(name: str, rows: Columns) -> Cells:
+    return filled(rows[name])
+
+
+def is_encoded(table: Table, names: Sequence[str]) -> bool:
+    """Whether named columns are those of the encoded form, told by what only one has; where none has, they are raw."""
+    raw, encoded = ({column.name for column in columns} for columns in (table.columns, table.encoded))
+    return len({*names} & (encoded - raw)) > len({*names} & (raw - encoded))
+
+
+def named(rows: Any) -> Columns | None:
+    """Rows that bring their columns' names, as columns; None for unnamed ones.
+
+    Raises:
+        RowsRefused: They are neither, or not of one form.
+    """
+    if isinstance(rows, dict) and {*map(type, rows.values())} <= {list}:
+        return rows
+    if isinstance(rows, list) and len(kinds := {*map(type, rows)}) == 1:
+        if kinds == {dict}:
+            return _of_records(rows)
+        if kinds == {list}:
+            return None
+    raise RowsRefused([Fault("the table", "not rows of one form and equal length", "at least one row")])
+
+
+def with_names(rows: list[Cells], names: Sequence[str]) -> Columns:
+    """Unnamed rows as columns.
+
+    Raises:
+        RowsRefused: Rows of another length.
+    """
+    if {*map(len, rows)} == {len(names)}:
+        return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    wrong = _where(rows, lambda row: len(row) != len(names))
+    raise RowsRefused([Fault("the row", "wrong number of values", f"{len(names)}: {', '.join(names)}", wrong)])
+
+
+def from_text(cells: Sequence[str], column: Column | None) -> Cells:
+    """Cells of a CSV file as JSON would say them: numbers where the column has numbers, None for empty ones.
+
+    What is no number stays text, for the check to find.
+    """
+    if column is None or column.is_text:
+        return [cell or None for cell in cells]
+    return [_number(cell) if cell else None for cell in cells]
+
+
+def _number(cell: str) -> float | str:
+    # Python also takes digits of every script, _ between them, and nan; the reader of training takes none of these.
+    try:
+        number = float(cell) if cell.isascii() and "_" not in cell else math.nan
+    except ValueError:
+        return cell
+    return cell if math.isnan(number) else number
+
+
+def _of_records(records: list[dict[str, Any]]) -> Columns:
+    names = records[0].keys()
+    try:
+        if {*map(len, records)} == {len(names)}:
+            return {name: [record[name] for record in records] for name in names}
+    except KeyError:
+        pass  # as many columns, but others
+    wrong = _where(records, lambda record: record.keys() != names)
+    raise RowsRefused([Fault("the row", "other columns than the first row", "the same in every row", wrong)])
+
+
+def _where(rows: list[Any], is_wrong: Callable[[Any], bool]) -> tuple[int, ...]:
+    return tuple(number for number, row in enumerate(rows, start=1) if is_wrong(row))

@@ -1,0 +1,136 @@
+"""What a run was made from: its data, code, packages and seed."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import mlflow
+import pandas as pd
+from mlflow.entities import (
+    Dataset,
+    DatasetInput,
+    InputTag,
+    Run,
+)
+from mlflow.utils import mlflow_tags
+
+from understudy.errors import UserError
+from understudy.schema import reader
+from understudy.schema.declaration import Table
+from understudy.tracking import connection
+
+if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
+    pass
+
+TABLE_NAME = "understudy.table"
+DATA_PATH = "data.path"
+DATA_DIGEST = "data.digest"
+STORES = {"file", "s3", "gs", "abfss", "wasbs"}  # where artifacts may lie besides with the tracking server
+PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
+
+
+def table_path(default: str, given: str) -> str:
+    """The address that was asked for, or else the default one, a path being relative to the project's folder.
+
+    Raises:
+        UserError: It has a password, and `mlflow run` has logged it.
+    """
+    if "MLFLOW_RUN_ID" in os.environ and reader.shown(given) != given:
+        run_id = os.environ["MLFLOW_RUN_ID"]
+        raise UserError(
+            f"mlflow run has written the credentials in data into run {run_id}",
+            f"change them, mlflow runs delete --run-id {run_id}, and use {reader.USER} and {reader.PASSWORD}",
+        )
+    return given or (default if "://" in default else str(connection.PROJECT / default))
+
+
+def recorded_address(run: Run, default: str, given: str, verb: str) -> str:
+    """The address of the table that a run was trained on, if the project's table or the person at hand names it too.
+
+    Who may write to a run would else decide which files are read here, and which hosts get a database's password.
+
+    Args:
+        run: A batch or a family's run.
+        default: The address that the project's table names.
+        given: The one that the person has named; empty for none.
+        verb: The command that takes it as `--data`.
+
+    Raises:
+        UserError: Only the run names it.
+    """
+    recorded, address = run.data.tags.get(DATA_PATH, "nothing"), table_path(default, given)
+    if given or recorded == recorded_form(address):
+        return address
+    named = recorded if recorded.isprintable() else repr(recorded)
+    problem = f"run {run.info.run_id} says that it was trained on {named}, which the table does not name"
+    raise UserError(problem, f"if that is to be read, name it: {verb} --data {shlex.quote(named)}")
+
+
+def provenance(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
+    """The tags that say what a run was made from: data, code, packages and seed."""
+    changes = subprocess.run(
+        ["git", "status", "--porcelain"], cwd=connection.PROJECT, capture_output=True, text=True, check=False
+    )
+    lock = connection.PROJECT / "requirements.lock"
+    return {
+        TABLE_NAME: table.name,
+        DATA_PATH: recorded_form(address),
+        DATA_DIGEST: digest,
+        "git.dirty": str(bool(changes.stdout.strip())).lower() if changes.returncode == 0 else "unknown",
+        "lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none",
+        "seed": str(seed),
+        "packages": ", ".join([f"python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
+    }
+
+
+def recorded_form(address: str) -> str:
+    """The address without credentials, whatever folder it is read again from."""
+    if "://" in address:
+        return re.sub("(?<=^sqlite:///)(?=[^/])", f"{Path.cwd()}/", reader.shown(address))
+    path = Path(address).resolve()
+    # The project may be somewhere else by then.
+    return str(path.relative_to(connection.PROJECT) if path.is_relative_to(connection.PROJECT) else path)
+
+
+def datasets(table: Table, address: str, training: pd.DataFrame, held_out: pd.DataFrame) -> list[DatasetInput]:
+    """The two sides of a table as inputs of a run, with their digests."""
+    inputs, shown = [], reader.shown(address)
+    # MLflow knows no source that is any database.
+    source = {"source_type": "sql", "source": json.dumps({"uri": shown})} if reader.is_database(address) else {}
+    for context, rows in [("training", training), ("held-out", held_out)]:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # two of MLflow's sources fit a path
+            dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]
+                rows,
+                source=None if source else shown,
+                targets=table.target.name,
+                name=f"{reader.name(address)} {context}",
+                digest=table.digest(rows),
+            )
+        tag = InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context)
+        inputs.append(DatasetInput(Dataset(**{**dataset.to_dict(), **source}), [tag]))
+    return inputs
+
+
+def check_location(location: str, called: str) -> None:
+    """Refuse artifacts that lie where MLflow's client would go with the password of the tracking server.
+
+    A run is in an experiment, and whoever makes an experiment says where the artifacts of its runs are.
+
+    Raises:
+        UserError: They are at an address that is neither the tracking server's own nor a path or an object store.
+    """
+    place, server = urlsplit(location), urlsplit(connection.uri())
+    is_path = len(place.scheme) <= 1  # or the letter of a disk
+    is_servers = place.scheme in ("mlflow-artifacts", server.scheme) and place.netloc in ("", server.netloc)
+    if not (is_path or is_servers or place.scheme in STORES):
+        problem = f"the artifacts of {called} are at {reader.USERINFO.sub('', location)}, which is not followed"
+        raise UserError(problem, "train again in an experiment of the table's: python train.py")

@@ -1,0 +1,188 @@
+"""Runs: this room is the only one that writes them, and ends them whatever happens."""
+
+import math
+import os
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+import pandas as pd
+from mlflow.entities import (
+    Run,
+)
+from mlflow.protos.databricks_pb2 import (
+    PERMISSION_DENIED,
+    ErrorCode,
+)
+from mlflow.utils import mlflow_tags
+
+from understudy.errors import UserError, stopped
+from understudy.tracking import connection, experiments, outage, processes
+
+if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
+    from matplotlib.figure import Figure
+
+
+KIND = "understudy.kind"
+BATCH, FAMILY = "batch", "family"
+REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
+RECORD = "promotion"  # what was decided about a version
+HOST, PID, STARTED = "process.host", "process.pid", "process.started"
+TRAIN_AGAIN = "train again with this version of the project: python train.py"
+
+
+@contextmanager
+def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """An active run of a kind ("batch" or "family"), nested if one is active already; yields its id.
+
+    Ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM; what was killed in a way that lets it
+    end nothing is for `close_killed`.
+    """
+    check_names("tags", tags)
+    status = "FAILED"
+    nested = mlflow.active_run() is not None
+    process = process_tags()
+    active = mlflow.start_run(run_name=name, nested=nested, tags=process)
+    try:
+        # Set here and not at the start, which ignores them where it takes over the run of `mlflow run`.
+        mlflow.set_tags({**tags, **process, KIND: kind, mlflow_tags.MLFLOW_RUN_NAME: name})
+        yield active.info.run_id
+        status = "FINISHED"
+    finally:
+        if status == "FAILED":
+            outage.hurry()
+        mlflow.end_run("KILLED" if stopped() else status)
+
+
+def process_tags() -> dict[str, str]:
+    """The tags that say which process a run belongs to."""
+    return {HOST: processes.host(), PID: str(os.getpid()), STARTED: processes.started(os.getpid())}
+
+
+def is_left(run: Run) -> bool:
+    """Whether a run is unfinished, and not deleted, although its process, of this host, is gone."""
+    tags = run.data.tags
+    if run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted" or tags.get(HOST) != processes.host():
+        return False
+    try:
+        return processes.is_gone(int(tags[PID]), tags[STARTED])
+    except (LookupError, ValueError):  # somebody has changed its tags
+        return False
+
+
+def close_killed(client: mlflow.MlflowClient) -> list[str]:
+    """End the runs of processes of this host that are gone, as KILLED, where this account may; returns their names.
+
+    Not the records of promotions: only the aliases know how those ended.
+    """
+    query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{processes.host()}'"
+    closed = []
+    for found in list(
+        connection.pages(client.search_runs, experiments.all_ids(client), query)
+    ):  # what is closed leaves the pages
+        if found.data.tags.get(KIND) == RECORD or not is_left(found):
+            continue
+        try:
+            client.set_terminated(found.info.run_id, "KILLED")
+        except mlflow.MlflowException as error:
+            if error.error_code != ErrorCode.Name(PERMISSION_DENIED):
+                raise
+        else:
+            closed.append(str(found.info.run_name))
+    return closed
+
+
+def check_names(kind: str, *names: Iterable[str]) -> None:
+    """Refuse names that MySQL takes for one and the same (error 1062), before anything of them is written.
+
+    Raises:
+        UserError: Two of them differ only in case, in accents or in the space behind them.
+    """
+    known: dict[str, str] = {}
+    for name in chain(*names):
+        twin = known.setdefault(folded(name), name)
+        if twin != name:
+            problem = f"the {kind} {twin!r} and {name!r} of one run differ only in case or accents"
+            raise UserError(problem, "give one of them, or the column or value that it is named after, another name")
+
+
+def folded(name: str) -> str:
+    """A name without case, accents and the space behind it, as MySQL compares names."""
+    letters = (letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    return "".join(letters).casefold().rstrip()
+
+
+def tag(run: Run, name: str) -> str:
+    """A tag that training gives each run.
+
+    Raises:
+        UserError: The run has none of that name.
+    """
+    if name not in run.data.tags:
+        raise UserError(f"run {run.info.run_id} has no tag {name}, which training gives", TRAIN_AGAIN)
+    return str(run.data.tags[name])
+
+
+def metric(run: Run, name: str) -> float:
+    """A metric that training gives each family's run.
+
+    Raises:
+        UserError: The run has none of that name, or it is no number.
+    """
+    value = run.data.metrics.get(name, math.nan)
+    if not math.isfinite(value):
+        raise UserError(f"run {run.info.run_id} has no metric {name}, which training gives", TRAIN_AGAIN)
+    return float(value)
+
+
+def run_or_none(client: mlflow.MlflowClient, run_id: str) -> Run | None:
+    """A run by its id; None if there is none."""
+    try:
+        return client.get_run(run_id)
+    except mlflow.MlflowException as error:
+        if error.error_code not in connection.NOT_THERE:
+            raise
+        return None
+
+
+def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
+    """A finished run by its id.
+
+    Raises:
+        UserError: There is no such run, it is not of this kind, or it has not finished.
+    """
+    found = run_or_none(client, run_id)
+    if found is None or found.data.tags.get(KIND) != kind or found.info.status != "FINISHED":
+        raise UserError(f"{run_id} is not the id of a finished {kind} run", "copy it from its page in MLflow's UI")
+    return found
+
+
+def log_figures(client: mlflow.MlflowClient, run: Run, figures: "Mapping[str, Figure]", folder: Path) -> None:
+    """Save figures as PNG into a folder of the project, and onto a run.
+
+    On the run they have no folder: MLflow's compare page shows files of the top level side by side, and no others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png")
+        client.log_artifact(run.info.run_id, str(folder / f"{name}.png"))
+
+
+def log_tables(client: mlflow.MlflowClient, run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Put tables onto a run, as CSV files of their names."""
+    for name, table in tables.items():
+        client.log_text(run.info.run_id, table.to_csv(index=False), f"{name}.csv")
+
+
+def log_text(client: mlflow.MlflowClient, run_id: str, text: str, name: str) -> None:
+    """Put a text onto a run, as a file of that name."""
+    client.log_text(run_id, text, name)
+
+
+def describe(client: mlflow.MlflowClient, run: Run, description: str) -> None:
+    """What MLflow's UI shows on top of a run's page, as Markdown."""
+    client.set_tag(run.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)

@@ -1,0 +1,201 @@
+"""What a version's files were when it was recorded, and a private copy of them that is still the same.
+
+A manifest maps every file of a model's folder to its SHA-256 digest. The manifest's own digest is a tag of the
+version, so it lies in the database, out of reach of whoever can write to the files. The manifest lies beside the
+run's other files, so that a changed file can be named.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import mlflow
+import requests
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.pyfunc import PyFuncModel
+
+from understudy import errors
+from understudy.errors import UserError
+from understudy.table import TABLE
+from understudy.tracking import provenance, runs
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+DIGEST = "understudy.digest"
+LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
+NAMED = 3  # files that a message names
+SHOWN = 200  # characters of what MLflow says
+
+
+def record(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, str]:
+    """Put the manifest of a model's files onto its run; returns the tag that its version must carry.
+
+    The file is named after its digest: doing it again changes nothing, and each model of a run has its own.
+
+    Args:
+        client: Of the store that holds the run.
+        run_id: The model's.
+        folder: A private copy of the model's files, which have been inspected.
+    """
+    text = _text(folder)
+    recorded = hashlib.sha256(text.encode()).hexdigest()
+    runs.log_text(client, run_id, text, _name(recorded))
+    return {DIGEST: recorded}
+
+
+def digest(folder: Path) -> str:
+    """The digest of the manifest that a folder's files have now."""
+    return hashlib.sha256(_text(folder).encode()).hexdigest()
+
+
+def _text(folder: Path) -> str:
+    return json.dumps(_digests(folder), indent=1, sort_keys=True)
+
+
+@contextmanager
+def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Path]:
+    """A private folder with a copy of the version's files, which are those that were recorded; removed afterwards.
+
+    Raises:
+        UserError: A file was changed, added or removed, the manifest too, or nothing was recorded.
+    """
+    if DIGEST not in version.tags:
+        name = "" if version.name == TABLE.name else f" --name {version.name}"
+        fix = f'python promote.py adopt --version {version.version} --reason "..."{name}'
+        raise UserError(f"{called(version)} has no manifest, so nobody can tell whether its files changed", fix)
+    digest = version.tags[DIGEST]
+    recorded = _read(client, str(version.run_id), _name(digest))
+    with copied(client, uri(version), called(version)) as folder:
+        if recorded is None or hashlib.sha256(recorded).hexdigest() != digest:
+            fault = f"{_name(digest)} of run {version.run_id} {'cannot be read' if recorded is None else 'changed'}"
+        else:
+            fault = _difference(json.loads(recorded), _digests(folder))
+        if fault:
+            fix = "bring the files back as they were, or promote another version"
+            raise UserError(f"{called(version)} is not what was registered: {fault}", fix)
+        yield folder
+
+
+def load(folder: Path) -> tuple[PyFuncModel, "Pipeline"]:
+    """The served form and the scikit-learn form of the model in a verified copy, which may be removed then."""
+    path, writes_no_bytecode = sys.path, sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        return mlflow.pyfunc.load_model(str(folder)), mlflow.sklearn.load_model(str(folder))
+    finally:
+        # MLflow leaves the copy's code on the path, where anyone could make that folder again.
+        sys.path, sys.dont_write_bytecode = path, writes_no_bytecode
+
+
+@contextmanager
+def copied(client: mlflow.MlflowClient, uri: str, called: str) -> Iterator[Path]:
+    """A private copy of a model's files, without what MLflow and Python leave in a folder that a model was loaded from.
+
+    Args:
+        client: Of the store that holds the model.
+        uri: As `models:/` has it, of a version or of a model that is not registered.
+        called: What people call the model.
+
+    Raises:
+        UserError: The files are gone, or something lies among them that is neither a file nor a folder.
+    """
+    with TemporaryDirectory(prefix="understudy-") as name:
+        folder = Path(name)
+        try:
+            location = _location(client, uri)
+            provenance.check_location(location, called)
+            _check_kinds(location, called)
+            # Without a destination MLflow hands out the store's own folder, and writes into it.
+            mlflow.artifacts.download_artifacts(uri, dst_path=name)
+        except (OSError, mlflow.MlflowException) as error:
+            if errors.is_known(error) or isinstance(error, requests.RequestException):
+                raise
+            raise _unreadable(called, error) from None
+        if not any(folder.iterdir()):
+            raise UserError(f"the files of {called} are gone", "bring them back, or train again: python train.py")
+        if (folder / LEFT_OUT).is_file():
+            (folder / LEFT_OUT).unlink()
+        for bytecode in [path for path in folder.rglob("__pycache__") if path.is_dir()]:
+            shutil.rmtree(bytecode, ignore_errors=True)  # gone with the one around it; what stays is a file too many
+        yield folder
+
+
+def _location(client: mlflow.MlflowClient, uri: str) -> str:
+    """Where a model's files lie, as the store says."""
+    _, name, *number = uri.split("/")
+    if number:
+        uri = client.get_model_version_download_uri(name, number[0])
+        _, name = uri.split("/")[:2] if uri.startswith("models:/") else ("", "")
+    return str(client.get_logged_model(name).artifact_location) if uri.startswith("models:/") else uri
+
+
+def _check_kinds(location: str, called: str) -> None:
+    """Refuse links, pipes and sockets, which would be followed or waited for; a server hands out none."""
+    if re.match(r"(?!file:)[\w+.-]+:", location):
+        return
+    folder = Path(url2pathname(urlsplit(location).path) if location.startswith("file:") else location)
+    for path in folder.rglob("*"):
+        if not stat.S_ISREG(path.lstat().st_mode) and not stat.S_ISDIR(path.lstat().st_mode):
+            problem = (
+                f"{called} has something among its files that is none: {errors.visible(str(path.relative_to(folder)))}"
+            )
+            raise UserError(problem, "take it away, or promote another version")
+
+
+def _unreadable(called: str, error: Exception) -> UserError:
+    text = " ".join(str(error).split())
+    return UserError(f"the files of {called} cannot be read: {text[:SHOWN]}", "mend them, or promote another version")
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _difference(recorded: dict[str, str], found: dict[str, str]) -> str:
+    """What was changed, added or removed, for people; empty if nothing was."""
+    how = dict.fromkeys(found.keys() - recorded.keys(), "added")
+    how |= dict.fromkeys(recorded.keys() - found.keys(), "removed")
+    how |= dict.fromkeys((path for path in found.keys() & recorded.keys() if found[path] != recorded[path]), "changed")
+    named = [f"{errors.visible(path)} {how[path]}" for path in sorted(how)]
+    more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
+    return ", ".join([*named[:NAMED], *more])
+
+
+def _read(client: mlflow.MlflowClient, run_id: str, name: str) -> bytes | None:
+    """A file of a run; None if it cannot be read."""
+    with TemporaryDirectory(prefix="understudy-") as folder:
+        try:
+            uri = f"{client.get_run(run_id).info.artifact_uri}/{name}"
+            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)).read_bytes()
+        except mlflow.MlflowException:  # a server says of a missing file that it had an internal error
+            return None
+
+
+def _name(digest: str) -> str:
+    return f"manifests/{digest[:12]}.json"
+
+
+def uri(version: ModelVersion) -> str:
+    """Where a version's files are, as MLflow has it."""
+    return f"models:/{version.name}/{version.version}"
+
+
+def called(version: ModelVersion) -> str:
+    """What people call a version."""
+    return f"{version.name} version {version.version}"
