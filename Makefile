@@ -24,13 +24,13 @@ lint: .venv/requirements-test.lock ## check style and types
 	@ruff format --check .
 	@mypy
 
-ui: .venv/requirements.lock ## MLflow's UI on http://127.0.0.1:5000 (PORT=...); Ctrl-C stops it
+ui: .venv/requirements.lock ## start MLflow's UI on http://127.0.0.1:5000 (PORT=...); Ctrl-C stops it
 	@mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --port $(PORT)
 
-serve: .venv/requirements.lock ## the Production version on http://127.0.0.1:1234; Ctrl-C stops it
+serve: .venv/requirements.lock ## serve the Production version on http://127.0.0.1:1234; Ctrl-C stops it
 	@./serve.sh
 
-mysql: ## a private MySQL or MariaDB with an MLflow server on it; Ctrl-C stops both
+mysql: ## start a private MySQL or MariaDB with an MLflow server on it; Ctrl-C stops both
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -c 'from deploy import mysql; mysql.errors.run(mysql.check)'
 	@$(MAKE) -s .venv/requirements-server.lock
@@ -40,31 +40,31 @@ secrets: ## make the passwords of the team's server, in deploy/secrets
 	@$(CHECK_PYTHON)
 	@$(PYTHON) -m deploy.secrets
 
-pin: ## hold the images of the team's server by digest, in .env; again, to move them
+pin: ## write the digests of the team server's images into .env; run it again for newer ones
 	@deploy/pin.sh
 
-up: ## a team's server in Docker: MySQL, MLflow with accounts, the model server
+up: ## start a team's server in Docker: MySQL, MLflow with accounts, the model server
 	@$(CHECK_PYTHON)
 	@docker compose version >/dev/null 2>&1 || \
-		{ echo 'error: there is no Docker Compose' >&2; echo 'fix: install Docker, with its plugin compose' >&2; exit 2; }
+		{ echo 'error: there is no Docker Compose' >&2; echo 'fix: install Docker with its compose plugin' >&2; exit 2; }
 	@$(MAKE) -s secrets
 	@docker compose up --detach --wait --build --quiet-pull
 	@echo "MLflow: http://$$(docker compose port proxy 5000), as admin with the password in deploy/secrets/admin_password"
 	@echo "model server: http://$$(docker compose port model 1234)"
-	@echo 'other accounts, and what each may do: docs/operations.md'
+	@echo 'docs/operations.md has the other accounts, and what each may do'
 	@docker compose config | awk '/^  [A-Z]+_IMAGE: / && !/@sha256:/ { tags = tags ", " $$2 } \
-		END { if (tags) print "images that may change under their tags:" substr(tags, 2) "; make pin holds them" }'
+		END { if (tags) print "these images are not pinned and may change:" substr(tags, 2) "; make pin pins them" }'
 
-down: ## stop the team's server; what it keeps stays
+down: ## stop the team's server and keep its data
 	@docker compose down
 
-status: ## how the team's server is
+status: ## say whether the team's server is healthy
 	@docker compose ps --all
 
-logs: ## what the team's server says, until Ctrl-C
+logs: ## show the logs of the team's server, until Ctrl-C
 	@docker compose logs --follow --tail 100
 
-lock: .venv/requirements-test.lock ## write the lock files anew from pyproject.toml
+lock: .venv/requirements-test.lock ## write the lock files again from pyproject.toml
 	@$(COMPILE) -o requirements.lock
 	@$(COMPILE) -c requirements.lock --group test -o requirements-test.lock
 	@$(COMPILE) -c requirements.lock --extra server -o requirements-server.lock

@@ -157,7 +157,7 @@ def test_up_from_nothing_says_where_it_is_and_how_to_log_in(stack: Stack) -> Non
     assert ended.code == 0, ended.err + stack.compose("logs")
     assert f"MLflow: {stack.tracking}, as admin with the password in deploy/secrets/admin_password\n" in ended.out
     assert f"model server: {stack.model}\n" in ended.out
-    assert "images that may change under their tags: mysql:9.7, nginx:stable, python:3.11-" in ended.out
+    assert "these images are not pinned and may change: mysql:9.7, nginx:stable, python:3.11-" in ended.out
     assert stack.secret("admin_password") not in ended.out + ended.err
     status, said = ask(f"{stack.model}/health")
     assert (status, json.loads(said)["status"]) == (200, "waiting")
