@@ -24,6 +24,9 @@ encoded = [[None if cell != cell else cell for cell in row] for row in TABLE.enc
 print(json.dumps({"raw": raw, "encoded": encoded}))
 """
 VOTING = '''
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
 
 class Squares(BaseEstimator):
     """A transformer of one's own."""
