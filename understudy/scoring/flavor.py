@@ -32,7 +32,7 @@ from understudy.scoring.compiled import TREES
 from understudy.scoring.scorer import LABEL, VERSION, Scorer, load
 
 PACKAGE = Path(__file__).parents[1]
-BUNDLED = ("__init__.py", "errors.py", "schema", "scoring")  # what runs inside a served model
+BUNDLED = ("__init__.py", "errors.py", "families.py", "schema", "scoring")  # what runs inside a served model
 REQUIREMENTS = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 SIGNATURE = ModelSignature(
     outputs=Schema([ColSpec(DataType.string)]),
