@@ -12,10 +12,14 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 Cells: TypeAlias = list[Any]
 Rows: TypeAlias = "Mapping[str, Any] | pd.DataFrame"
+Floats: TypeAlias = "NDArray[np.float64]"
+Labels: TypeAlias = "NDArray[np.int_]"
 
 ROWS_SHOWN = 20  # and as many columns that are not known
 NAME_SHOWN = 60  # characters of a column's name
