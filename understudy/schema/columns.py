@@ -152,7 +152,7 @@ def accepts(column: Column) -> Callable[[Cells], bool]:
     return within
 
 
-def faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> Iterator[Fault]:
+def find_faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> Iterator[Fault]:
     """Everything that is wrong with rows that should have exactly these columns, in any order.
 
     Args:

@@ -98,39 +98,25 @@ def _from_file(address: str) -> pd.DataFrame:
 
 
 def _content(address: str) -> bytes:
-    scheme, separator, _ = address.partition("://")
-    if not separator:
-        return _opened(address)
-    if scheme.lower() == "file":
-        return _opened(url2pathname(urlsplit(address).path))
-    return _fetched(address) if scheme.lower() in ("http", "https") else _stored(address)
-
-
-def _opened(path: str) -> bytes:
+    scheme, place = address.partition("://")[0].lower() if "://" in address else None, shown(address)
+    if scheme in ("http", "https"):
+        return _fetched(address)
     try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}", WANTED) from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder", WANTED) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", WANTED) from None
-
-
-def _stored(address: str) -> bytes:
-    """The content of an object in a store."""
-    place = shown(address)
-    try:
+        if scheme in (None, "file"):
+            return Path(url2pathname(urlsplit(address).path) if scheme else address).read_bytes()
         with fsspec.open(address) as file:
             return bytes(file.read())
+    except FileNotFoundError:
+        raise UserError(f"there is no file {place}", WANTED) from None
+    except IsADirectoryError:
+        raise UserError(f"{place} is a folder", WANTED) from None
     except ImportError as error:
         package = getattr(error.__cause__, "name", None) or error.name
         raise UserError(f"{place} needs a package that is not installed", f"pip install {package}") from None
-    except FileNotFoundError:
-        raise UserError(f"there is no file {place}", WANTED) from None
     except Exception as error:  # each store has errors of its own, and they may have the whole address in them
         reason = _line(error) if place == address else type(error).__name__
-        raise UserError(f"{place} cannot be read: {reason}", IN_STORES) from None
+        fix = IN_STORES if scheme else WANTED
+        raise UserError(f"{place} cannot be read: {reason}", fix) from None
 
 
 def _fetched(address: str) -> bytes:
