@@ -67,7 +67,7 @@ def _holds(old: Category | Number, new: Category | Number) -> bool:
 
 
 def _meanings(old: Table, new: Table) -> Iterator[str]:
-    """What encoded rows say otherwise although they may be accepted; unnamed ones go by their order alone."""
+    """Where encoded rows mean something else although they may be accepted; rows without names go by their order."""
     before, after = ([column.name for column in table.encoded] for table in (old, new))
     if before != after and set(before) == set(after):
         yield f"their order is {', '.join(after)} instead of {', '.join(before)}"

@@ -56,13 +56,13 @@ class Feature:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a new version may cost before it is kept out of Production; see docs/promotion.md.
+    """How much worse than the version in Production a new one may be; see docs/promotion.md.
 
     Args:
         margin: How far its area under the ROC curve may lie below that of the version it replaces, 0 to 1.
         slice_margin: How far its mean log loss on a group of rows may lie above that version's, in nats.
-        milliseconds: For the answer to one row.
-        megabytes: Of its files, in millions of bytes.
+        milliseconds: That the answer to one row may take.
+        megabytes: That its files may have, in millions of bytes.
     """
 
     margin: float = 0.05
@@ -87,7 +87,7 @@ class Table:
             were trained on into the held-out side.
         false_positive_cost: What a wrong positive answer costs, in any unit, above 0.
         false_negative_cost: What a wrong negative answer costs, in the same unit, above 0.
-        limits: What a new version may cost.
+        limits: How much worse a new version may be.
     """
 
     name: str

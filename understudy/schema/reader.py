@@ -1,4 +1,4 @@
-"""Reads the cells of a table from wherever `--data` says, and says where that was without its credentials.
+"""Reads the cells of a table from the address in `--data`, and shows that address without its credentials.
 
 A file, CSV or Parquet, plain or gzip, has a path, a URL or an address in an object store: `loans.csv`,
 `https://host/loans.parquet`, `s3://bucket/loans.csv.gz`. A table or a query of a database has the address that
@@ -29,7 +29,7 @@ GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 # In URLs that were signed, and for drivers that take a password behind the question mark.
 SECRET = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|sig|cred|key|odbc)[^=&#]*=)[^&#]*", re.IGNORECASE)
-# An @ elsewhere, or a # so early, may belong to a password that nobody escaped, of which a part would be shown.
+# An @ elsewhere, or a # that early, may belong to a password that nobody escaped: a part of it would be shown.
 WELL_FORMED = re.compile(
     r"[a-z][\w+.-]*://(/[^#]*|([^/?#@]*@)?([^][/?#@:]*|\[[^]/?#@]*\])(:\d+)?/[^#@]*)(#.*)?", re.IGNORECASE | re.DOTALL
 )
@@ -123,7 +123,7 @@ def _fetched(address: str) -> bytes:
     try:
         answer = requests.get(address, timeout=TIMEOUT)
         content = answer.content
-    except (requests.RequestException, UnicodeError):  # what they say has the whole address in it
+    except (requests.RequestException, UnicodeError):  # their messages have the whole address in them
         raise UserError(f"nothing can be fetched from {shown(address)}", "correct --data, or try again") from None
     if answer.status_code != requests.codes.ok:
         raise UserError(f"{shown(address)} answers {answer.status_code} {answer.reason}", "correct --data")
