@@ -53,7 +53,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "many removed": (
         lambda folder, _: shutil.rmtree(folder / "code"),
         "code/understudy/__init__.py removed, code/understudy/errors.py removed, "
-        "code/understudy/schema/__init__.py removed, and 13 more",
+        "code/understudy/schema/__init__.py removed, and 14 more",
     ),
 }
 
