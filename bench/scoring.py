@@ -45,8 +45,8 @@ def measured(pipeline: Pipeline, served: scorer.Scorer, rows: pd.DataFrame) -> d
     columns, features = {name: listed(rows[name]) for name in rows}, TABLE.encode(rows)
     one = features[0].tolist()
 
-    def model() -> object:
-        return served.model.probability(one) if len(rows) == 1 else served.model.probabilities(features)
+    def predictor() -> object:
+        return served.predictor.probability(one) if len(rows) == 1 else served.predictor.probabilities(features)
 
     sent = {"columns": list(columns), "data": list(map(list, zip(*columns.values(), strict=True)))}
     content = json.dumps({"dataframe_split": sent}).encode()
@@ -55,7 +55,7 @@ def measured(pipeline: Pipeline, served: scorer.Scorer, rows: pd.DataFrame) -> d
         "Pipeline on a frame": shortest(lambda: pipeline.predict(rows)),
         "Pipeline on features": shortest(lambda: pipeline[1:].predict(features)),
         "scorer": shortest(lambda: served.predict(columns)),
-        "of which its model": shortest(model),
+        "of which its predictor": shortest(predictor),
         "scorer's detail": shortest(lambda: served.predict(columns, scorer.DETAIL), 3),
     }
 

@@ -2,7 +2,7 @@
 
 python -m deploy.migrate HOST FILE   FILE holds the migrating accounts, see deploy/secrets.py
 
-Not `mlflow db upgrade`: it knows one of the two, takes its address with the password in it from the command line, and
+`mlflow db upgrade` alone knows one of the two, is given its address with the password in it on a command line, and
 leaves half a schema where MySQL refuses something on the way.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlflow.db
 import sqlalchemy
-from mlflow.store.db import utils as tracking
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
@@ -21,7 +21,7 @@ from deploy import secrets
 from understudy import errors
 from understudy.errors import UserError
 
-# There already, or gone already: what a migration says that was cut off before, since MySQL cannot undo its steps.
+# MySQL's codes for what exists already, or is gone already: an earlier migration was cut off, whose steps stay.
 HALF_DONE = {1050, 1060, 1061, 1091, 1146, 1826}
 SET = "set log_bin_trust_function_creators=1 on the database server, as docs/operations.md says"
 
@@ -50,7 +50,7 @@ def upgrade(host: str, database: str, accounts: Path) -> None:
 
 
 def check(connection: Connection, database: str) -> None:
-    """What MySQL would refuse in the middle of it.
+    """Find what MySQL would refuse in the middle of a migration.
 
     Raises:
         UserError: The database is not utf8mb4, or the account could not create a trigger.
@@ -65,11 +65,8 @@ def check(connection: Connection, database: str) -> None:
 
 
 def _tracking(engine: Engine) -> None:
-    # The way of `mlflow db upgrade`, which has no function of its own.
-    if tracking._is_empty_database(engine):
-        tracking._initialize_tables(engine)
-    else:
-        tracking._upgrade_db(engine)
+    # Called in this process, the command has its password in no command line.
+    mlflow.db.upgrade.main([engine.url.render_as_string(hide_password=False)], standalone_mode=False)
 
 
 def _auth(engine: Engine) -> None:
@@ -91,7 +88,7 @@ STEPS: dict[str, Callable[[Engine], None]] = {"tracking": _tracking, "auth": _au
 
 
 def main() -> None:
-    """Migrate both."""
+    """Migrate both databases."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("host", help="HOST or HOST:PORT")
     parser.add_argument("accounts", type=Path, metavar="FILE")

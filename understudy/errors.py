@@ -1,4 +1,4 @@
-"""How mistakes and refusals end: two lines on standard error and exit 2, or one and exit 3; never a traceback."""
+"""How scripts end: a mistake in two lines and exit 2, a refusal in one and exit 3, and neither with a traceback."""
 
 import errno
 import re
@@ -24,52 +24,54 @@ class UserError(Exception):
 
 
 class Refused(Exception):  # noqa: N818
-    """A decision against what was asked: nobody's mistake, and nothing was moved unless `why` says so.
+    """A decision against what was asked. It is nobody's mistake, and nothing was moved unless `why` says so.
 
     Args:
         why: One sentence, without a full stop.
-        table: What was looked at, as lines for people; may be empty.
+        findings: What the decision rests on, as lines for people.
     """
 
-    def __init__(self, why: str, table: str = "") -> None:
+    def __init__(self, why: str, findings: str | None = None) -> None:
         super().__init__(why)
         self.why = why
-        self.table = table
+        self.findings = findings
 
 
 FREE_SPACE = "free some space there, and start again"
 MAKE_WRITABLE = "make it writable, or use another folder"
+# What the operating system says of a file or a disk: the verb that failed, and the fix.
 OF_THE_DISK = {
     errno.ENOSPC: ("write", FREE_SPACE),
     errno.EDQUOT: ("write", FREE_SPACE),
     errno.EROFS: ("write", MAKE_WRITABLE),
     errno.EACCES: ("open", "make it readable and writable for this user"),  # it may be either
 }
-# What SQLite says, and what MLflow's server repeats.
-OF_THE_STORE = {
-    "database or disk is full": FREE_SPACE,
-    "attempt to write a readonly database": MAKE_WRITABLE,
-    "unable to open database file": MAKE_WRITABLE,
-}
-# What MLflow's client repeats of a server that has accounts, or that goes by other names; the first that fits.
-OF_THE_SERVER = {
-    "Invalid Host header": (
-        "the tracking server does not go by the name in MLFLOW_TRACKING_URI",
+# What SQLite and MLflow say: a pattern, what people read instead, in which {} stands for the group, and the fix. The
+# first pattern that fits counts. MLflow's server repeats what SQLite says, and MLflow's client what the server says.
+OF_MLFLOW = (
+    (r"(database or disk is full)", "cannot write the tracking store: {}", FREE_SPACE),
+    (r"(attempt to write a readonly database)", "cannot write the tracking store: {}", MAKE_WRITABLE),
+    (r"(unable to open database file)", "cannot write the tracking store: {}", MAKE_WRITABLE),
+    (
+        r"endpoint (\S+) failed .*Invalid Host header",
+        "the tracking server does not go by the name in MLFLOW_TRACKING_URI: {}",
         "use another name of it, or let it allow this one: HOSTS in docs/operations.md",
     ),
-    "failed with error code 401": (
-        "the tracking server does not know this account",
+    (
+        r"endpoint (\S+) failed with error code 401",
+        "the tracking server does not know this account: {}",
         "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD to one that it knows",
     ),
-    "failed with error code 403": (
-        "the tracking server does not allow that to this account",
+    (
+        r"endpoint (\S+) failed with error code 403",
+        "the tracking server does not allow that to this account: {}",
         "use an account that may, see docs/operations.md: MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     ),
-}
+)
 # What MLflow's client says when it gives up: the server's address, the path, and why.
 GIVEN_UP = re.compile(r"API request to (https?://[^/]+)(\S*) failed with (.*)", re.DOTALL)
-FULL = "see in its log whether the disk of its artifacts is full, then start again"
-LOOK = "look into its log; starting again closes the runs that this one could not"
+SERVER_DISK = "see in its log whether the disk of its artifacts is full, then start again"
+SERVER_LOG = "look into its log; starting again closes the runs that this one could not"
 _signals: list[int] = []
 
 
@@ -85,73 +87,70 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        _refuse(error)
+        _end(error)
     except Refused as refused:
-        print(refused.table, end="\n" if refused.table else "")
+        if refused.findings:
+            print(refused.findings)
         print(f"refused: {visible(refused.why)}", file=sys.stderr)
         sys.exit(3)
     except Exception as error:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
         if stopped():
             sys.exit(128 + _signals[0])
-        refusal = next(_refusals(error), None)
-        if refusal is None:
+        known = next(_known(error), None)
+        if known is None:
             raise
-        _refuse(refusal)
+        _end(known)
 
 
 def visible(text: str) -> str:
-    """A text that a terminal only shows: in place of each character that it would obey, its escape."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    """The text with an escape for each character that a terminal would obey instead of showing it."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def _refuse(error: UserError) -> NoReturn:
+def is_known(error: Exception) -> bool:
+    """Whether it says something of a disk, a server or an account that `run` puts into two lines."""
+    return next(_known(error), None) is not None
+
+
+def _end(error: UserError) -> NoReturn:
     # Two lines, whatever a file's header or a query brings along.
-    problem, fix = (visible(" ".join(said.split())) for said in (error.problem, error.fix))
+    problem, fix = (visible(" ".join(text.split())) for text in (error.problem, error.fix))
     print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
     sys.exit(2)
 
 
-def _refusals(error: Exception) -> Iterator[UserError]:
-    """What an exception, or one that it came from, says of a disk or a file, or of a server."""
-    chain = list(_chain(error))
-    for one in chain:
-        if isinstance(one, OSError) and one.errno in OF_THE_DISK:
-            where = one.filename2 or one.filename or "a file"
-            verb, fix = OF_THE_DISK[one.errno]
-            yield UserError(f"cannot {verb} {where}: {one.strerror}", fix)
-        for said, fix in OF_THE_STORE.items():
-            if said in str(one):
-                yield UserError(f"cannot write the tracking store: {said}", fix)
-        for said, (problem, fix) in OF_THE_SERVER.items():
-            if said in str(one):
-                asked = re.search(r"API request to endpoint (\S+) failed", str(one))
-                yield UserError(f"{problem}: {asked[1]}" if asked else problem, fix)
-    # What came first: without the server, the ending of the runs fails as well.
-    for one in reversed(chain):
-        if given_up := GIVEN_UP.match(str(one)):
-            yield _away(*given_up.groups())
+def _known(error: Exception) -> Iterator[UserError]:
+    """What an exception, or one that it came from, says of a disk, a file or a server, in words for people."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.errno in OF_THE_DISK:
+            verb, fix = OF_THE_DISK[cause.errno]
+            yield UserError(f"cannot {verb} {cause.filename2 or cause.filename or 'a file'}: {cause.strerror}", fix)
+        for pattern, problem, fix in OF_MLFLOW:
+            if match := re.search(pattern, str(cause), re.DOTALL):
+                yield UserError(problem.format(match[1]), fix)
+    # The first failure explains the others: without the server, the ending of the runs fails as well.
+    for cause in reversed(causes):
+        if given_up := GIVEN_UP.match(str(cause)):
+            yield _of_the_server(*given_up.groups())
 
 
-def is_known(error: Exception) -> bool:
-    """Whether it says of a server, a disk or an account what `run` makes two lines of."""
-    return next(_refusals(error), None) is not None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, and those that it came from, the first of all last."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _away(server: str, path: str, why: str) -> UserError:
-    where = f"tracking server at {re.sub('//[^/]*@', '//', server)}"
+def _of_the_server(server: str, path: str, why: str) -> UserError:
+    called = f"tracking server at {re.sub('//[^/]*@', '//', server)}"
     status = re.search("too many ([0-9]+) error", why)
     if "/mlflow-artifacts/" in path and (status or "Connection aborted" in why):
-        return UserError(f"the {where} does not take or give {path.rpartition('/')[2]}", FULL)
+        return UserError(f"the {called} does not take or give {path.rpartition('/')[2]}", SERVER_DISK)
     if status and status[1] == "503":
-        return UserError(f"the database of the {where} does not answer", LOOK)
-    return UserError(f"the {where} {f'fails (error {status[1]})' if status else 'does not answer'}", LOOK)
+        return UserError(f"the database of the {called} does not answer", SERVER_LOG)
+    return UserError(f"the {called} {f'fails (error {status[1]})' if status else 'does not answer'}", SERVER_LOG)
 
 
 def stopped() -> bool:

@@ -4,11 +4,13 @@ import functools
 import gzip
 import http.server
 import io
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import fsspec
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
@@ -174,6 +176,7 @@ def test_codes_booleans_dates_and_bytes_are_faults(tmp_path: Path, numbers: pd.D
         ("mysql://host:3306/db?passwd=pw#loans", "mysql://host:3306/db?passwd=***#loans", "loans"),
         ("mysql://me:pw@[::1]:3306/db#select 'a@b'", "mysql://[::1]:3306/db#select 'a@b'", "db"),
         ("sqlite:////a@b/x.db#loans", "sqlite:////a@b/x.db#loans", "loans"),
+        ("s3://bucket/folder/x.parquet", "s3://bucket/folder/x.parquet", "x"),
     ],
 )
 def test_an_address_is_shown_without_credentials(address: str, shown: str, name: str) -> None:
@@ -284,13 +287,40 @@ def test_broken_addresses_of_databases_end_in_two_lines(store: str, tmp_path: Pa
         (f"sqlite:///{tmp_path}#loans", "there is no file"),
         ("sqlite://#loans", "malformed"),
         ("sqlite:///#loans", "there is no file"),
-        ("s3://bucket/x.csv", "names no table"),
-        ("s3://bucket/x.csv#loans", "nothing here reads"),
+        ("nothing://host/x#loans", "nothing here reads"),
         ("oracle://host/db#loans", "a driver that is not installed"),
         ("mysql://[host/db#loans", "malformed"),
     ]:
         refused(call, store, address, said)
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_in_an_object_store_is_the_same(
+    kind: str, store: str, call: Call, expected: pd.DataFrame, numbers: pd.DataFrame
+) -> None:
+    address = f"memory://bucket/folder/loans.{kind}"
+    with fsspec.open(address, "wb") as file:
+        file.write(SAMPLE.read_bytes() if kind == "csv" else parquet(numbers))
+    assert same(address, expected)
+    ended = call(train, "--data", address, "--models", "LogisticRegression")
+    assert ended.code == 0, ended.err
+    batch = family_runs.get_batch(MlflowClient(store), TABLE)
+    [dataset, *_] = [each.dataset for each in batch.inputs.dataset_inputs]  # type: ignore[union-attr]
+    assert (dataset.source_type, json.loads(dataset.source)) == ("memory", {"uri": address})
+    assert batch.data.params["data"] == address
+
+
+def test_objects_that_cannot_be_read_end_in_two_lines(store: str, call: Call) -> None:
+    for address, said in [
+        ("memory://bucket/none.csv", "there is no file memory://bucket/none.csv"),
+        ("s3://bucket/x.csv", "fix: pip install s3fs"),
+        ("gs://bucket/x.csv", "fix: pip install gcsfs"),
+        ("abfs://container/x.csv", "fix: pip install adlfs"),
+        (f"ftp://127.0.0.1:{free_port()}/x.csv", "cannot be read: [Errno 111] Connection refused"),
+        (f"ftp://me:sesame@127.0.0.1:{free_port()}/x.csv", "cannot be read: ConnectionRefusedError"),
+    ]:
+        refused(call, store, address, said)
 
 
 def test_urls_without_an_answer_end_in_two_lines(store: str, tmp_path: Path, call: Call, served: str) -> None:

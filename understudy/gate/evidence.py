@@ -205,7 +205,7 @@ def _decide(planned: Record, rule: Rule, challenger: Model, champion: Model | No
         measured = Challenger(
             answers=_answers(challenger, rows),
             served=_served(challenger, rows),
-            breaks=tuple(compatibility.broken(champion.table, challenger.table)) if champion else (),
+            breaks=tuple(compatibility.breaking_changes(champion.table, challenger.table)) if champion else (),
             milliseconds=_milliseconds(challenger, rows),
             megabytes=challenger.megabytes,
         )

@@ -34,7 +34,7 @@ class Challenger:
     Args:
         answers: Of its scikit-learn form.
         served: Of the form that is served, to the same rows.
-        breaks: What its table breaks for those who send rows to the champion; see `contract.broken`.
+        breaks: What its table breaks for those who send rows to the champion; see `compatibility.breaking_changes`.
         milliseconds: For the answer to one row.
         megabytes: Of its files, in millions of bytes.
     """

@@ -209,7 +209,7 @@ def score_a_row(client: MlflowClient, name: str, number: str) -> None:
     with manifest.verified(client, client.get_model_version(name, number)) as folder:
         try:
             model, _ = manifest.load(folder)
-            table = getattr(model._model_impl, "table", None)
+            table = getattr(model.get_raw_model(), "table", None)  # type: ignore[no-untyped-call]
             if table is not None:  # a model of somebody else's making is loaded only
                 model.predict(_a_row(table))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Cells of a file or a database as the types that a table's columns have."""
+"""Casts the columns of a file or a database to the types that a table declares."""
 
 from decimal import Decimal
 from numbers import Integral, Real
@@ -9,24 +9,25 @@ import pandas as pd
 
 from understudy.schema.columns import Column
 
-Cells: TypeAlias = "pd.Series[Any]"
+Series: TypeAlias = "pd.Series[Any]"
 
 
-def typed(cells: Cells, column: Column) -> Cells:
-    """Cells as the column's type; what does not fit stays as it is, for the check to find.
+def typed(cells: Series, column: Column) -> Series:
+    """The cells cast to the column's type; what does not fit stays as it is, and the check refuses it.
 
-    Numbers and booleans in a column of text become what a CSV file would say; so codes of categories are no category.
+    Numbers and booleans in a column of text become the text that a CSV file would have, so that the code of a category
+    is not taken for one of its values.
     """
     if column.is_text:
         return cells if cells.dtype == "str" else cells.astype(object).map(_text, na_action="ignore").infer_objects()
     stored = cells if _is_numeric(cells) or cells.dtype == "str" else _readable(cells)
     numbers = pd.to_numeric(stored, errors="coerce").astype(float)
-    unread = numbers.isna() & cells.notna()
-    return cells.astype(object).where(unread, numbers) if unread.any() else numbers
+    unreadable = numbers.isna() & cells.notna()
+    return cells.astype(object).where(unreadable, numbers) if unreadable.any() else numbers
 
 
-def _readable(cells: Cells) -> Cells:
-    """Without what pandas would take for numbers although it is none: booleans, dates."""
+def _readable(cells: Series) -> Series:
+    """The cells without those that pandas would wrongly take for numbers, such as booleans and dates."""
     return cells.astype(object).where(cells.map(lambda cell: isinstance(cell, str) or _is_number(cell)))
 
 
@@ -38,7 +39,7 @@ def _text(cell: object) -> object:
     return str(int(cell)) if isinstance(cell, Integral) else np.format_float_positional(float(cell), trim="-")
 
 
-def _is_numeric(cells: Cells) -> bool:
+def _is_numeric(cells: Series) -> bool:
     return pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells)
 
 

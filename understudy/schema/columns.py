@@ -1,7 +1,7 @@
-"""What can be said about one column, and what is wrong with rows that should follow it.
+"""What a table declares of one column, and the check that finds what is wrong with rows.
 
-The one check of training and of scoring. It works on lists of cells of any type, since rows come from files and from
-clients, and waits for no pandas, which a server can do without. Where nothing is wrong, nothing is looked at twice.
+Training and scoring share this check. It works on lists of cells of any type, since rows come from files and from
+clients, and loads no pandas, which a server can do without. Rows without faults are looked at only once.
 """
 
 import math
@@ -12,10 +12,14 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
 Cells: TypeAlias = list[Any]
 Rows: TypeAlias = "Mapping[str, Any] | pd.DataFrame"
+Floats: TypeAlias = "NDArray[np.float64]"
+Labels: TypeAlias = "NDArray[np.int_]"
 
 ROWS_SHOWN = 20  # and as many columns that are not known
 NAME_SHOWN = 60  # characters of a column's name
@@ -23,9 +27,9 @@ NAME_SHOWN = 60  # characters of a column's name
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with one column: what, in which rows (1 is the first), and what is allowed.
+    """One thing that is wrong with one column: what, in which rows (1 is the first), and what is allowed.
 
-    It holds nothing of what the rows said.
+    It holds nothing of what is in the cells.
     """
 
     column: str
@@ -36,16 +40,15 @@ class Fault:
     def __str__(self) -> str:
         shown = ", ".join(map(str, self.rows[:ROWS_SHOWN]))
         more = len(self.rows) - ROWS_SHOWN
-        where = f" in row {shown}" if self.rows else ""
-        where += f" and {more} more" if more > 0 else ""
-        return f"{self.column}: {self.problem}{where} (allowed: {self.allowed})"
+        places = f" in row {shown}{f' and {more} more' if more > 0 else ''}" if self.rows else ""
+        return f"{self.column}: {self.problem}{places} (allowed: {self.allowed})"
 
 
 @dataclass(frozen=True)
 class Category:
     """A column whose values come from a list; their order gives the codes 0, 1, ...
 
-    Where `sensitive`, every run reports how the groups that it makes fare.
+    If it is `sensitive`, every run reports how the model treats each of its groups.
     """
 
     name: str
@@ -97,7 +100,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Identifier:
-    """A column of text that names each row, once."""
+    """A column of text that names each row; no two rows share a name."""
 
     name: str
     missing = False
@@ -113,16 +116,14 @@ def listed(cells: Any) -> Cells:
 
     In a Series NaN is a missing cell. In a list, as JSON makes it, NaN stays, and is a fault.
     """
-    if isinstance(cells, list):
-        return cells
-    found: Cells = cells.to_numpy(dtype=object, na_value=None).tolist()
-    return found
+    as_list: Cells = cells if isinstance(cells, list) else cells.to_numpy(dtype=object, na_value=None).tolist()
+    return as_list
 
 
 def accepts(column: Column) -> Callable[[Cells], bool]:
-    """A quick check that says yes only if nothing is wrong with a column's cells; a no has to be looked into.
+    """A quick check of a column's cells. If it says yes nothing is wrong with them; a no may be a false alarm.
 
-    The check raises TypeError or OverflowError instead of a no for cells that cannot be compared.
+    The check raises TypeError or OverflowError instead of saying no to cells that cannot be compared.
     """
     empty = {None} if column.missing else set()
     if isinstance(column, Identifier):
@@ -148,13 +149,13 @@ def accepts(column: Column) -> Callable[[Cells], bool]:
     return within
 
 
-def faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> Iterator[Fault]:
+def find_faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> Iterator[Fault]:
     """Everything that is wrong with rows that should have exactly these columns, in any order.
 
     Args:
         rows: As columns.
         columns: That they should have.
-        names: Whether to call a column that is not known by its name, which a client has made up; else by its place.
+        names: Whether to call an unknown column by its name, which is whatever a client sent; else by its place.
     """
     given, known = list(map(str, rows)), {column.name for column in columns}
     counts = {len(rows[name]) for name in list[Any](rows)}
@@ -173,14 +174,14 @@ def faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> Iterat
 
 
 def repeated(given: Sequence[str], names: bool = False) -> Iterator[Fault]:
-    """The columns whose names have come before, called by these names or by their places."""
+    """A fault for each column whose name has come before, called by its name or by its place."""
     first: dict[str, int] = {}
-    again = {name: place for place, name in enumerate(given) if first.setdefault(name, place) != place}
-    yield from _columns(again, "column is repeated", "exactly one column of this name", names)
+    later = {name: place for place, name in enumerate(given) if first.setdefault(name, place) != place}
+    yield from _columns(later, "column is repeated", "exactly one column of this name", names)
 
 
 def _columns(places: Mapping[str, int], problem: str, allowed: str, names: bool) -> Iterator[Fault]:
-    """One fault for each column, as far as anybody would read them."""
+    """A fault for each column, up to the number that anybody would read."""
     shown = [name[:NAME_SHOWN] if names else f"column {place + 1}" for name, place in places.items()]
     yield from (Fault(name, problem, allowed) for name in shown[:ROWS_SHOWN])
     if len(shown) > ROWS_SHOWN:
@@ -188,39 +189,39 @@ def _columns(places: Mapping[str, int], problem: str, allowed: str, names: bool)
 
 
 def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:
-    """Everything that is wrong with the cells of one column, in the order in which it comes."""
+    """Everything that is wrong with the cells of one column, one fault for each kind of problem."""
     try:
         if accepts(column)(cells):
             return
     except (TypeError, OverflowError):
         pass
-    problem = _repeated() if isinstance(column, Identifier) else partial(_problem, column)
-    found: dict[str, list[int]] = {}
+    problem = _problem_of_identifiers() if isinstance(column, Identifier) else partial(_problem, column)
+    places: dict[str, list[int]] = {}
     for row, cell in enumerate(cells, start=1):
-        if said := problem(cell):
-            found.setdefault(said, []).append(row)
-    yield from (Fault(column.name, said, column.allowed, tuple(where)) for said, where in found.items())
+        if text := problem(cell):
+            places.setdefault(text, []).append(row)
+    yield from (Fault(column.name, text, column.allowed, tuple(rows)) for text, rows in places.items())
 
 
-def _problem(column: Category | Number, cell: Any) -> str:
+def _problem(column: Category | Number, cell: Any) -> str | None:
     if cell is None:
-        return "" if column.missing else "missing"
+        return None if column.missing else "missing"
     if column.is_text and not isinstance(cell, str):
         return "not text"
     if not column.is_text and (not isinstance(cell, Real) or isinstance(cell, bool)):
         return "not a number"
-    return "" if column.holds(cell) else column.outside
+    return None if column.holds(cell) else column.outside
 
 
-def _repeated() -> Callable[[Any], str]:
+def _problem_of_identifiers() -> Callable[[Any], str | None]:
     seen: set[str] = set()
 
-    def problem(cell: Any) -> str:
+    def problem(cell: Any) -> str | None:
         if not isinstance(cell, str):
             return "missing" if cell is None else "not text"
         if cell in seen:
             return "repeated"
         seen.add(cell)
-        return ""
+        return None
 
     return problem

@@ -1,25 +1,25 @@
-"""What becomes of those who send rows when another table takes over: read from two declarations, not from rows."""
+"""What another table breaks for those who send rows: compared are two declarations, and no rows."""
 
 import itertools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
-import numpy as np
-from scipy.optimize import linprog
-
 from understudy.schema.columns import Category, Number
 from understudy.schema.declaration import Feature, Table
 
-Names: TypeAlias = tuple[str, ...]
+Numbers: TypeAlias = Mapping[str, Number]
 
 
-def broken(old: Table, new: Table) -> list[str]:
-    """Which rows that `old` accepts `new` refuses, or takes to mean something else; a text for each reason.
+def breaking_changes(old: Table, new: Table) -> list[str]:
+    """Why `new` refuses rows that `old` accepts, or takes them to mean something else; a text for each reason.
 
     Without a text every row that `old` accepts, raw or encoded, is accepted by `new`. A change of meaning is one that
-    no check of rows can see: another unit, other codes, other answers. A range counts as it is declared, also where
-    a logarithm refuses a part of it.
+    no check of rows can see: another unit, other codes, other answers.
+
+    Two things are judged with more care than rows would need, so that a text may name a row that cannot come. A range
+    counts as it is declared, also where a logarithm refuses a part of it. And of the logarithms of `old` each says by
+    itself that its sum is above 0; what several of them say together is not worked out.
     """
     encoded = [*_columns(old.encoded, new.encoded), *_meanings(old, new)]
     return [
@@ -67,7 +67,7 @@ def _holds(old: Category | Number, new: Category | Number) -> bool:
 
 
 def _meanings(old: Table, new: Table) -> Iterator[str]:
-    """What encoded rows say otherwise although they may be accepted; unnamed ones go by their order alone."""
+    """Where encoded rows mean something else although they may be accepted; rows without names go by their order."""
     before, after = ([column.name for column in table.encoded] for table in (old, new))
     if before != after and set(before) == set(after):
         yield f"their order is {', '.join(after)} instead of {', '.join(before)}"
@@ -95,30 +95,24 @@ def _coded(column: Category | Number) -> Iterable[object]:
 
 
 def _logarithms(old: Table, new: Table) -> Iterator[str]:
-    """Sums that `new` wants above 0 and `old` does not."""
+    """Sums that `new` wants above 0 and that may be 0 or less in rows that `old` accepts."""
     before, after = ({c.name: c for c in table.columns if isinstance(c, Number)} for table in (old, new))
-    both = {name: (before[name], after[name]) for name in before if name in after}
+    positive = [{*feature.sources} for feature in old.features if feature.log]
     for feature in new.features:
-        wanted = feature.sources
-        # A row without one of its columns has no such sum, and so is held to none.
-        held = [f.sources for f in old.features if f.log and not _may_miss(before, set(f.sources) - set(wanted))]
-        if feature.log and set(wanted) <= both.keys() and _may_be_zero(wanted, held, both):
-            yield f"{' + '.join(wanted)}: has to be above 0"
+        names = {*feature.sources}
+        if feature.log and names <= before.keys() & after.keys() and _may_be_zero(names, positive, before, after):
+            yield f"{' + '.join(feature.sources)}: has to be above 0"
 
 
-def _may_miss(columns: Mapping[str, Number], names: Iterable[str]) -> bool:
-    return any(columns[name].missing for name in names)
-
-
-def _may_be_zero(wanted: Names, held: Sequence[Names], both: Mapping[str, tuple[Number, Number]]) -> bool:
-    """Whether one sum may be 0 or less, within both ranges of each column, while the others are above 0."""
-    names = list(both)
-    sums = [[float(name in each) for name in names] for each in (wanted, *held)]
-    # The unknowns are a row's cells and, last, what all of the others exceed, to be as large as it can.
-    rows = np.column_stack([sums, np.zeros(len(sums))])
-    rows[1:] = -rows[1:]
-    rows[1:, -1] = 1
-    ranges = [(max(was.low, now.low), min(was.high, now.high)) for was, now in both.values()]
-    goal = np.append(np.zeros(len(names)), -1)
-    found = linprog(goal, A_ub=rows, b_ub=np.zeros(len(rows)), bounds=[*ranges, (None, 1)])
-    return found.status == 0 and bool(found.x[-1] > 1e-6)
+def _may_be_zero(names: set[str], positive: Sequence[set[str]], before: Numbers, after: Numbers) -> bool:
+    """Whether a sum may be 0 or less within both ranges of its columns, if each of the `positive` sums is above 0."""
+    lows = {name: max(before[name].low, after[name].low) for name in names}
+    if any(low > min(before[name].high, after[name].high) for name, low in lows.items()) or sum(lows.values()) > 0:
+        return False
+    for known in positive:
+        # A row without one of its columns has no such sum, and so says nothing of the others.
+        is_said = not any(before[name].missing for name in known - names)
+        more, less = (lows[name] for name in names - known), (before[name].high for name in known - names)
+        if is_said and sum(more) >= sum(less):
+            return False
+    return True

@@ -1,34 +1,45 @@
-"""What a table is, and what follows from that: reading, checking, encoding, splitting, a digest.
+"""What a table declares, and what follows from it: reading, checking, encoding, splitting, a digest.
 
-The table itself is declared in `table.py`; nothing here knows its columns.
+The project's own table is declared in `understudy/table.py`; nothing here knows its columns.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from understudy.errors import UserError
-from understudy.schema.columns import Category, Cells, Column, Fault, Identifier, Number, Rows, faults, listed
+from understudy.schema.columns import (
+    Category,
+    Cells,
+    Column,
+    Fault,
+    Floats,
+    Identifier,
+    Labels,
+    Number,
+    Rows,
+    find_faults,
+    listed,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SMALLEST = 5e-324  # the least number above 0 that there is
+SMALLEST = 5e-324  # the least float above 0
 
 
 @dataclass(frozen=True)
 class Feature:
-    """What the model sees in one place: a column, or the sum of some, or a natural logarithm of it.
+    """One number that the model computes with: a column, the sum of some, or the natural logarithm of either.
 
     Args:
-        name: Also the name of its column in the encoded form.
+        name: Of its column in the encoded form.
         of: The columns that are added up; empty means the column of the same name.
         log: Whether the natural logarithm is taken.
     """
@@ -45,13 +56,13 @@ class Feature:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a new version may cost before it is kept out of Production; see docs/promotion.md.
+    """How much worse than the version in Production a new one may be; see docs/promotion.md.
 
     Args:
         margin: How far its area under the ROC curve may lie below that of the version it replaces, 0 to 1.
         slice_margin: How far its mean log loss on a group of rows may lie above that version's, in nats.
-        milliseconds: For the answer to one row.
-        megabytes: Of its files, in millions of bytes.
+        milliseconds: That the answer to one row may take.
+        megabytes: That its files may have, in millions of bytes.
     """
 
     margin: float = 0.05
@@ -76,7 +87,7 @@ class Table:
             were trained on into the held-out side.
         false_positive_cost: What a wrong positive answer costs, in any unit, above 0.
         false_negative_cost: What a wrong negative answer costs, in the same unit, above 0.
-        limits: What a new version may cost.
+        limits: How much worse a new version may be.
     """
 
     name: str
@@ -151,8 +162,8 @@ class Table:
             path: Anything that `--data` takes; see `reader`.
 
         Returns:
-            One row per row, with the identifier, the columns and the target; categories as they
-            are declared, numbers as float64, missing cells as NaN.
+            A frame with the identifier, the columns and the target; categories as they are declared, numbers as
+            float64, missing cells as NaN.
 
         Raises:
             UserError: It cannot be read, or rows break the table's rules: all faults at once.
@@ -165,42 +176,43 @@ class Table:
         known = {column.name: column for column in self.labelled}
         if rows.columns.is_unique:
             rows = rows.apply(lambda cells: typed(cells, known[cells.name]) if cells.name in known else cells)
-        found = [*faults(rows, self.labelled, names=True), *self._logarithm_faults(rows)]
-        name = self.target.name
-        if name in rows and rows.columns.is_unique and len(rows[name].dropna().unique()) == 1:
-            found.append(Fault(name, "one class only", f"both {self.negative} and {self.positive}"))
-        if found:
-            faulty = "; ".join(map(str, found))
+        if faults := self._training_faults(rows):
             raise UserError(
-                f"{reader.shown(str(path))} does not fit the table (row 1 is the first below the header): {faulty}",
+                f"{reader.shown(str(path))} does not fit the table (row 1 is the first below the header): "
+                f"{'; '.join(map(str, faults))}",
                 "correct it, or say in understudy/table.py what is allowed",
             )
         # A model's answers are text, also where a table says 0 and 1.
-        rows[name] = rows[name].map({value: str(value) for value in self.target.values})
-        order = [column.name for column in self.labelled]
-        return rows[order].sort_values(self.identifier, ignore_index=True)
+        rows[self.target.name] = rows[self.target.name].map({value: str(value) for value in self.target.values})
+        return rows[list(known)].sort_values(self.identifier, ignore_index=True)
 
     def faults(self, rows: Rows) -> list[Fault]:
         """Everything that is wrong with raw rows to be scored."""
-        return [*faults(rows, self.columns), *self._logarithm_faults(rows)]
+        return [*find_faults(rows, self.columns), *self._logarithm_faults(rows)]
 
     def encoded_faults(self, rows: Rows) -> list[Fault]:
         """Everything that is wrong with rows of the encoded form to be scored."""
-        return list(faults(rows, self.encoded))
+        return list(find_faults(rows, self.encoded))
 
-    def _logarithm_faults(self, rows: Rows) -> list[Fault]:
+    def _training_faults(self, rows: "pd.DataFrame") -> list[Fault]:
+        faults = [*find_faults(rows, self.labelled, names=True), *self._logarithm_faults(rows)]
+        name = self.target.name
+        if name in rows and rows.columns.is_unique and len(rows[name].dropna().unique()) == 1:
+            faults.append(Fault(name, "one class only", f"both {self.negative} and {self.positive}"))
+        return faults
+
+    def _logarithm_faults(self, rows: Rows) -> Iterator[Fault]:
         """Sums that are not above 0 although each of their columns is within its range."""
-        found = []
         for feature in self._features:
-            columns = [column for column in self.columns if column.name in feature.sources]
-            if feature.log and not list(faults({c.name: rows[c.name] for c in columns if c.name in rows}, columns)):
-                totals = enumerate(_total({c.name: listed(rows[c.name]) for c in columns}, feature.sources), start=1)
-                if where := tuple(row for row, total in totals if total <= 0):
-                    found.append(Fault(" + ".join(feature.sources), "out of range", "above 0", where))
-        return found
+            summed = [column for column in self.columns if column.name in feature.sources]
+            cells = {column.name: listed(rows[column.name]) for column in summed if list(rows).count(column.name) == 1}
+            if feature.log and not list(find_faults(cells, summed)):
+                totals = enumerate(_total(cells, feature.sources), start=1)
+                if places := tuple(row for row, total in totals if total <= 0):
+                    yield Fault(" + ".join(feature.sources), "out of range", "above 0", places)
 
-    def encode(self, rows: Rows) -> NDArray[np.float64]:
-        """Turn checked raw rows, shape (n, columns), into the features, shape (n, features).
+    def encode(self, rows: Rows) -> Floats:
+        """Checked raw rows, shape (n, columns), as features, shape (n, features).
 
         Categories become the index of their value, missing cells NaN; nothing is fitted.
         """
@@ -208,11 +220,11 @@ class Table:
         return np.array([encoder(cells) for encoder in self.encoders()], dtype=float).T
 
     def encoders(self) -> list[Callable[[Mapping[str, Cells]], Cells]]:
-        """For each feature what makes it of checked raw rows; raises ValueError for the logarithm of 0."""
-        columns = {column.name: column for column in self.columns}
-        return [_encoder(feature, columns[feature.sources[0]]) for feature in self._features]
+        """For each feature a function that makes it from checked raw rows; ValueError for the logarithm of 0."""
+        by_name = {column.name: column for column in self.columns}
+        return [_encoder(feature, by_name[feature.sources[0]]) for feature in self._features]
 
-    def labels(self, rows: "pd.DataFrame") -> NDArray[np.int_]:
+    def labels(self, rows: "pd.DataFrame") -> Labels:
         """1 where the target is positive, else 0; shape (n,)."""
         return (rows[self.target.name] == self.positive).to_numpy().astype(int)
 
@@ -222,13 +234,13 @@ class Table:
         Raises:
             UserError: A class has no held-out row, or fewer training rows than `folds`.
         """
-        held_out = np.array([self._draw(name) < self.held_out for name in rows[self.identifier]], dtype=bool)
-        sides = rows[~held_out].reset_index(drop=True), rows[held_out].reset_index(drop=True)
+        is_held_out = np.array([self._draw(name) < self.held_out for name in rows[self.identifier]], dtype=bool)
+        sides = rows[~is_held_out].reset_index(drop=True), rows[is_held_out].reset_index(drop=True)
         for label in (self.negative, self.positive):
-            trained, kept = ((side[self.target.name] == label).sum() for side in sides)
-            if trained < folds or kept < 1:
+            counts = [(side[self.target.name] == label).sum() for side in sides]
+            if counts[0] < folds or counts[1] < 1:
                 raise UserError(
-                    f"too few rows with {self.target.name} {label}: {trained} to train on, {kept} held out",
+                    f"too few rows with {self.target.name} {label}: {counts[0]} to train on, {counts[1]} held out",
                     f"give a table with at least {folds} to train on and 1 held out for each class",
                 )
         return sides
@@ -243,16 +255,16 @@ class Table:
         return hashlib.sha256(content).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, Any]:
-        """The declaration as JSON takes it; `of` makes the table of it again."""
+        """The declaration as JSON takes it; `Table.of` reads it."""
         return asdict(self)
 
     @classmethod
     def of(cls, declared: dict[str, Any]) -> "Table":
-        """The table that was declared; see `as_dict`."""
+        """The table of a declaration that `as_dict` has written."""
         parts = {
             "target": _column(declared["target"]),
             "columns": tuple(map(_column, declared["columns"])),
-            "features": tuple(Feature(**{**each, "of": tuple(each["of"])}) for each in declared["features"]),
+            "features": tuple(Feature(**{**part, "of": tuple(part["of"])}) for part in declared["features"]),
             "limits": Limits(**declared["limits"]),
         }
         return cls(**{**declared, **parts})
@@ -277,10 +289,10 @@ def _encoder(feature: Feature, column: Category | Number) -> Callable[[Mapping[s
 def _total(rows: Mapping[str, Cells], names: Sequence[str]) -> Cells:
     """Row by row the sum of some columns, NaN where one of them is missing."""
     first, *others = names
-    found = filled(rows[first])
+    total = filled(rows[first])
     for name in others:
-        found = list(map(add, found, filled(rows[name])))
-    return found
+        total = list(map(add, total, filled(rows[name])))
+    return total
 
 
 def filled(cells: Cells) -> Cells:

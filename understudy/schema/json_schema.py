@@ -1,4 +1,4 @@
-"""A table's rows as a JSON Schema, for programs that ask for answers."""
+"""Describes a table's rows as a JSON Schema, for programs that send rows."""
 
 import math
 from typing import Any

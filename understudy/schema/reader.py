@@ -1,7 +1,8 @@
-"""Reads the cells of a table from wherever `--data` says, and says where that was without its credentials.
+"""Reads the cells of a table from the address in `--data`, and shows that address without its credentials.
 
-A path or a URL of a file, CSV or Parquet, plain or gzip; or a table or a query of a database, as SQLAlchemy writes its
-address: `mysql://host/database#table`, `sqlite:///file.db#select ...`. Nothing here knows what a row is.
+A file, CSV or Parquet, plain or gzip, has a path, a URL or an address in an object store: `loans.csv`,
+`https://host/loans.parquet`, `s3://bucket/loans.csv.gz`. A table or a query of a database has the address that
+SQLAlchemy gives it: `mysql://host/database#table`, `sqlite:///file.db#select ...`. Nothing here knows what a row is.
 """
 
 import gzip
@@ -13,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
+import fsspec
 import numpy as np
 import pandas as pd
 import requests
@@ -27,20 +29,21 @@ GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 # In URLs that were signed, and for drivers that take a password behind the question mark.
 SECRET = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|sig|cred|key|odbc)[^=&#]*=)[^&#]*", re.IGNORECASE)
-# An @ elsewhere, or a # so early, may belong to a password that nobody escaped, of which a part would be shown.
+# An @ elsewhere, or a # that early, may belong to a password that nobody escaped: a part of it would be shown.
 WELL_FORMED = re.compile(
     r"[a-z][\w+.-]*://(/[^#]*|([^/?#@]*@)?([^][/?#@:]*|\[[^]/?#@]*\])(:\d+)?/[^#@]*)(#.*)?", re.IGNORECASE | re.DOTALL
 )
 WANTED = "give --data a CSV or Parquet file, its URL, or a database as in mysql://host/database#table"
+IN_STORES = "correct --data, and give credentials as the store's own programs take them"
 
 
 def read(address: str) -> pd.DataFrame:
     """The cells of a table, not yet checked: text from a CSV file, from elsewhere whatever is stored there.
 
-    Empty text counts as missing everywhere, since a CSV file knows no difference.
+    Empty text counts as missing everywhere, since a CSV file cannot tell it from a missing cell.
 
     Raises:
-        UserError: There is nothing there, or nothing that can be read.
+        UserError: There is nothing at this address, or nothing that can be read.
     """
     rows = _from_database(address) if is_database(address) else _from_file(address)
     return rows.replace("", np.nan)
@@ -61,27 +64,27 @@ def shown(address: str) -> str:
 
 
 def name(address: str) -> str:
-    """What people call it: the file without its endings, the table, or for a query the database."""
-    where, _, what = shown(address).partition("#")
-    if is_database(address) and not _is_query(what):
-        return what
-    path = unquote(urlsplit(where).path) if "://" in where else where
+    """What people call the rows: the file without its endings, the table, or for a query the database."""
+    place, _, selection = shown(address).partition("#")
+    if is_database(address) and not _is_query(selection):
+        return selection
+    path = unquote(urlsplit(place).path) if "://" in place else place
     return re.sub(r"(\.(csv|parquet|db|gz))+$", "", Path(path).name)
 
 
 def is_database(address: str) -> bool:
-    """Whether it is neither a path nor the URL of a file."""
+    """Whether it is neither a path nor the URL of a file or of an object in a store."""
     scheme, separator, _ = address.partition("://")
-    return bool(separator) and scheme.lower() not in ("file", "http", "https")
+    return bool(separator) and scheme.lower() not in fsspec.available_protocols()
 
 
 def _from_file(address: str) -> pd.DataFrame:
     place = shown(address)
-    content = _fetched(address) if re.match("https?://", address, re.IGNORECASE) else _opened(address)
+    content = _content(address)
     if not content:
         raise UserError(f"{place} is empty", WANTED)
     try:
-        # By what is in it: a URL need not end like a file, and a server may have unpacked it.
+        # The content tells what it is: a URL need not end like a file, and a server may have unpacked it.
         content = gzip.decompress(content) if content.startswith(GZIP) else content
         return _parquet(content) if content.startswith(PARQUET) else _csv(content)
     except pd.errors.EmptyDataError:
@@ -94,23 +97,33 @@ def _from_file(address: str) -> pd.DataFrame:
         raise UserError(f"{place} is broken Parquet: {_line(error)}", "make or fetch the file again") from None
 
 
-def _opened(address: str) -> bytes:
-    path = url2pathname(urlsplit(address).path) if "://" in address else address
+def _content(address: str) -> bytes:
+    scheme, place = address.partition("://")[0].lower() if "://" in address else None, shown(address)
+    if scheme in ("http", "https"):
+        return _fetched(address)
     try:
-        return Path(path).read_bytes()
+        if scheme in (None, "file"):
+            return Path(url2pathname(urlsplit(address).path) if scheme else address).read_bytes()
+        with fsspec.open(address) as file:
+            return bytes(file.read())
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}", WANTED) from None
+        raise UserError(f"there is no file {place}", WANTED) from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder", WANTED) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}", WANTED) from None
+        raise UserError(f"{place} is a folder", WANTED) from None
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None) or error.name
+        raise UserError(f"{place} needs a package that is not installed", f"pip install {package}") from None
+    except Exception as error:  # each store has errors of its own, and they may have the whole address in them
+        reason = _line(error) if place == address else type(error).__name__
+        fix = IN_STORES if scheme else WANTED
+        raise UserError(f"{place} cannot be read: {reason}", fix) from None
 
 
 def _fetched(address: str) -> bytes:
     try:
         answer = requests.get(address, timeout=TIMEOUT)
         content = answer.content
-    except (requests.RequestException, UnicodeError):  # what they say has the whole address in it
+    except (requests.RequestException, UnicodeError):  # their messages have the whole address in them
         raise UserError(f"nothing can be fetched from {shown(address)}", "correct --data, or try again") from None
     if answer.status_code != requests.codes.ok:
         raise UserError(f"{shown(address)} answers {answer.status_code} {answer.reason}", "correct --data")
@@ -129,12 +142,12 @@ def _parquet(content: bytes) -> pd.DataFrame:
 
 
 def _from_database(address: str) -> pd.DataFrame:
-    place, (where, _, what) = shown(address), address.partition("#")
-    if not what:
+    place, (where, _, selection) = shown(address), address.partition("#")
+    if not selection:
         raise UserError(f"{place} names no table", "end it with #table, or with #select ... in quotes")
     engine = _engine(where, place)
     try:
-        return _selected(engine, what)
+        return _selected(engine, selection)
     except (SQLAlchemyError, pd.errors.DatabaseError) as error:
         cause = error.__cause__ if isinstance(error, pd.errors.DatabaseError) else error
         reason = _line(getattr(cause, "orig", cause)).replace(engine.url.password or "\0", "***")
@@ -164,17 +177,17 @@ def _engine(where: str, place: str) -> sqlalchemy.Engine:
         raise UserError(f"{place} needs a driver that is not installed", f"pip install {package}") from None
 
 
-def _selected(engine: sqlalchemy.Engine, what: str) -> pd.DataFrame:
+def _selected(engine: sqlalchemy.Engine, selection: str) -> pd.DataFrame:
     with engine.connect() as connection:
-        if _is_query(what):
+        if _is_query(selection):
             # Or else drivers take a % in the query for a place to put a value.
-            return pd.read_sql_query(what, connection.execution_options(no_parameters=True))
-        schema, _, table = what.rpartition(".")
+            return pd.read_sql_query(selection, connection.execution_options(no_parameters=True))
+        schema, _, table = selection.rpartition(".")
         return pd.read_sql_table(table, connection, schema=schema or None)
 
 
-def _is_query(what: str) -> bool:
-    return re.match(r"\s*(select|with)\s", what, re.IGNORECASE) is not None
+def _is_query(selection: str) -> bool:
+    return re.match(r"\s*(select|with)\s", selection, re.IGNORECASE) is not None
 
 
 def _line(error: object) -> str:

@@ -27,12 +27,13 @@ from skops import io as skops
 
 from understudy.errors import UserError
 from understudy.schema.columns import Fault, repeated
-from understudy.scoring import forms, packing, pipelines
-from understudy.scoring.compiled import TREES
-from understudy.scoring.scorer import LABEL, VERSION, Scorer, load
+from understudy.scoring import pipelines, scorer, scorer_files
+from understudy.scoring.forms import RowsRefused
+from understudy.scoring.predictors import TREES
+from understudy.scoring.scorer import LABEL, VERSION, Scorer
 
 PACKAGE = Path(__file__).parents[1]
-BUNDLED = ("__init__.py", "errors.py", "families.py", "schema", "scoring")  # what runs inside a served model
+MODULES, ROOMS = ("__init__.py", "errors.py", "families.py"), ("schema", "scoring")  # what runs inside a served model
 REQUIREMENTS = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 SIGNATURE = ModelSignature(
     outputs=Schema([ColSpec(DataType.string)]),
@@ -40,10 +41,10 @@ SIGNATURE = ModelSignature(
 )
 
 
-class RowsRefused(MlflowException):
-    """The scorer's refusal as MLflow knows it; stock serve answers 400 with `faults` and nothing of what was sent."""
+class MlflowRowsRefused(MlflowException):
+    """A refusal as MLflow knows it; stock serve answers 400 with the faults and nothing of what was sent."""
 
-    def __init__(self, refused: forms.RowsRefused) -> None:
+    def __init__(self, refused: RowsRefused) -> None:
         super().__init__(str(refused), error_code=INVALID_PARAMETER_VALUE)
         self.body = refused.body()
 
@@ -52,11 +53,15 @@ class RowsRefused(MlflowException):
         return json.dumps(self.body)
 
 
-class Served:
-    """A Scorer behind the forms in which MLflow and Python bring rows."""
+class PyfuncScorer:
+    """A Scorer that takes rows as MLflow and Python bring them."""
 
     def __init__(self, scorer: Scorer) -> None:
-        self.scorer, self.table = scorer, scorer.table
+        self.scorer = scorer
+
+    def get_raw_model(self) -> Scorer:
+        """What MLflow's method of this name hands out."""
+        return self.scorer
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
@@ -67,20 +72,20 @@ class Served:
             params: `output`, as of `Scorer.predict`.
 
         Raises:
-            RowsRefused: Rows or params that are not allowed; names every fault.
+            MlflowRowsRefused: Rows or params that are not allowed; names every fault.
         """
         try:
             output = (params or {}).get("output", LABEL)
             return self.scorer.predict(_plain(rows), output, os.environ.get(VERSION, ""))
-        except forms.RowsRefused as refused:
-            raise RowsRefused(refused) from None
+        except RowsRefused as refused:
+            raise MlflowRowsRefused(refused) from None
         except RecursionError:
-            nested = forms.RowsRefused([Fault("the table", "nested too deeply", "rows of cells")])
-            raise RowsRefused(nested) from None
+            nested = RowsRefused([Fault("the table", "nested too deeply", "rows of cells")])
+            raise MlflowRowsRefused(nested) from None
 
 
 def _plain(rows: Any) -> Any:
-    """Rows as JSON would say them."""
+    """Rows as JSON would bring them."""
     if isinstance(rows, pd.DataFrame):
         return _of_frame(rows)
     if isinstance(rows, np.ndarray):
@@ -97,7 +102,7 @@ def _of_frame(rows: pd.DataFrame) -> Any:
         return _plain(rows.to_numpy().tolist())
     names = [str(name) for name in rows]
     if twice := list(repeated(names)):
-        raise forms.RowsRefused(twice)
+        raise RowsRefused(twice)
     # All columns at once: one by one, they take ten times as long for a row as the model does.
     cells = rows.to_numpy(dtype=object, na_value=None)  # type: ignore[arg-type]
     return dict(zip(names, cells.T.tolist(), strict=True))
@@ -115,26 +120,16 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
     Raises:
         UserError: The Pipeline holds something that only pickle could save.
     """
-    try:
-        data = skops.dumps(pipeline)
-        # Naming the types stops no attacker, since the list lies beside the model; see docs/decisions.
-        types = skops.get_untrusted_types(data=data)
-        skops.loads(data, trusted=types)
-    except Exception as error:
-        raise UserError(
-            f"{type(pipelines.classifier(pipeline)).__name__} cannot be saved without pickle: {error}",
-            "build the model from classes and functions that have a name in a module, no lambda",
-        ) from None
-    with TemporaryDirectory() as folder:
-        code = Path(folder, PACKAGE.name)
-        for module in PACKAGE.rglob("*.py"):
-            copy = code / module.relative_to(PACKAGE)
-            if copy.relative_to(code).parts[0] in BUNDLED:
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(module, copy)
-        packed = Path(folder, "packed")
-        packing.write(packed, pipeline, pipelines.table(pipeline), rows)
-        packages = (*REQUIREMENTS, "onnxruntime") if (packed / TREES).exists() else REQUIREMENTS
+    types = _types(pipeline)
+    with TemporaryDirectory() as name:
+        code, written = Path(name, PACKAGE.name), Path(name, "written")
+        code.mkdir()
+        for module in MODULES:
+            shutil.copy(PACKAGE / module, code)
+        for room in ROOMS:
+            shutil.copytree(PACKAGE / room, code / room, ignore=shutil.ignore_patterns("__pycache__"))
+        scorer_files.write(written, pipeline, pipelines.table(pipeline), rows)
+        packages = (*REQUIREMENTS, "onnxruntime") if (written / TREES).exists() else REQUIREMENTS
         mlflow_sklearn.save_model(
             pipeline,
             path,
@@ -145,7 +140,7 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
             serialization_format="skops",
             skops_trusted_types=types,
         )
-        shutil.copytree(packed, path, dirs_exist_ok=True)
+        shutil.copytree(written, path, dirs_exist_ok=True)
     environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME]["env"]
     pyfunc.add_to_model(
         mlflow_model,
@@ -157,6 +152,21 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
     mlflow_model.save(str(Path(path) / "MLmodel"))
 
 
-def _load_pyfunc(path: str) -> Served:
+def _types(pipeline: Pipeline) -> list[str]:
+    """The types in a Pipeline that skops trusts only if they are named; see `save_model`."""
+    try:
+        data = skops.dumps(pipeline)
+        # Naming the types stops no attacker, since the list lies beside the model; see docs/decisions/0003-skops.md.
+        types: list[str] = skops.get_untrusted_types(data=data)
+        skops.loads(data, trusted=types)
+    except Exception as error:
+        raise UserError(
+            f"{type(pipelines.classifier(pipeline)).__name__} cannot be saved without pickle: {error}",
+            "build the model from classes and functions that have a name in a module, no lambda",
+        ) from None
+    return types
+
+
+def _load_pyfunc(path: str) -> PyfuncScorer:
     """Load the python_function flavor of the model folder at `path`; MLflow's interface."""
-    return Served(load(Path(path)))
+    return PyfuncScorer(scorer.load(Path(path)))

@@ -1,4 +1,4 @@
-"""Rows in any of the forms that clients send, as columns; and the refusal of what is none of them."""
+"""Rows in any of the forms that clients send, as columns, and the refusal of anything else."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ Columns = Mapping[str, Cells]
 
 
 class RowsRefused(Exception):  # noqa: N818
-    """Rows or params that are not allowed; `faults` says why, and holds nothing of what cells said."""
+    """Rows or params are not allowed; `faults` says why, and holds nothing of what is in the cells."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__(f"rows refused (row 1 is the first): {'; '.join(map(str, faults))}")
@@ -20,7 +20,9 @@ class RowsRefused(Exception):  # noqa: N818
 
     def body(self) -> dict[str, Any]:
         """The answer as JSON takes it: each fault with its first 20 rows and how many there are."""
-        faults = [{**vars(f), "rows": list(f.rows[:ROWS_SHOWN]), "count": len(f.rows)} for f in self.faults]
+        faults = [
+            {**vars(fault), "rows": list(fault.rows[:ROWS_SHOWN]), "count": len(fault.rows)} for fault in self.faults
+        ]
         return {"error_code": "INVALID_PARAMETER_VALUE", "message": str(self), "faults": faults}
 
 
@@ -29,8 +31,8 @@ class Form:
 
     Args:
         columns: That rows of this form have.
-        encoders: What makes each feature of them.
-        faults: Everything that is wrong with rows, slowly.
+        encoders: One for each feature, which makes it from such rows.
+        faults: Finds everything that is wrong with rows, and takes its time.
     """
 
     def __init__(
@@ -51,26 +53,23 @@ class Form:
         """
         try:
             if self._accepts(rows):
-                return self._encoded(rows)
+                return [encode(rows) for encode in self._encoders]
         except (TypeError, ValueError, OverflowError):
-            pass  # what cannot be compared or computed is a fault, which is looked for now
+            pass  # something cannot be compared or computed, which the slow search below names
         if faults := self._faults(rows):
             raise RowsRefused(faults)
-        return self._encoded(rows)
+        return [encode(rows) for encode in self._encoders]
 
     def _accepts(self, rows: Columns) -> bool:
-        counts = {*map(len, rows.values())}
-        known = rows.keys() == self.columns.keys() and len(counts) == 1 and 0 not in counts
-        return known and all(check(rows[name]) for name, check in self._checks)
-
-    def _encoded(self, rows: Columns) -> list[Cells]:
-        return [encode(rows) for encode in self._encoders]
+        lengths = {*map(len, rows.values())}
+        fits = rows.keys() == self.columns.keys() and len(lengths) == 1 and 0 not in lengths
+        return fits and all(check(rows[name]) for name, check in self._checks)
 
 
 def forms(table: Table) -> tuple[Form, Form]:
     """The raw and the encoded form of a table's rows."""
-    itself = [partial(_filled, column.name) for column in table.encoded]
-    return Form(table.columns, table.encoders(), table.faults), Form(table.encoded, itself, table.encoded_faults)
+    unchanged = [partial(_filled, column.name) for column in table.encoded]
+    return Form(table.columns, table.encoders(), table.faults), Form(table.encoded, unchanged, table.encoded_faults)
 
 
 def _filled(name: str, rows: Columns) -> Cells:
@@ -78,16 +77,16 @@ def _filled(name: str, rows: Columns) -> Cells:
 
 
 def is_encoded(table: Table, names: Sequence[str]) -> bool:
-    """Whether named columns are those of the encoded form, told by what only one has; where none has, they are raw."""
+    """Whether more of the names are found in the encoded form alone than in the raw form alone."""
     raw, encoded = ({column.name for column in columns} for columns in (table.columns, table.encoded))
     return len({*names} & (encoded - raw)) > len({*names} & (raw - encoded))
 
 
 def named(rows: Any) -> Columns | None:
-    """Rows that bring their columns' names, as columns; None for unnamed ones.
+    """Rows that name their columns, as columns; None for rows that are lists of cells.
 
     Raises:
-        RowsRefused: They are neither, or not of one form.
+        RowsRefused: They are neither, or not all of one form.
     """
     if isinstance(rows, dict) and {*map(type, rows.values())} <= {list}:
         return rows
@@ -107,14 +106,14 @@ def with_names(rows: list[Cells], names: Sequence[str]) -> Columns:
     """
     if {*map(len, rows)} == {len(names)}:
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    wrong = _where(rows, lambda row: len(row) != len(names))
-    raise RowsRefused([Fault("the row", "wrong number of values", f"{len(names)}: {', '.join(names)}", wrong)])
+    places = _places(rows, lambda row: len(row) != len(names))
+    raise RowsRefused([Fault("the row", "wrong number of values", f"{len(names)}: {', '.join(names)}", places)])
 
 
 def from_text(cells: Sequence[str], column: Column | None) -> Cells:
-    """Cells of a CSV file as JSON would say them: numbers where the column has numbers, None for empty ones.
+    """Cells of a CSV file as JSON would bring them: numbers where the column has numbers, None for empty ones.
 
-    What is no number stays text, for the check to find.
+    What is no number stays text, and the check refuses it.
     """
     if column is None or column.is_text:
         return [cell or None for cell in cells]
@@ -122,7 +121,7 @@ def from_text(cells: Sequence[str], column: Column | None) -> Cells:
 
 
 def _number(cell: str) -> float | str:
-    # Python also takes digits of every script, _ between them, and nan; the reader of training takes none of these.
+    # Python also reads digits of every script, _ between them, and nan; the reader of training reads none of these.
     try:
         number = float(cell) if cell.isascii() and "_" not in cell else math.nan
     except ValueError:
@@ -137,9 +136,10 @@ def _of_records(records: list[dict[str, Any]]) -> Columns:
             return {name: [record[name] for record in records] for name in names}
     except KeyError:
         pass  # as many columns, but others
-    wrong = _where(records, lambda record: record.keys() != names)
-    raise RowsRefused([Fault("the row", "other columns than the first row", "the same in every row", wrong)])
+    places = _places(records, lambda record: record.keys() != names)
+    raise RowsRefused([Fault("the row", "other columns than the first row", "the same in every row", places)])
 
 
-def _where(rows: list[Any], is_wrong: Callable[[Any], bool]) -> tuple[int, ...]:
+def _places(rows: list[Any], is_wrong: Callable[[Any], bool]) -> tuple[int, ...]:
+    """The numbers of wrong rows; 1 is the first."""
     return tuple(number for number, row in enumerate(rows, start=1) if is_wrong(row))

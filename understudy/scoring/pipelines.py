@@ -14,9 +14,8 @@ from sklearn.model_selection import FixedThresholdClassifier, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from understudy.schema.columns import Category
+from understudy.schema.columns import Category, Floats
 from understudy.schema.declaration import Table
-from understudy.scoring.compiled import Floats
 
 FOLDS = 5
 
@@ -24,9 +23,9 @@ FOLDS = 5
 def build(table: Table, classifier: BaseEstimator) -> Pipeline:
     """Raw rows -> features -> numbers without gaps on one scale -> label."""
     columns = table.encoded
-    values = {i: column.values for i, column in enumerate(columns) if isinstance(column, Category)}
+    values = {place: column.values for place, column in enumerate(columns) if isinstance(column, Category)}
     categories, codes = list(values), list(values.values())
-    numbers = [i for i in range(len(columns)) if i not in values]
+    numbers = [place for place in range(len(columns)) if place not in values]
     one_hot = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(categories=codes))
     scaled = make_pipeline(SimpleImputer(strategy="median"), StandardScaler())
     prepare = ColumnTransformer([("categories", one_hot, categories), ("numbers", scaled, numbers)])

@@ -1,46 +1,30 @@
-"""What answers for a served model: rows of any form in; labels, probabilities or their reasons out.
+"""What answers for a served model: rows of any form in; labels, probabilities or what moved them out.
 
-Both servers and the batch run this. For a model that could be converted it loads neither MLflow, pandas nor
-scikit-learn. The check of the rows is the one that training's rows went through.
+Both servers and the batch run this. For a converted model it loads neither MLflow, pandas nor scikit-learn. The check
+of the rows is the one that training's rows went through.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from understudy.schema.columns import Cells, Fault
 from understudy.schema.declaration import Table
-from understudy.scoring import forms
-from understudy.scoring.compiled import Floats, Linear, Preparation, Trees
-from understudy.scoring.forms import RowsRefused
+from understudy.scoring import forms, predictors
+from understudy.scoring.forms import Form, RowsRefused
+from understudy.scoring.predictors import Predictor
 
 FORMAT = 2
 FILE = "scorer.json"
-FITTED = "sklearn"  # the kind of a model that answers in scikit-learn's own form
-VERSION = "UNDERSTUDY_VERSION"  # of the model that MLflow serves, from whoever starts the server
+VERSION = "UNDERSTUDY_VERSION"  # names the version that MLflow serves; whoever starts the server sets it
 LABEL, PROBABILITY, DETAIL = "label", "probability", "detail"
 OUTPUTS = (LABEL, PROBABILITY, DETAIL)
-REASONS = 3
+REASONS = 3  # columns that a detail names
 NOISE = 1e-9  # what rounding leaves of no effect
 TOLERANCE = 1e-6  # how far a probability may be from scikit-learn's
-
-
-class Model(Protocol):
-    """What gives the probabilities; features are of shape (n, features), NaN where missing."""
-
-    unit: str
-
-    def probabilities(self, features: Floats) -> Floats:
-        """Of the positive label, shape (n,)."""
-
-    def probability(self, features: Sequence[float]) -> float:
-        """The same for one row, shape (features,)."""
-
-    def effects(self, features: Floats) -> Floats:
-        """How far each feature moved the score, in the model's unit, shape (n, features)."""
 
 
 class Scorer:
@@ -48,13 +32,13 @@ class Scorer:
 
     Args:
         table: That it was trained on.
-        model: What gives the probabilities.
+        predictor: What gives the probabilities.
         threshold: The answer is the positive label from this probability on.
         stored: Some `rows` by column, and their `probabilities` by scikit-learn.
     """
 
-    def __init__(self, table: Table, model: Model, threshold: float, stored: Mapping[str, Any]) -> None:
-        self.table, self.model, self.threshold, self._stored = table, model, threshold, stored
+    def __init__(self, table: Table, predictor: Predictor, threshold: float, stored: Mapping[str, Any]) -> None:
+        self.table, self.predictor, self.threshold, self._stored = table, predictor, threshold, stored
         self._raw, self._encoded = forms.forms(table)
 
     def predict(self, rows: Any, output: str = LABEL, version: str = "") -> list[Any]:
@@ -72,22 +56,22 @@ class Scorer:
         """
         if output not in OUTPUTS:
             raise RowsRefused([Fault("params.output", "unknown value", ", ".join(OUTPUTS))])
-        columns = self._features(rows)
-        probabilities = self._probabilities(columns)
+        features = self._features(rows)
+        probabilities = self._probabilities(features)
         if output == PROBABILITY:
             return probabilities
         labels = self._labels(probabilities)
         if output == LABEL:
             return labels
-        known = {"threshold": self.threshold, "version": version}
-        effects = self.model.effects(np.array(columns, dtype=float).T).tolist()
+        common = {"threshold": self.threshold, "version": version}
+        effects = self.predictor.effects(np.array(features, dtype=float).T).tolist()
         return [
-            {"label": label, "probability": probability, **known, "moved": self._moved(row)}
+            {"label": label, "probability": probability, **common, "moved": self._moved(row)}
             for label, probability, row in zip(labels, probabilities, effects, strict=True)
         ]
 
     def from_text(self, columns: Mapping[str, Sequence[str]]) -> dict[str, Cells]:
-        """Columns of a CSV file as JSON would say them, for `predict`; columns that are not known too."""
+        """Columns of a CSV file as JSON would bring them, for `predict`; those that are not known too."""
         form = self._form(columns)
         return {name: forms.from_text(cells, form.columns.get(name)) for name, cells in columns.items()}
 
@@ -97,16 +81,10 @@ class Scorer:
         Raises:
             ValueError: The answers are not the stored ones.
         """
-        wanted = self._stored["probabilities"]
-        found = self.predict(self._stored["rows"], PROBABILITY)
-        if self.predict(self._stored["rows"]) != self._labels(wanted) or not np.allclose(found, wanted, 0, TOLERANCE):
+        rows, expected = self._stored["rows"], self._stored["probabilities"]
+        is_close = np.allclose(self.predict(rows, PROBABILITY), expected, 0, TOLERANCE)
+        if not is_close or self.predict(rows) != self._labels(expected):
             raise ValueError("the stored rows do not get the stored answers")
-
-    def _probabilities(self, columns: list[Cells]) -> list[float]:
-        if len(columns[0]) == 1:
-            return [self.model.probability([cells[0] for cells in columns])]
-        found: list[float] = self.model.probabilities(np.array(columns, dtype=float).T).tolist()
-        return found
 
     def _features(self, rows: Any) -> list[Cells]:
         columns = forms.named(rows)
@@ -114,26 +92,32 @@ class Scorer:
             return self._encoded.features(forms.with_names(rows, list(self._encoded.columns)))
         return self._form(columns).features(columns)
 
-    def _form(self, columns: Mapping[str, Any]) -> forms.Form:
+    def _form(self, columns: Mapping[str, Any]) -> Form:
         if columns.keys() != self._raw.columns.keys() and forms.is_encoded(self.table, list(columns)):
             return self._encoded
         return self._raw
+
+    def _probabilities(self, features: list[Cells]) -> list[float]:
+        if len(features[0]) == 1:
+            return [self.predictor.probability([cells[0] for cells in features])]
+        probabilities: list[float] = self.predictor.probabilities(np.array(features, dtype=float).T).tolist()
+        return probabilities
 
     def _labels(self, probabilities: list[float]) -> list[str]:
         positive, negative, threshold = self.table.positive, self.table.negative, self.threshold
         return [positive if probability >= threshold else negative for probability in probabilities]
 
     def _moved(self, effects: list[float]) -> list[dict[str, Any]]:
-        """The columns that moved a score most, first the one that did it most; only those that did."""
-        order = sorted(range(len(effects)), key=lambda place: -abs(effects[place]))[:REASONS]
+        """The columns that moved a score most, the strongest first; only those that did."""
+        strongest = sorted(range(len(effects)), key=lambda place: -abs(effects[place]))[:REASONS]
         sources = self.table.sources
         return [
             {
                 "column": " + ".join(sources[place]),
                 "towards": self.table.positive if effects[place] > 0 else self.table.negative,
-                self.model.unit: effects[place],
+                self.predictor.unit: effects[place],
             }
-            for place in order
+            for place in strongest
             if abs(effects[place]) > NOISE
         ]
 
@@ -148,14 +132,5 @@ def load(folder: Path) -> Scorer:
     if written["format"] != FORMAT:
         raise ValueError(f"the model has format {written['format']}, this code reads {FORMAT}: update understudy")
     table = Table.of(written["table"])
-    return Scorer(table, _model(folder, table, written), float(written["threshold"]), written["stored"])
-
-
-def _model(folder: Path, table: Table, written: Mapping[str, Any]) -> Model:
-    spread = [(np.array(values, dtype=float), np.array(shares)) for values, shares in written["spread"]]
-    if written["kind"] == FITTED:
-        from understudy.scoring.fallback import Fitted  # loads MLflow and scikit-learn
-
-        return Fitted(folder, table, spread)
-    prepare = Preparation(written["prepare"])
-    return Linear(prepare, written) if written["kind"] == "linear" else Trees(prepare, written, folder, spread)
+    predictor = predictors.load(folder, table, written)
+    return Scorer(table, predictor, float(written["threshold"]), written["stored"])

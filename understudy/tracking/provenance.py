@@ -104,8 +104,11 @@ def recorded_form(address: str) -> str:
 def datasets(table: Table, address: str, training: pd.DataFrame, held_out: pd.DataFrame) -> list[DatasetInput]:
     """The two sides of a table as inputs of a run, with their digests."""
     inputs, shown = [], reader.shown(address)
-    # MLflow knows no source that is any database.
-    source = {"source_type": "sql", "source": json.dumps({"uri": shown})} if reader.is_database(address) else {}
+    # MLflow has no source that is any database, and none for some object stores.
+    scheme = shown.partition("://")[0] if "://" in shown else "file"
+    kind = "sql" if reader.is_database(address) else scheme.lower()
+    is_known = kind in ("file", "http", "https")
+    source = {} if is_known else {"source_type": kind, "source": json.dumps({"uri": shown})}
     for context, rows in [("training", training), ("held-out", held_out)]:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # two of MLflow's sources fit a path
             dataset = mlflow.data.from_pandas(  # type: ignore[attr-defined]

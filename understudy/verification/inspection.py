@@ -26,9 +26,9 @@ from understudy.errors import UserError, is_known, visible
 from understudy.families import FAMILIES
 from understudy.schema.columns import Category, Number
 from understudy.schema.declaration import Table
-from understudy.scoring import flavor, packing, pipelines, scorer
-from understudy.scoring.compiled import TREES
+from understudy.scoring import flavor, pipelines, scorer, scorer_files
 from understudy.scoring.pipelines import FOLDS
+from understudy.scoring.predictors import TREES
 from understudy.table import TABLE
 from understudy.verification import reference, repository
 from understudy.verification.skeleton import Place, check_trees, skeleton
@@ -266,7 +266,7 @@ def _check_derived(
     folder: Path, document: Mapping[str, Any], pipeline: "Pipeline", table: Table, features: "np.typing.NDArray[Any]"
 ) -> None:
     """What is served is what the Pipeline becomes here; the figures about training rows are figures."""
-    known, trees = packing.derived(pipeline, table, features)
+    known, trees = scorer_files.derived(pipeline, table, features)
     if document.keys() != {*known, "spread", "stored"}:
         raise Foreign(f"{scorer.FILE} has other keys")
     for key, value in json.loads(json.dumps(known)).items():
@@ -277,14 +277,14 @@ def _check_derived(
     spread = zip(document["spread"], table.encoded, strict=True)
     if not all(_is_spread(values, shares, column) for (values, shares), column in spread):
         raise Foreign(f"{scorer.FILE}: spread")
-    if trees != ((folder / TREES).read_bytes() if (folder / TREES).exists() else b""):
+    if trees != ((folder / TREES).read_bytes() if (folder / TREES).exists() else None):
         raise Foreign(f"{TREES} is not what {SKOPS} says")
     scorer.load(folder).smoke()
 
 
 def _is_spread(values: Any, shares: Any, column: Category | Number) -> bool:
     """Whether these are some of a feature's values, NaN where training had none, and numbers for them."""
-    counts = {len(packing.MIDDLES), len(column.values) if isinstance(column, Category) else 0}
+    counts = {len(scorer_files.MIDDLES), len(column.values) if isinstance(column, Category) else 0}
     finite = [0 if value != value else value for value in values]
     return len(values) in counts and _are_figures(finite, len(values)) and _are_figures(shares, len(values))
 

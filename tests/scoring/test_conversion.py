@@ -25,8 +25,8 @@ from tests.conftest import PROJECT, REAL, SAMPLE, environment
 from understudy.families import FAMILIES
 from understudy.schema.columns import Category, Number, listed
 from understudy.schema.declaration import Table
-from understudy.scoring import export, flavor, packing, pipelines, scorer
-from understudy.scoring.compiled import TREES
+from understudy.scoring import conversion, flavor, pipelines, scorer, scorer_files
+from understudy.scoring.predictors import TREES
 from understudy.table import TABLE
 
 HMDA = Table(
@@ -159,7 +159,7 @@ def test_what_cannot_be_converted_is_served_in_its_own_form(tmp_path: Path) -> N
 
 
 def test_a_conversion_that_answers_otherwise_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "_sum", lambda *_, **__: {"rounded": True, "divisor": 1, "base": 0.1})
+    monkeypatch.setattr(conversion, "_response", lambda *_, **__: {"rounded": True, "divisor": 1, "base": 0.1})
     made = Made(tmp_path, TABLE, CLASSIFIERS["DecisionTreeClassifier"])
     assert made.written["kind"] == "sklearn"
     assert not (made.folder / TREES).exists()
@@ -169,7 +169,7 @@ def test_a_conversion_that_answers_otherwise_is_not_served(tmp_path: Path, monke
 def test_stored_answers_that_are_not_given_are_noticed(tmp_path: Path) -> None:
     made = Made(tmp_path, TABLE, CLASSIFIERS["LogisticRegression"])
     written = made.written
-    assert len(written["stored"]["probabilities"]) == packing.STORED
+    assert len(written["stored"]["probabilities"]) == scorer_files.STORED
     written["stored"]["probabilities"][3] += 1e-5
     (made.folder / scorer.FILE).write_text(json.dumps(written))
     with pytest.raises(ValueError, match="the stored rows do not get the stored answers"):
@@ -179,7 +179,8 @@ def test_stored_answers_that_are_not_given_are_noticed(tmp_path: Path) -> None:
 def test_a_converted_model_needs_neither_mlflow_nor_pandas_nor_scikit_learn(tmp_path: Path) -> None:
     made = Made(tmp_path, TABLE, CLASSIFIERS["RandomForestClassifier"])
     program = (
-        "import sys; from pathlib import Path; from understudy import scorer; scorer.load(Path(sys.argv[1])).smoke();"
+        "import sys; from pathlib import Path; from understudy.scoring import scorer;"
+        "scorer.load(Path(sys.argv[1])).smoke();"
         "sys.exit(bool({'mlflow', 'pandas', 'sklearn', 'scipy'} & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", program, made.folder], cwd=PROJECT, env=environment(), check=True)
@@ -191,7 +192,7 @@ def test_the_logistics_detail_adds_up_to_the_score(tmp_path: Path) -> None:
     learned, features = made.pipeline[1:], TABLE.encode(held_out)
     scores = logit(learned.predict_proba(features)[:, 1])
     average = logit(learned.predict_proba(TABLE.encode(training))[:, 1]).mean()
-    effects = made.scorer.model.effects(features)
+    effects = made.scorer.predictor.effects(features)
     assert effects.sum(axis=1) == pytest.approx(scores - average, abs=1e-9)
 
 

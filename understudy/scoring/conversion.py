@@ -1,11 +1,10 @@
-"""A fitted Pipeline as arrays, for `compiled.py` to compute with: JSON, and trees as ONNX.
+"""Converts a fitted Pipeline into what `predictors.py` computes with: numbers as JSON takes them, and trees as ONNX.
 
-What is known here is what `models.pipeline` makes, around a logistic regression or scikit-learn's trees.
+It knows the Pipelines that `pipelines.build` makes around a logistic regression or scikit-learn's trees.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,20 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from understudy.scoring.compiled import Floats, Preparation
+from understudy.schema.columns import Floats
+from understudy.scoring.predictors import Preparation
 
 AVERAGED = (DecisionTreeClassifier, RandomForestClassifier, ExtraTreesClassifier)
 OPSET, IR_VERSION = 5, 10  # the first with trees in float64, and what goes with it
 
 
 class NotConvertible(Exception):  # noqa: N818
-    """A Pipeline of which this module does not know the arrays."""
+    """This module does not know how to convert the Pipeline."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """A tree's nodes: children, split and value, each of shape (nodes,); a leaf has no left child, which is -1."""
+    """A tree's nodes: children, split and value, each of shape (nodes,); a leaf has -1 as its left child."""
 
     left: NDArray[np.int_]
     right: NDArray[np.int_]
@@ -46,8 +46,8 @@ class Nodes:
     value: Floats
 
 
-def converted(learned: Pipeline, positive: str, features: Floats) -> tuple[dict[str, Any], bytes]:
-    """What a Pipeline has learned, as JSON takes it, and its trees as ONNX; the latter empty if it has none.
+def convert(learned: Pipeline, positive: str, features: Floats) -> tuple[dict[str, Any], bytes | None]:
+    """What a Pipeline has learned, as JSON takes it, and its trees as an ONNX file; None if it has none.
 
     Args:
         learned: Two steps, the preparation and the classifier with its threshold.
@@ -63,33 +63,33 @@ def converted(learned: Pipeline, positive: str, features: Floats) -> tuple[dict[
     classifier, link = _link(learned[-1].estimator_, positive)
     if link and type(classifier) is LogisticRegression:
         weights, intercept = link[0] * classifier.coef_[0], link[0] * classifier.intercept_[0] + link[1]
-        mean = Preparation(prepare)(features).mean(axis=0)
+        mean = Preparation(prepare).rows(features).mean(axis=0)
         linear = {"weights": weights.tolist(), "intercept": float(intercept), "mean": mean.tolist()}
-        return {"kind": "linear", "prepare": prepare, **linear}, b""
-    trees, rest = _trees(classifier, positive, link)
-    return {"kind": "trees", "prepare": prepare, "link": link, **rest}, _onnx(trees, classifier.n_features_in_)
+        return {"kind": "linear", "prepare": prepare, **linear}, None
+    trees, response = _trees(classifier, positive, link)
+    return {"kind": "trees", "prepare": prepare, "link": link, **response}, _onnx(trees, classifier.n_features_in_)
 
 
 def _preparation(prepare: ColumnTransformer) -> dict[str, Any]:
-    """What `compiled.Preparation` reads."""
+    """What `Preparation` reads."""
     fitted = {name: (steps, list(places)) for name, steps, places in prepare.transformers_ if len(places)}
     if fitted.keys() - {"categories", "numbers"}:
         raise NotConvertible("other columns than categories and numbers")
     fill = np.full(prepare.n_features_in_, np.nan)
-    found: dict[str, Any] = {"categories": [], "numbers": [], "counts": [], "mean": [], "scale": []}
+    written: dict[str, Any] = {"categories": [], "numbers": [], "counts": [], "mean": [], "scale": []}
     if "categories" in fitted:
         steps, places = fitted["categories"]
         fill[places], one_hot = _after_imputing(steps, OneHotEncoder)
-        found |= {"categories": places, "counts": [len(values) for values in one_hot.categories_]}
+        written |= {"categories": places, "counts": [len(values) for values in one_hot.categories_]}
     if "numbers" in fitted:
         steps, places = fitted["numbers"]
         fill[places], scaled = _after_imputing(steps, StandardScaler)
         if not (scaled.with_mean and scaled.with_std):
             raise NotConvertible("numbers that are not scaled")
-        found |= {"numbers": places, "mean": scaled.mean_.tolist(), "scale": scaled.scale_.tolist()}
+        written |= {"numbers": places, "mean": scaled.mean_.tolist(), "scale": scaled.scale_.tolist()}
     if np.isnan(fill).any():
         raise NotConvertible("a feature that is missing in every row")
-    return {"fill": fill.tolist(), **found}
+    return {"fill": fill.tolist(), **written}
 
 
 def _after_imputing(steps: Any, kind: type) -> tuple[Floats, Any]:
@@ -119,30 +119,31 @@ def _trees(classifier: BaseEstimator, positive: str, link: list[float] | None) -
         # What a link takes is the response for the second class, whichever is positive.
         label = 1 if link else list(classifier.classes_).index(positive)
         trees = [each.tree_ for each in getattr(classifier, "estimators_", [classifier])]
-        return [_own(tree, tree.value[:, 0, label]) for tree in trees], _sum(True, divisor=len(trees))
+        return [_nodes(tree, tree.value[:, 0, label]) for tree in trees], _response(True, divisor=len(trees))
     if type(classifier) is GradientBoostingClassifier:
-        trees, rate = [each.tree_ for each in classifier.estimators_[:, 0]], classifier.learning_rate
-        start = np.zeros((1, classifier.n_features_in_))
-        grown = sum(rate * each.predict(start)[0] for each in classifier.estimators_[:, 0])
-        base = float(classifier.decision_function(start)[0] - grown)
-        return [_own(tree, rate * tree.value[:, 0, 0]) for tree in trees], _sum(True, base=base)
+        estimators, rate = classifier.estimators_[:, 0], classifier.learning_rate
+        row = np.zeros((1, classifier.n_features_in_))
+        grown = sum(rate * each.predict(row)[0] for each in estimators)
+        base = float(classifier.decision_function(row)[0] - grown)
+        return [_nodes(each.tree_, rate * each.tree_.value[:, 0, 0]) for each in estimators], _response(True, base=base)
     if type(classifier) is HistGradientBoostingClassifier:
-        nodes = [tree.nodes for [tree] in classifier._predictors]
+        # There is no public way to its trees, and what it starts from cannot be computed back to the last bit.
+        nodes, base = [tree.nodes for [tree] in classifier._predictors], classifier._baseline_prediction[0, 0]
         if not any(each["is_categorical"].any() for each in nodes):
-            return [_histogram(each) for each in nodes], _sum(False, base=float(classifier._baseline_prediction[0, 0]))
+            return list(map(_histogram_nodes, nodes)), _response(False, base=float(base))
     raise NotConvertible(f"a {type(classifier).__name__}")
 
 
-def _sum(rounded: bool, divisor: int = 1, base: float = 0) -> dict[str, Any]:
-    """How trees see the columns, and what becomes of their sum; see `compiled.Trees`."""
+def _response(rounded: bool, divisor: int = 1, base: float = 0) -> dict[str, Any]:
+    """How trees see the columns, and what becomes of their sum; see `TreePredictor`."""
     return {"rounded": rounded, "divisor": divisor, "base": base}
 
 
-def _own(tree: Any, value: Floats) -> Nodes:
+def _nodes(tree: Any, value: Floats) -> Nodes:
     return Nodes(tree.children_left, tree.children_right, tree.feature, tree.threshold, value)
 
 
-def _histogram(nodes: NDArray[Any]) -> Nodes:
+def _histogram_nodes(nodes: NDArray[Any]) -> Nodes:
     left = np.where(nodes["is_leaf"] == 1, -1, nodes["left"].astype(int))
     return Nodes(left, nodes["right"].astype(int), nodes["feature_idx"], nodes["num_threshold"], nodes["value"])
 
@@ -152,26 +153,12 @@ def _onnx(trees: Sequence[Nodes], columns: int) -> bytes:
     import onnx  # takes 0.1 s that --help need not wait for
     from onnx import TensorProto, helper, numpy_helper
 
-    trees = [_grown(tree) for tree in trees]
-    inner = [tree.left >= 0 for tree in trees]
-    nodes = list(accumulate((int(each.sum()) for each in inner), initial=0))
-    leaves = list(accumulate((int((~each).sum()) for each in inner), initial=0))
-    # ONNX numbers the inner nodes and the leaves of all trees apart.
-    place = [
-        np.where(each, np.cumsum(each) - 1 + node, np.cumsum(~each) - 1 + leaf)
-        for each, node, leaf in zip(inner, nodes, leaves, strict=False)
-    ]
-
-    def of_nodes(field: str) -> NDArray[Any]:
-        return np.concatenate([getattr(tree, field)[each] for tree, each in zip(trees, inner, strict=True)])
-
-    def children(side: str, found: Sequence[NDArray[Any]]) -> list[int]:
-        parts = [each[getattr(tree, side)[own]] for tree, own, each in zip(trees, inner, found, strict=True)]
-        return list(map(int, np.concatenate(parts)))
-
-    is_leaf = [~each for each in inner]
-    values = np.concatenate([tree.value[each] for tree, each in zip(trees, is_leaf, strict=True)])
-    node = helper.make_node(
+    nodes, roots = _joined(trees)
+    is_inner = nodes.left >= 0
+    # ONNX numbers inner nodes and leaves apart, each through all trees.
+    number = np.where(is_inner, np.cumsum(is_inner), np.cumsum(~is_inner)) - 1
+    left, right = nodes.left[is_inner], nodes.right[is_inner]
+    ensemble = helper.make_node(
         "TreeEnsemble",
         ["columns"],
         ["sum"],
@@ -179,27 +166,36 @@ def _onnx(trees: Sequence[Nodes], columns: int) -> bytes:
         n_targets=1,
         aggregate_function=1,  # SUM
         post_transform=0,  # NONE
-        tree_roots=nodes[:-1],
-        nodes_featureids=of_nodes("feature").astype(int).tolist(),
-        nodes_splits=numpy_helper.from_array(of_nodes("threshold").astype(float)),
-        nodes_modes=numpy_helper.from_array(np.zeros(nodes[-1], dtype=np.uint8)),  # BRANCH_LEQ
-        nodes_truenodeids=children("left", place),
-        nodes_falsenodeids=children("right", place),
-        nodes_trueleafs=children("left", is_leaf),
-        nodes_falseleafs=children("right", is_leaf),
-        leaf_targetids=[0] * leaves[-1],
-        leaf_weights=numpy_helper.from_array(values.astype(float)),
+        tree_roots=number[roots].tolist(),
+        nodes_featureids=nodes.feature[is_inner].astype(int).tolist(),
+        nodes_splits=numpy_helper.from_array(nodes.threshold[is_inner].astype(float)),
+        nodes_modes=numpy_helper.from_array(np.zeros(len(left), dtype=np.uint8)),  # BRANCH_LEQ
+        nodes_truenodeids=number[left].tolist(),
+        nodes_falsenodeids=number[right].tolist(),
+        nodes_trueleafs=(~is_inner[left]).astype(int).tolist(),
+        nodes_falseleafs=(~is_inner[right]).astype(int).tolist(),
+        leaf_targetids=[0] * int((~is_inner).sum()),
+        leaf_weights=numpy_helper.from_array(nodes.value[~is_inner].astype(float)),
     )
     shapes = [("columns", columns), ("sum", 1)]
     ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None, width]) for name, width in shapes]
-    graph = helper.make_graph([node], "trees", ends[:1], ends[1:])
+    graph = helper.make_graph([ensemble], "trees", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
-def _grown(tree: Nodes) -> Nodes:
-    """The same tree with at least one inner node, which ONNX asks for."""
-    if len(tree.left) > 1:
-        return tree
-    return Nodes(np.array([1, -1]), np.array([1, -1]), np.array([0, -2]), np.zeros(2), np.repeat(tree.value, 2))
+def _joined(trees: Sequence[Nodes]) -> tuple[Nodes, NDArray[np.int_]]:
+    """All trees' nodes behind each other, and the places of the roots."""
+    grown = [tree if len(tree.left) > 1 else _grown(tree) for tree in trees]
+    roots = np.cumsum([0, *(len(tree.left) for tree in grown)])[:-1]
+    left = [np.where(tree.left < 0, -1, tree.left + root) for tree, root in zip(grown, roots, strict=True)]
+    right = [tree.right + root for tree, root in zip(grown, roots, strict=True)]
+    rest = ([getattr(tree, field) for tree in grown] for field in ("feature", "threshold", "value"))
+    return Nodes(*map(np.concatenate, (left, right, *rest))), roots
+
+
+def _grown(leaf: Nodes) -> Nodes:
+    """A tree of one leaf below an inner node, since ONNX asks for one."""
+    child = np.array([1, -1])
+    return Nodes(child, child, np.zeros(2, dtype=int), np.zeros(2), np.repeat(leaf.value, 2))
