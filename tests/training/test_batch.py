@@ -211,8 +211,8 @@ def test_a_seed_changes_the_folds_and_is_recorded(store: str, call: Callable[...
     training, _ = TABLE.split(TABLE.read(SAMPLE))
     family = families.FAMILIES["DecisionTreeClassifier"]
     same, other = (search.search(TABLE, training, family, family.quick, seed=seed, jobs=1) for seed in (5, 6))
-    assert run.data.metrics["cv/log loss"] == search.metrics(same)["cv/log loss"]
-    assert run.data.metrics["cv/log loss"] != search.metrics(other)["cv/log loss"]
+    assert run.data.metrics["cv/log loss"] == same.metrics["cv/log loss"]
+    assert run.data.metrics["cv/log loss"] != other.metrics["cv/log loss"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -269,7 +269,7 @@ def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
     before = [client.get_run(one.info.run_id).to_dictionary() for one in (batch, run)]
     count, known = len(client.search_runs(["1"])), len(family_runs.logged_models(client))
     writes: list[tuple[str, Callable[[], None]]] = [
-        ("'auc' and 'AUC'", lambda: family_runs.log_evaluation(client, run, {"auc": (0.5, 0.4, 0.6)}, {}, {}, "")),
+        ("'auc' and 'AUC'", lambda: family_runs.log_evaluation(client, run, {"auc": (0.5, 0.4, 0.6)}, NOTHING)),
         ("'Grid' and 'grid'", lambda: family_runs.log_batch(client, batch.info.run_id, {"Grid": 1}, [])),
         ("'C' and 'c'", lambda: log_family(client, run, params={"C": 1, "c": 2})),
         ("'k' and 'K'", lambda: log_family(client, run, metrics={"k": 1, "K": 2})),
@@ -284,11 +284,15 @@ def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
     assert client.get_experiment_by_name("records") is None
 
 
+NOTHING = family_runs.Report({}, {}, "")
+
+
 def log_family(client: MlflowClient, run: Run, **names: dict[str, float]) -> None:
-    said = {"params": {}, "metrics": {}, **names}
-    model = families.FAMILIES["DummyClassifier"]
+    named = {"params": {}, "metrics": {}, **names}
+    model = families.FAMILIES["DummyClassifier"].classifier
     none = pd.DataFrame()
-    family_runs.log_family(client, run.info.run_id, "model", model, none, **said, thresholds=none, inputs=[])
+    trained = family_runs.TrainedFamily("model", model, none, **named, thresholds=none, inputs=[])
+    family_runs.log_family(client, run.info.run_id, trained)
 
 
 def start_run(tags: dict[str, str]) -> None:
@@ -297,4 +301,4 @@ def start_run(tags: dict[str, str]) -> None:
 
 
 def open_record(client: MlflowClient, metrics: dict[str, float]) -> None:
-    decisions.open_record(client, "records", "record", {}, metrics, {}, {})
+    decisions.open_record(client, "records", decisions.Opening("record", {}, metrics, {}, {}))
