@@ -46,6 +46,7 @@ def roc(labels: Labels, scores: Scores) -> Figure:
         for name, probabilities in scores.items():
             RocCurveDisplay.from_predictions(labels, probabilities, name=name, ax=axes)
         axes.set(xlabel="False positive rate", ylabel="True positive rate")
+        axes.legend(loc="lower right", fontsize=10, handlelength=1.2)  # clear of the curves
     return figure
 
 

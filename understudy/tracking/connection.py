@@ -41,7 +41,7 @@ TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"  # seconds for one answer
 WAITING = {HTTP_TRIES: "8", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
 FAIL_FAST = {HTTP_TRIES: "1", TIMEOUT: "3"}  # asks again at once: the server may just have closed the connection
 HURRY = {HTTP_TRIES: "0", TIMEOUT: "1"}
-# MLflow has no other switch for these two either. The scripts themselves name the one page to open.
+# MLflow has no other switch for these two either. The page to open is named by the scripts, once.
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 
@@ -59,18 +59,18 @@ def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
     """
     os.environ |= {**QUIET, **os.environ}
     address = uri()
-    client = mlflow.MlflowClient(address)
     if is_server():
         _check_server(address)
         os.environ |= FAIL_FAST if fail_fast else {**WAITING, **os.environ}
-        if not fail_fast:
-            threading.Thread(target=_watch, args=(weakref.ref(client), address), daemon=True).start()
     elif address.startswith("sqlite:///"):
         _check_folder(Path(address.removeprefix("sqlite:///").split("?")[0]))
     logging.getLogger("mlflow.store.artifact.artifact_repo").setLevel(logging.WARNING)
     # MLflow logs the traceback of what it then raises.
     logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
     mlflow.set_tracking_uri(address)
+    client = mlflow.MlflowClient(address)
+    if is_server() and not fail_fast:
+        threading.Thread(target=_watch, args=(weakref.ref(client), address), daemon=True).start()
     return client
 
 
