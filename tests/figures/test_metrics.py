@@ -30,9 +30,9 @@ def test_metrics_are_scikit_learns_also_with_ties(digits: int) -> None:
         "Log loss": sklearn_metrics.log_loss(labels, probabilities),
         "Brier score": sklearn_metrics.brier_score_loss(labels, probabilities),
     }
-    found = metrics.evaluate(labels, Scored(probabilities, 0.5))
-    assert {name: value for name, (value, _, _) in found.items()} == pytest.approx(expected, abs=1e-12)
-    assert all(low <= value <= high for value, low, high in found.values())
+    intervals = metrics.evaluate(labels, Scored(probabilities, 0.5))
+    assert {name: value for name, (value, _, _) in intervals.items()} == pytest.approx(expected, abs=1e-12)
+    assert all(low <= value <= high for value, low, high in intervals.values())
 
 
 def test_resampling_in_parts_gives_the_same_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,11 +64,11 @@ def test_resamples_with_one_class_only_do_not_count() -> None:
 
 def test_slices_count_missing_cells_and_leave_empty_rates_open() -> None:
     values = pd.Series([0, 0, 1, None], name="Credit_History")
-    found = metrics.slices(np.array([1, 1, 0, 1]), np.array([True, False, True, True]), values).set_index("value")
-    assert found["rows"].to_dict() == {0.0: 2, 1.0: 1, "missing": 1}
-    assert found["positive rate"].to_dict() == {0.0: 0.5, 1.0: 1.0, "missing": 1.0}
-    assert found["ratio"].to_dict() == {0.0: 1.0, 1.0: 2.0, "missing": 2.0}
-    first = found.iloc[0]
+    slices = metrics.slices(np.array([1, 1, 0, 1]), np.array([True, False, True, True]), values).set_index("value")
+    assert slices["rows"].to_dict() == {0.0: 2, 1.0: 1, "missing": 1}
+    assert slices["positive rate"].to_dict() == {0.0: 0.5, 1.0: 1.0, "missing": 1.0}
+    assert slices["ratio"].to_dict() == {0.0: 1.0, 1.0: 2.0, "missing": 2.0}
+    first = slices.iloc[0]
     assert np.isnan(first["false positive rate"])
     low, high = first["positive rate low"], first["positive rate high"]
     assert (low, high) == pytest.approx((0.0945, 0.9055), abs=1e-4)

@@ -73,9 +73,9 @@ def test_a_planted_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_search_gives_the_same_model_on_one_core_and_on_two(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "SECONDS_TO_START", 0)
     family = FAMILIES[name]
-    one, two = (search.search(TABLE, TRAINING, family, family.quick, seed=3, jobs=jobs) for jobs in (1, 2))
-    assert one.metrics == two.metrics
-    assert pipelines.digest(one.pipeline) == pipelines.digest(two.pipeline)
+    on_one, on_two = (search.search(TABLE, TRAINING, family, family.quick, seed=3, jobs=jobs) for jobs in (1, 2))
+    assert on_one.metrics == on_two.metrics
+    assert pipelines.digest(on_one.pipeline) == pipelines.digest(on_two.pipeline)
 
 
 def grids() -> Iterator[Any]:
