@@ -1,4 +1,4 @@
-"""The rows that a batch keeps: the held-out ones, which versions are compared on, and whom it has learned from."""
+"""The rows that a batch keeps: the held-out ones, on which versions are compared, and who it has learned from."""
 
 import hashlib
 from pathlib import Path

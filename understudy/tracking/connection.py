@@ -156,14 +156,15 @@ def _outage(uri: str, timeout: float) -> str | None:
 
     It is asked for something that takes its database, as `/health` does not on a server without workspaces.
     """
+    asked = time.monotonic()
     account = credentials.get_default_host_creds(uri)  # type: ignore[no-untyped-call]
     query = {"params": {"max_results": 1}, "timeout": timeout, "max_retries": 0, "raise_on_status": False}
     try:
         answer = rest_utils.http_request(  # type: ignore[no-untyped-call]
             account, "/api/2.0/mlflow/experiments/search", "GET", **query
         )
-    except mlflow.MlflowException as error:
-        return "no answer" if isinstance(error.__cause__, requests.Timeout) else "no connection"
+    except mlflow.MlflowException:
+        return "no answer" if time.monotonic() - asked >= timeout else "no connection"
     if answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
         return "its database is away"
     return f"error {answer.status_code}" if answer.status_code in PASSING else None

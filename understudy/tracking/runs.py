@@ -31,8 +31,8 @@ TRAIN_AGAIN = "train again with this version of the project: python train.py"
 def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     """An active run of a kind ("batch" or "family"), nested if one is active already; yields its id.
 
-    Ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM; what was killed in a way that lets it
-    end nothing is for `close_killed`.
+    It ends FINISHED, FAILED after an exception, or KILLED after Ctrl-C or SIGTERM. After `kill -9` it stays open until
+    `close_killed` ends it.
     """
     check_names("tags", tags)
     status = "FAILED"
@@ -58,7 +58,7 @@ def process_tags() -> dict[str, str]:
 def host() -> str:
     """The host's name, and a mark of what else must be the same for a process id to mean the same process.
 
-    Machines may have one name, as clones do; and a container may have its host's, with process ids of its own.
+    Two machines may have the same name, as clones do; a container may have its host's, with process ids of its own.
     """
     machine, processes = Path("/etc/machine-id"), Path("/proc/self/ns/pid")
     marks = [machine.read_text() if machine.exists() else "", str(processes.readlink()) if processes.exists() else ""]
@@ -71,12 +71,12 @@ def started(pid: int) -> str:
 
 
 def is_gone(pid: int, since: str) -> bool:
-    """Whether the process that started at `since` has ended, though its number may be another one's by now.
+    """Whether the process that started at `since` has ended; its number may belong to another process by now.
 
-    Not if that cannot be seen.
+    False where that cannot be seen.
     """
     try:
-        os.kill(pid, 0)  # psutil takes a process that another user's account hides for one that has ended
+        os.kill(pid, 0)  # psutil says of another user's process, where /proc hides it, that it has ended
     except ProcessLookupError:
         return True
     except PermissionError:
@@ -100,9 +100,9 @@ def is_left(run: Run) -> bool:
 
 
 def close_killed(client: mlflow.MlflowClient) -> list[str]:
-    """End the runs of processes of this host that are gone, as KILLED, where this account may; returns their names.
+    """End as KILLED the runs whose process, of this host, is gone, where this account may; returns their names.
 
-    Not the records of promotions: only the aliases know how those ended.
+    Records of promotions are left open: only the aliases know how those ended.
     """
     query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{host()}'"
     running = list(connection.pages(client.search_runs, experiments.all_ids(client), query))

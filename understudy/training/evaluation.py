@@ -25,12 +25,12 @@ HEADLINE = ["Family", "Mean CV score", "Accuracy", "AUC"]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A model on the held-out rows.
+    """How good a family's model is.
 
     Args:
-        scored: What it says of them.
-        metrics: Each with its 95 % interval.
-        cv_score: Its mean score in cross-validation.
+        scored: The model on the held-out rows.
+        metrics: On these rows, each with its 95 % interval.
+        cv_score: The mean score in cross-validation.
     """
 
     scored: Scored
@@ -73,7 +73,7 @@ def _loaded(client: mlflow.MlflowClient, run: Run, held_out: pd.DataFrame) -> Pi
 
 
 def _evaluate_family(client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, held_out: pd.DataFrame) -> Evaluated:
-    """Score the held-out rows with a family's model, and log on its run what comes of it."""
+    """Score the held-out rows with a family's model, and log metrics, plots and slices on its run."""
     name, labels = family_runs.family_name(run), TABLE.labels(held_out)
     scored = Scored(pipelines.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
     evaluated = Evaluated(scored, metrics.evaluate(labels, scored), runs.metric(run, "Mean CV score"))
@@ -103,14 +103,14 @@ def _curves(name: str, labels: Labels, scored: Scored, thresholds: pd.DataFrame)
 
 
 def _importance(pipeline: Pipeline, held_out: pd.DataFrame) -> pd.DataFrame:
-    """How much of the AUC is lost when a column is shuffled, on as many of the rows as that takes."""
+    """How much of the AUC is lost when a column is shuffled, on at most `IMPORTANCE_ROWS` rows."""
     sample = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
     columns = sample[[column.name for column in TABLE.columns]]
     return metrics.importance(lambda rows: pipelines.positive(pipeline, rows, TABLE), columns, TABLE.labels(sample))
 
 
 def _slices(held_out: pd.DataFrame, labels: Labels, scored: Scored) -> pd.DataFrame:
-    """How the rows of each value of each category column fare."""
+    """How well the rows with each value of each category column are answered."""
     return pd.concat([metrics.slices(labels, scored.called, held_out[column.name]) for column in TABLE.categories])
 
 
@@ -138,12 +138,9 @@ def _compare(client: mlflow.MlflowClient, batch: Run, labels: Labels, families: 
 
 def _costs_without_sensitive(labels: Labels, families: Mapping[str, Evaluated]) -> pd.DataFrame | None:
     """What hiding the sensitive columns costs; None unless the batch was trained to show it."""
-    pairs = {name: f"{name}{family_runs.WITH}" for name in families if f"{name}{family_runs.WITH}" in families}
-    if not pairs:
-        return None
-    return cards.intervals(
-        {
-            name: metrics.difference(labels, families[name].scored, families[reference].scored)
-            for name, reference in pairs.items()
-        }
-    )
+    differences = {
+        name: metrics.difference(labels, family.scored, families[f"{name}{family_runs.WITH}"].scored)
+        for name, family in families.items()
+        if f"{name}{family_runs.WITH}" in families
+    }
+    return cards.intervals(differences) if differences else None
