@@ -20,6 +20,7 @@ def test_figures_are_drawn_and_empty_bins_do_no_harm() -> None:
         plots.threshold({"rows": threshold.curve(TABLE, labels, probabilities)}, 0.5, "a"),
         plots.importance(pd.DataFrame({"x": [0.1, 0.2], "y": [0.0, 0.0]}), "a"),
         plots.groups(metrics.slices(labels, probabilities > 0.5, pd.Series([*"xxyy", None], name="z")), "a"),
+        plots.differences(np.linspace(-0.1, 0.2, 50).tolist(), (0.05, -0.1, 0.2), -0.02, "a"),
         plots.comparison({"a": metrics.evaluate(labels, Scored(probabilities, 0.5))}),
     ]
     for figure in figures:
