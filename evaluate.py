@@ -26,9 +26,9 @@ def main() -> None:
     from understudy.training import evaluation
 
     client = connection.connect(args.fail_fast)
-    batch = family_runs.get_batch(client, TABLE, args.batch)
-    rows = TABLE.read(provenance.recorded_address(batch, TABLE.path, args.data, "python evaluate.py"))
-    evaluation.evaluate(client, batch, rows)
+    batch = family_runs.get_batch(client, TABLE, args.batch or None)
+    address = provenance.recorded_address(batch, TABLE.path, args.data or None, "python evaluate.py")
+    evaluation.evaluate(client, batch, TABLE.read(address))
     print("next: python register.py")
 
 

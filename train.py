@@ -35,45 +35,38 @@ def main() -> None:
     from understudy.tracking import batch_rows, connection, experiments, family_runs, provenance, runs
     from understudy.training import evaluation, search
 
-    chosen = search.choose(args.models)
-    table = TABLE.without_sensitive() if args.without_sensitive else TABLE
-    address = provenance.table_path(TABLE.path, args.data)
+    names = search.choose(args.models)
+    address = provenance.table_path(TABLE.path, args.data or None)
     rows = TABLE.read(address)
     training, held_out = TABLE.split(rows, folds=pipelines.FOLDS)
     client = connection.connect(args.fail_fast)
     for killed in runs.close_killed(client):
         print(f"{errors.visible(killed)}: was killed, and says so now")
     experiments.choose(client, args.experiment_name)
-    tags = provenance.provenance(TABLE, address, TABLE.digest(rows), args.seed)
+    tags = provenance.tags(TABLE, address, TABLE.digest(rows), args.seed)
     inputs = provenance.datasets(TABLE, address, training, held_out)
-    with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch:
-        asked = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
-        asked["data"] = reader.shown(args.data)
-        family_runs.log_batch(client, batch, asked, inputs)
-        batch_rows.log_rows(client, batch, held_out, training[[TABLE.identifier]])
-        plan = [(name, name, runs.FAMILY, table) for name in chosen]
-        if args.without_sensitive:
-            plan += [(name, f"{name}{family_runs.WITH}", runs.REFERENCE, TABLE) for name in chosen[:-1]]
-        fitted = {}
-        for family_name, name, kind, seen in plan:
-            family = families.FAMILIES[family_name]
+    plan = [(name, runs.FAMILY, TABLE.without_sensitive() if args.without_sensitive else TABLE) for name in names]
+    if args.without_sensitive:
+        plan += [(f"{name}{family_runs.WITH}", runs.REFERENCE, TABLE) for name in names[:-1]]
+    fitted = {}
+    with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch_id:
+        params = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
+        family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
+        batch_rows.log_rows(client, batch_id, held_out, training[[TABLE.identifier]])
+        for name, kind, table in plan:
+            family = families.FAMILIES[name.removesuffix(family_runs.WITH)]
             with runs.run(name, kind, {**tags, family_runs.FAMILY_NAME: name}) as run_id:
                 started = time.perf_counter()
-                grid = family.book if args.grid == "book" else family.quick
-                searched = search.search(seen, training, family, grid, args.seed, args.jobs)
-                metrics = {
-                    **search.metrics(searched),
-                    "training/seconds": time.perf_counter() - started,
-                    "training/rows": len(training),
-                }
-                params = search.params(searched)
-                thresholds = searched.thresholds
-                model = searched.pipeline
-                family_runs.log_family(client, run_id, name, model, training, params, metrics, thresholds, inputs)
-            fitted[name] = searched.pipeline
-            values = ", ".join(f"{key} {value}" for key, value in params.items())
-            print(f"{name}: mean CV score {metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
-        evaluation.evaluate(client, client.get_run(batch), rows, fitted)
+                result = search.search(table, training, family, getattr(family, args.grid), args.seed, args.jobs)
+                spent = {"training/seconds": time.perf_counter() - started, "training/rows": len(training)}
+                trained = family_runs.TrainedFamily(
+                    name, result.pipeline, training, result.params, result.metrics | spent, result.thresholds, inputs
+                )
+                family_runs.log_family(client, run_id, trained)
+            fitted[name] = result.pipeline
+            values = ", ".join(f"{key} {value}" for key, value in result.params.items())
+            print(f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
+        evaluation.evaluate(client, client.get_run(batch_id), rows, fitted)
     print("next: python register.py")
 
 

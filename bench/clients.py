@@ -22,7 +22,7 @@ from mlflow.entities import Metric, Param, Run
 
 from bench import stack
 from bench.stack import Stack
-from understudy.tracking import outage
+from understudy.tracking import connection
 
 FORK = multiprocessing.get_context("fork")  # importing MLflow takes each process seconds
 LOOPS = {"uvloop": (), "asyncio": ("--uvicorn-opts", "--loop asyncio")}
@@ -90,9 +90,8 @@ def drawn(folder: Path) -> list[Path]:
 
 
 def log_runs(uri: str, experiment: str, runs: int, barrier: Barrier, seconds: object, plots: Sequence[Path]) -> None:
-    os.environ |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-    client, took = MlflowClient(uri), []
-    outage.watch(uri, fail_fast=False)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    client, took = connection.connect(), []
     barrier.wait()
     for _ in range(runs):
         started = time.monotonic()

@@ -23,13 +23,13 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=15, help="(default: %(default)s)")
     args = parser.parse_args()
     rows = TABLE.read(args.data)
-    found = [
+    costs_by_split = [
         {"family": name, "costs": f"{costs[0]} to {costs[1]}", **one_split(rows, name, costs, seed)}
         for name in search.choose("all")[:-1]
         for costs in COSTS
         for seed in range(args.splits)
     ]
-    groups = pd.DataFrame(found).groupby(["family", "costs"])
+    groups = pd.DataFrame(costs_by_split).groupby(["family", "costs"])
     columns = ["break-even", "cheapest", "chosen"]
     print("mean cost of a held-out row by each threshold:")
     print(groups[columns].mean().round(4).to_string())

@@ -33,8 +33,9 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
-    for folder in (".", "understudy", "bench"):
-        compileall.compile_dir(PROJECT / folder, maxlevels=0, quiet=1)
+    compileall.compile_dir(PROJECT, maxlevels=0, quiet=1)
+    for folder in ("understudy", "bench"):
+        compileall.compile_dir(PROJECT / folder, quiet=1)
     commands = {
         "textbook": ["bench/textbook.py", "--grid", args.grid],
         "train.py": ["train.py", "--grid", args.grid],

@@ -19,7 +19,7 @@ from deploy import mysql, secrets
 from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
 from understudy.registry import stages
 from understudy.table import TABLE
-from understudy.tracking import family_runs, processes, runs
+from understudy.tracking import family_runs, runs
 
 accounts = pytest.importorskip("deploy.accounts", exc_type=ImportError, reason=NO_DATABASE)
 Call = Callable[..., Ended]
@@ -155,7 +155,7 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
 
 def test_a_killed_run_of_somebody_else_stops_nobody(enter: Callable[[str], MlflowClient]) -> None:
     client = enter("admin")
-    gone = {runs.HOST: processes.host(), runs.PID: "999999999", runs.STARTED: "1", runs.KIND: "family"}
+    gone = {runs.HOST: runs.host(), runs.PID: "999999999", runs.STARTED: "1", runs.KIND: "family"}
     run = client.create_run(client.create_experiment("the admin's own"), tags=gone, run_name="killed")
     assert runs.close_killed(enter("trainer")) == []
     assert client.get_run(run.info.run_id).info.status == "RUNNING"

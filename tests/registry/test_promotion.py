@@ -23,7 +23,7 @@ from understudy.gate import checks
 from understudy.registry import audit, promotion, records, registered, stages
 from understudy.registry.records import Record, Verdict
 from understudy.table import TABLE
-from understudy.tracking import experiments, family_runs, processes, provenance, runs
+from understudy.tracking import experiments, family_runs, provenance, runs
 
 NAME = TABLE.name
 Call = Callable[..., Ended]
@@ -471,7 +471,7 @@ def test_the_newest_batch_is_found_among_many_experiments(registered: str, clien
 def test_training_does_not_close_records_of_killed_promotions(in_production: str, client: MlflowClient) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    process = {runs.HOST: processes.host(), runs.PID: str(gone.pid), runs.STARTED: "1"}
+    process = {runs.HOST: runs.host(), runs.PID: str(gone.pid), runs.STARTED: "1"}
     experiment = client.get_run(last(client).run_id).info.experiment_id
     run = client.create_run(experiment, tags={**process, runs.KIND: runs.RECORD})
     assert runs.close_killed(client) == []

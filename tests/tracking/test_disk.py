@@ -36,8 +36,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path, left: int) -> None:
     if not disk.is_mount():
         pytest.skip("only root can mount a small disk")
-    there = os.statvfs(disk)
-    (disk / "filling").write_bytes(bytes(there.f_bavail * there.f_frsize - left))
+    free = os.statvfs(disk)
+    (disk / "filling").write_bytes(bytes(free.f_bavail * free.f_frsize - left))
 
 
 def lock(disk: Path) -> None:
@@ -58,9 +58,9 @@ def train(disk: Path, **extra: str) -> Ended:
 
 def statuses(store: Path) -> list[str]:
     connection = sqlite3.connect(f"file:{store}?mode=ro&immutable=1", uri=True)
-    found = [status for (status,) in connection.execute("select status from runs")]
+    statuses = [status for (status,) in connection.execute("select status from runs")]
     connection.close()
-    return found
+    return statuses
 
 
 @pytest.fixture

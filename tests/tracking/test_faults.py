@@ -20,7 +20,7 @@ AWAY = 7
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
             monkeypatch.delenv(name)
@@ -29,97 +29,100 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def whole(one: Stack) -> Left:
-    return faults.reference(one, *QUICK)
+def whole(team: Stack) -> Left:
+    return faults.reference(team, *QUICK)
 
 
-def disturbed(one: Stack, whole: Left, fault: str) -> Outcome:
-    [(cause, mend, arguments)] = [how for name, how in faults.faults(one, AWAY).items() if name.startswith(fault)]
-    return faults.disturb(one, whole, cause, mend, *QUICK, *arguments)
+def disturbed(team: Stack, whole: Left, fault: str) -> Outcome:
+    [(cause, mend, arguments)] = [how for name, how in faults.faults(team, AWAY).items() if name.startswith(fault)]
+    return faults.disturb(team, whole, cause, mend, *QUICK, *arguments)
 
 
-def test_a_training_waits_for_its_database_and_loses_nothing(one: Stack, whole: Left) -> None:
-    found = disturbed(one, whole, "database stopped for")
-    assert found.code == 0
-    [(seconds, line)] = found.said
+def test_a_training_waits_for_its_database_and_loses_nothing(team: Stack, whole: Left) -> None:
+    outcome = disturbed(team, whole, "database stopped for")
+    assert outcome.code == 0
+    [(seconds, line)] = outcome.lines
     assert 4.5 < seconds < AWAY + 5
-    assert line == f"waiting for the tracking server at {one.uri}: its database is away"
-    assert (found.lost, found.left_open, found.versions, found.torn) == ([], 0, 3, 0)
+    assert line == f"waiting for the tracking server at {team.uri}: its database is away"
+    assert (outcome.lost, outcome.left_open, outcome.versions, outcome.torn) == ([], 0, 3, 0)
 
 
-def test_fail_fast_gives_up_at_once_and_the_next_start_closes_its_runs(one: Stack, whole: Left) -> None:
-    found = disturbed(one, whole, "database stopped, --fail-fast")
-    assert found.code == 2
-    assert found.said[-1][0] < 10
-    assert [line.partition(":")[0] for _, line in found.said] == ["error", "fix"]
-    assert f"the database of the tracking server at {one.uri} does not answer" in found.said[0][1]
-    assert (found.left_open, found.versions) == (0, 0)
+def test_fail_fast_gives_up_at_once_and_the_next_start_closes_its_runs(team: Stack, whole: Left) -> None:
+    outcome = disturbed(team, whole, "database stopped, --fail-fast")
+    assert outcome.code == 2
+    assert outcome.lines[-1][0] < 10
+    assert [line.partition(":")[0] for _, line in outcome.lines] == ["error", "fix"]
+    assert f"the database of the tracking server at {team.uri} does not answer" in outcome.lines[0][1]
+    assert (outcome.left_open, outcome.versions) == (0, 0)
 
 
-def test_a_model_whose_server_is_killed_during_its_upload_is_whole(one: Stack, whole: Left) -> None:
-    found = disturbed(one, whole, "server killed, started again")
-    assert found.code == 0
-    assert (found.lost, found.left_open, found.versions, found.torn) == ([], 0, 3, 0)
+def test_a_model_whose_server_is_killed_during_its_upload_is_whole(team: Stack, whole: Left) -> None:
+    outcome = disturbed(team, whole, "server killed, started again")
+    assert outcome.code == 0
+    assert (outcome.lost, outcome.left_open, outcome.versions, outcome.torn) == ([], 0, 3, 0)
 
 
 def test_a_database_that_is_away_at_the_start_is_waited_for_and_said(
-    one: Stack, whole: Left, monkeypatch: pytest.MonkeyPatch
+    team: Stack, whole: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one.stop_server()
+    team.stop_server()
     with monkeypatch.context() as as_in_the_stack:
         as_in_the_stack.setenv("MLFLOW_ENABLE_WORKSPACES", "true")  # MLflow's /health asks the database then
-        as_in_the_stack.setattr(one, "options", ("--workers", "1"))  # that has asked it before
-        one.start_server()
-    one.stop_database()
-    refused = [one.script("register.py", "--fail-fast"), one.script("promote.py", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0")]
+        as_in_the_stack.setattr(team, "options", ("--workers", "1"))  # that has asked it before
+        team.start_server()
+    team.stop_database()
+    refused = [
+        team.script("register.py", "--fail-fast"),
+        team.script("promote.py", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"),
+    ]
     for process in refused:
-        _, said = process.communicate()
+        _, stderr = process.communicate()
         assert process.returncode == 2
-        assert said.splitlines()[:-1] == [f"error: the database of the tracking server at {one.uri} does not answer"]
-    with one.script("register.py") as waits:
+        assert stderr.splitlines()[:-1] == [f"error: the database of the tracking server at {team.uri} does not answer"]
+    with team.script("register.py") as waits:
         assert waits.stderr
         line = waits.stderr.readline()
-        one.start_database()
+        team.start_database()
         waits.communicate()
-    one.stop_server()
-    one.start_server()  # as the other tests expect it
-    assert line == f"waiting for the tracking server at {one.uri}: its database is away\n"
+    team.stop_server()
+    team.start_server()  # as the other tests expect it
+    assert line == f"waiting for the tracking server at {team.uri}: its database is away\n"
     assert waits.returncode == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_full_disk_of_the_artifacts_is_said_and_leaves_no_version(one: Stack, whole: Left) -> None:
-    found = disturbed(one, whole, "disk of the artifacts full")
-    assert found.code == 2
-    assert [line.partition(":")[0] for _, line in found.said] == ["error", "fix"]
-    assert "does not take or give" in found.said[0][1]
-    assert "disk of its artifacts" in found.said[1][1]
-    assert (found.left_open, found.versions) == (0, 0)
+def test_a_full_disk_of_the_artifacts_is_said_and_leaves_no_version(team: Stack, whole: Left) -> None:
+    outcome = disturbed(team, whole, "disk of the artifacts full")
+    assert outcome.code == 2
+    assert [line.partition(":")[0] for _, line in outcome.lines] == ["error", "fix"]
+    assert "does not take or give" in outcome.lines[0][1]
+    assert "disk of its artifacts" in outcome.lines[1][1]
+    assert (outcome.left_open, outcome.versions) == (0, 0)
 
 
-def test_a_hundred_clients_at_once_lose_nothing(one: Stack) -> None:
-    found = clients.storm(one, 100, 1)
-    assert (found.logged, found.lost) == (100, [])
+def test_a_hundred_clients_at_once_lose_nothing(team: Stack) -> None:
+    outcome = clients.storm(team, 100, 1)
+    assert (outcome.logged, outcome.lost) == (100, [])
 
 
-def restored(one: Stack, folder: Path, archive: Path) -> tuple[list[str], list[str]]:
+def restored(team: Stack, folder: Path, archive: Path) -> tuple[list[str], list[str]]:
     """What differs, and what ended runs lack, in a new server that got an archive; a second restore is refused."""
     with mysql.database(folder, mysql.free_port()) as host:
         backup.restore(host, folder, archive)
         with pytest.raises(RuntimeError, match="the database auth is not empty"):
             backup.restore(host, folder, archive)
-        return backup.differences(one, host, folder), backup.incomplete(one, host, folder)
+        return backup.differences(team, host, folder), backup.incomplete(team, host, folder)
 
 
-def test_a_backup_brings_back_every_row_and_every_byte(one: Stack, whole: Left, tmp_path: Path) -> None:
-    client = one.client
+def test_a_backup_brings_back_every_row_and_every_byte(team: Stack, whole: Left, tmp_path: Path) -> None:
+    client = team.client
     client.set_registered_model_alias(client.search_registered_models()[0].name, "production", "1")
-    backup.back_up(one, tmp_path / "archive.tar.gz")
+    backup.back_up(team, tmp_path / "archive.tar.gz")
     assert (tmp_path / "archive.tar.gz").stat().st_mode & 0o077 == 0
-    assert restored(one, tmp_path / "other", tmp_path / "archive.tar.gz") == ([], [])
+    assert restored(team, tmp_path / "other", tmp_path / "archive.tar.gz") == ([], [])
 
 
-def test_a_backup_without_accounts_leaves_their_database_alone(one: Stack, whole: Left, tmp_path: Path) -> None:
+def test_a_backup_without_accounts_leaves_their_database_alone(team: Stack, whole: Left, tmp_path: Path) -> None:
     def run(name: str, host: str, folder: Path) -> str:
         section = (folder / "secrets" / secrets.MIGRATOR).read_text().partition("[auth]")[0]
         (tmp_path / "client.cnf").write_text(section.replace("[tracking]", "[client]"))
@@ -129,27 +132,27 @@ def test_a_backup_without_accounts_leaves_their_database_alone(one: Stack, whole
         return ended.stderr
 
     other = tmp_path / "other"
-    said = run("backup.sh", one.host, one.folder)
-    assert said == f"without MLflow's accounts: {tmp_path / 'client.cnf'} has no section [auth]\n"
+    stderr = run("backup.sh", team.host, team.folder)
+    assert stderr == f"without MLflow's accounts: {tmp_path / 'client.cnf'} has no section [auth]\n"
     with mysql.database(other, mysql.free_port()) as host:
         run("restore.sh", host, other)
-        wrong = backup.differences(one, host, other)
+        wrong = backup.differences(team, host, other)
     assert wrong
     assert all(name.startswith("auth.") for name in wrong)
 
 
 def test_a_backup_during_a_training_has_the_files_of_all_that_had_ended(
-    one: Stack, whole: Left, tmp_path: Path
+    team: Stack, whole: Left, tmp_path: Path
 ) -> None:
-    before = len(one.runs())
-    with one.script("train.py", *QUICK) as training:
-        while len(one.runs()) < before + 3:
+    before = len(team.runs())
+    with team.script("train.py", *QUICK) as training:
+        while len(team.runs()) < before + 3:
             assert training.poll() is None
-        backup.back_up(one, tmp_path / "archive.tar")
+        backup.back_up(team, tmp_path / "archive.tar")
         assert training.poll() is None
         training.communicate()
     assert training.returncode == 0
-    different, lacking = restored(one, tmp_path / "other", tmp_path / "archive.tar")
+    different, lacking = restored(team, tmp_path / "other", tmp_path / "archive.tar")
     assert "tracking.runs" in different
     assert lacking == []
 

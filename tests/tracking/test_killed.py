@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
 import train
 from tests.conftest import PROJECT, Ended, environment
-from understudy.tracking import processes, runs
+from understudy.tracking import runs
 from understudy.tracking.runs import HOST, PID, STARTED
 
 Call = Callable[..., Ended]
@@ -38,7 +39,7 @@ def status(store: str, run_id: str) -> str:
 
 
 def tags(pid: int, **other: str) -> dict[str, str]:
-    return {HOST: processes.host(), PID: str(pid), STARTED: processes.started(pid), **other}
+    return {HOST: runs.host(), PID: str(pid), STARTED: runs.started(pid), **other}
 
 
 def ended() -> int:
@@ -98,7 +99,7 @@ def test_only_runs_of_processes_of_this_host_that_are_gone_are_closed(
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare here")
 def test_process_ids_of_a_container_are_not_taken_for_those_of_its_host() -> None:
-    program = [sys.executable, "-c", "from understudy import processes; print(processes.host())"]
+    program = [sys.executable, "-c", "from understudy.tracking import runs; print(runs.host())"]
     inside = subprocess.run(
         ["unshare", "--pid", "--fork", "--mount-proc", *program],
         cwd=PROJECT,
@@ -109,22 +110,32 @@ def test_process_ids_of_a_container_are_not_taken_for_those_of_its_host() -> Non
     )
     if "unshare" in inside.stderr:
         pytest.skip("only root can make a space of process ids")
-    assert inside.stdout.split()[0] == processes.host().split()[0]
-    assert inside.stdout.strip() != processes.host()
+    assert inside.stdout.split()[0] == runs.host().split()[0]
+    assert inside.stdout.strip() != runs.host()
 
 
-def test_where_there_is_no_proc_ps_tells_when_a_process_started(
-    living: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+def test_a_process_is_gone_when_its_number_is_another_ones_or_nobody_has_collected_it(
+    living: subprocess.Popen[bytes],
 ) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    started = processes.started(living.pid)
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    assert processes.started(living.pid) == started
-    assert len(started.split()) == 5
-    assert not processes.is_gone(living.pid, started)
-    assert processes.is_gone(living.pid, "Mon Jan  1 00:00:00 2001")
-    assert processes.is_gone(ended(), started)
+    started = runs.started(living.pid)
+    assert not runs.is_gone(living.pid, started)
+    assert runs.is_gone(living.pid, "1.00")
+    assert runs.is_gone(ended(), started)
     living.kill()
     time.sleep(0.5)
-    assert processes.is_gone(living.pid, started)
+    assert runs.is_gone(living.pid, started)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says in one place when the machine started")
+def test_setting_the_clock_ends_no_living_process(
+    living: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = runs.started(living.pid)
+    for name in ("stat", f"{living.pid}/stat", f"{living.pid}/status"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(Path("/proc", name).read_bytes())
+    lines = (tmp_path / "stat").read_text().splitlines()
+    later = [f"btime {int(line.split()[1]) + 3600}" if line.startswith("btime") else line for line in lines]
+    (tmp_path / "stat").write_text("\n".join(later))  # as Linux shows it after the clock has been set by an hour
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert not runs.is_gone(living.pid, started)

@@ -80,7 +80,7 @@ def test_a_password_in_the_address_stays_there(
 def test_a_wrong_password_database_table_or_server_is_said(
     server: str, credentials: None, store: str, call: Call
 ) -> None:
-    for address, said in [
+    for address, words in [
         (f"mysql://ann:wrong-one@{server}#loans", "Access denied for user 'ann'"),
         (f"mysql://{server}s#loans", "'ann'@'%' to database 'shops'"),
         (f"mysql://{server}#nothing", "there is no such table"),
@@ -90,7 +90,7 @@ def test_a_wrong_password_database_table_or_server_is_said(
     ]:
         ended = call(train, "--data", address)
         assert is_refusal(ended), ended.err
-        assert said in ended.err
+        assert words in ended.err
         assert "wrong-one" not in ended.err
         assert SECRET not in ended.err
     assert [experiment.name for experiment in MlflowClient(store).search_experiments()] == ["Default"]

@@ -97,9 +97,9 @@ def test_the_rows_that_versions_are_compared_on_are_kept_with_the_batch(
 ) -> None:
     training, held_out = TABLE.split(TABLE.read(SAMPLE))
     for run in [batch, runs["LogisticRegression"]]:
-        for name, kept in [(batch_rows.HELD_OUT, held_out), (batch_rows.TRAINED_ON, training[["Loan_ID"]])]:
+        for name, rows in [(batch_rows.HELD_OUT, held_out), (batch_rows.TRAINED_ON, training[["Loan_ID"]])]:
             digest = batch_rows.rows_digest(client, run, name)
-            pd.testing.assert_frame_equal(batch_rows.rows(client, run, name, digest), kept)
+            pd.testing.assert_frame_equal(batch_rows.rows(client, run, name, digest), rows)
 
 
 def test_plots_are_on_each_run_and_in_the_projects_folder(
@@ -211,8 +211,8 @@ def test_a_seed_changes_the_folds_and_is_recorded(store: str, call: Callable[...
     training, _ = TABLE.split(TABLE.read(SAMPLE))
     family = families.FAMILIES["DecisionTreeClassifier"]
     same, other = (search.search(TABLE, training, family, family.quick, seed=seed, jobs=1) for seed in (5, 6))
-    assert run.data.metrics["cv/log loss"] == search.metrics(same)["cv/log loss"]
-    assert run.data.metrics["cv/log loss"] != search.metrics(other)["cv/log loss"]
+    assert run.data.metrics["cv/log loss"] == same.metrics["cv/log loss"]
+    assert run.data.metrics["cv/log loss"] != other.metrics["cv/log loss"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -231,8 +231,8 @@ def test_an_interrupted_training_ends_killed(migrated: Path, tmp_path: Path, num
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        if len(found) == 2:
+        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        if len(runs) == 2:
             break
         time.sleep(0.2)
     time.sleep(1)
@@ -243,8 +243,8 @@ def test_an_interrupted_training_ends_killed(migrated: Path, tmp_path: Path, num
     # joblib's workers, while they start, print what interrupts them.
     assert "train.py" not in err
     assert "understudy" not in err
-    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert [run.info.status for run in found] == ["KILLED", "KILLED"]
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
 
 
 def test_a_training_that_fails_leaves_failed_runs_and_no_model(
@@ -266,10 +266,10 @@ def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
     client: MlflowClient, batch: Run, runs: dict[str, Run]
 ) -> None:
     run = runs["LogisticRegression"]
-    before = [client.get_run(one.info.run_id).to_dictionary() for one in (batch, run)]
+    before = [client.get_run(shown.info.run_id).to_dictionary() for shown in (batch, run)]
     count, known = len(client.search_runs(["1"])), len(family_runs.logged_models(client))
     writes: list[tuple[str, Callable[[], None]]] = [
-        ("'auc' and 'AUC'", lambda: family_runs.log_evaluation(client, run, {"auc": (0.5, 0.4, 0.6)}, {}, {}, "")),
+        ("'auc' and 'AUC'", lambda: family_runs.log_evaluation(client, run, {"auc": (0.5, 0.4, 0.6)}, NOTHING)),
         ("'Grid' and 'grid'", lambda: family_runs.log_batch(client, batch.info.run_id, {"Grid": 1}, [])),
         ("'C' and 'c'", lambda: log_family(client, run, params={"C": 1, "c": 2})),
         ("'k' and 'K'", lambda: log_family(client, run, metrics={"k": 1, "K": 2})),
@@ -279,16 +279,20 @@ def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
     for named, write in writes:
         with pytest.raises(UserError, match=f"{named} of one run differ only in case"):
             write()
-    assert [client.get_run(one.info.run_id).to_dictionary() for one in (batch, run)] == before
+    assert [client.get_run(shown.info.run_id).to_dictionary() for shown in (batch, run)] == before
     assert (len(client.search_runs(["1"])), len(family_runs.logged_models(client))) == (count, known)
     assert client.get_experiment_by_name("records") is None
 
 
+NOTHING = family_runs.Report({}, {}, "")
+
+
 def log_family(client: MlflowClient, run: Run, **names: dict[str, float]) -> None:
-    said = {"params": {}, "metrics": {}, **names}
-    model = families.FAMILIES["DummyClassifier"]
+    named = {"params": {}, "metrics": {}, **names}
+    model = families.FAMILIES["DummyClassifier"].classifier
     none = pd.DataFrame()
-    family_runs.log_family(client, run.info.run_id, "model", model, none, **said, thresholds=none, inputs=[])
+    trained = family_runs.TrainedFamily("model", model, none, **named, thresholds=none, inputs=[])
+    family_runs.log_family(client, run.info.run_id, trained)
 
 
 def start_run(tags: dict[str, str]) -> None:
@@ -297,4 +301,4 @@ def start_run(tags: dict[str, str]) -> None:
 
 
 def open_record(client: MlflowClient, metrics: dict[str, float]) -> None:
-    decisions.open_record(client, "records", "record", {}, metrics, {}, {})
+    decisions.open_record(client, "records", decisions.Opening("record", {}, metrics, {}, {}))

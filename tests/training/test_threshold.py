@@ -50,8 +50,8 @@ def test_the_error_is_that_of_the_paired_difference_from_the_cheapest() -> None:
 
 @pytest.mark.parametrize("table", [TABLE, DEAR_POSITIVES])
 def test_exact_probabilities_keep_the_break_even(table: Table) -> None:
-    kept = [threshold.choose(table, threshold.curve(table, *drawn(400, seed))) for seed in range(40)]
-    assert np.mean(np.abs(np.array(kept) - threshold.break_even(table)) <= 0.1) >= 0.9
+    chosen = [threshold.choose(table, threshold.curve(table, *drawn(400, seed))) for seed in range(40)]
+    assert np.mean(np.abs(np.array(chosen) - threshold.break_even(table)) <= 0.1) >= 0.9
 
 
 def test_probabilities_that_are_all_too_high_move_it() -> None:

@@ -1,4 +1,4 @@
-"""Numbers as text: the comparison of a batch, and what runs and registered versions say of themselves. Pure."""
+"""Numbers as text: the comparison of a batch, and how runs and registered versions describe themselves."""
 
 from collections.abc import Mapping
 
@@ -8,20 +8,10 @@ from understudy.figures.metrics import Interval
 from understudy.schema.declaration import Table
 
 
-def comparison(cv_scores: Mapping[str, float], results: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
-    """A row per family: its mean cross-validation score, and each held-out metric as "value (low to high)"."""
-    rows = [
-        {"Family": name, "Mean CV score": f"{cv_scores[name]:.3f}", **{m: interval(v) for m, v in metrics.items()}}
-        for name, metrics in results.items()
-    ]
+def intervals(results: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
+    """A row per family: each metric, or difference of a metric, as "value (low to high)"."""
+    rows = [{"Family": name, **{key: interval(v) for key, v in metrics.items()}} for name, metrics in results.items()]
     return pd.DataFrame(rows)
-
-
-def costs(differences: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
-    """A row per family: each metric's difference as "value (low to high)"."""
-    return pd.DataFrame(
-        [{"Family": name, **{m: interval(v) for m, v in metrics.items()}} for name, metrics in differences.items()]
-    )
 
 
 def interval(values: Interval) -> str:
@@ -37,14 +27,14 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def family_card(params: Mapping[str, str], cv_score: float, metrics: Mapping[str, Interval]) -> str:
-    """What a family's run found, in one line."""
+    """A family's best grid values and how good it is, in one line."""
     values = ", ".join(f"{key} {value}" for key, value in params.items()) or "nothing to search"
     held_out = ", ".join(f"{name} {interval(metrics[name])}" for name in ("Accuracy", "AUC"))
     return f"Best of its grid: {values}. Mean CV score {cv_score:.3f}; held out: {held_out}."
 
 
 def version_card(table: Table, name: str, family: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
-    """What a registered version is, what it reached, what it takes, and how to call it, as Markdown.
+    """A registered version as Markdown: what it is, how good it is, what it takes, and how to call it.
 
     Args:
         table: What its rows are.

@@ -1,4 +1,4 @@
-"""Numbers about predictions, each with a 95 % bootstrap interval. Arrays in, numbers out."""
+"""Numbers about predictions, with 95 % intervals. Arrays in, numbers out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int_]
@@ -19,7 +20,7 @@ CELLS = 300_000  # of the matrix of resamples at once: what fits a processor's c
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model says of n rows.
+    """A model's probabilities for n rows, and the threshold at which it decides.
 
     Args:
         probabilities: Of label 1, 0 to 1, shape (n,).
@@ -40,8 +41,8 @@ def evaluate(labels: Labels, scored: Scored, seed: int = 0) -> dict[str, Interva
 
     Args:
         labels: 0 or 1, shape (n,), both present.
-        scored: What the model says of these rows.
-        seed: Of the resampling.
+        scored: The model on these rows.
+        seed: Seed of the bootstrap.
 
     Returns:
         Name to (value, low, high): accuracy and f1 of the answers, the areas under the ROC and the
@@ -52,16 +53,17 @@ def evaluate(labels: Labels, scored: Scored, seed: int = 0) -> dict[str, Interva
 
 
 def difference(labels: Labels, mine: Scored, other: Scored, seed: int = 0) -> dict[str, Interval]:
-    """As `evaluate`, of each metric's difference, mine less the other's: each resample counts for both."""
+    """The difference in each metric, mine less the other's, as `evaluate` gives metrics; both see each resample."""
 
-    def less(weights: Floats) -> dict[str, Floats]:
+    def measure(weights: Floats) -> dict[str, Floats]:
         others = weighted(labels, other, weights)
         return {name: value - others[name] for name, value in weighted(labels, mine, weights).items()}
 
-    return _intervals(len(labels), seed, less)
+    return _intervals(len(labels), seed, measure)
 
 
 def _intervals(n: int, seed: int, measure: Callable[[Floats], Mapping[str, Floats]]) -> dict[str, Interval]:
+    """Value and bounds of what `measure` makes of each row of weights."""
     values = measure(np.ones((1, n)))
     parts = [measure(part) for part in _resamples(n, RESAMPLES, seed)]
     draws = {name: np.concatenate([part[name] for part in parts]) for name in values}
@@ -70,7 +72,7 @@ def _intervals(n: int, seed: int, measure: Callable[[Floats], Mapping[str, Float
 
 
 def _resamples(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each of n rows is drawn in each resample: parts of shape (some, n), a fifth of them for many rows."""
+    """How often each of n rows is drawn, in parts of shape (draws, n); for many rows in a fifth of the resamples."""
     rng = np.random.default_rng(seed)
     at_once = max(10, CELLS // n)
     resamples = resamples if n <= MANY_ROWS else resamples // 5
@@ -85,7 +87,7 @@ def areas(labels: Labels, scores: Sequence[Floats], resamples: int, seed: int = 
         labels: 0 or 1, shape (n,), both present.
         scores: Of each model, higher for label 1, shape (n,).
         resamples: How many; a fifth of them for many rows.
-        seed: Of the resampling.
+        seed: Seed of the bootstrap.
 
     Returns:
         The models' areas, shape (models,), and those in each resample that has both classes, shape (models, draws).
@@ -99,34 +101,34 @@ def areas(labels: Labels, scores: Sequence[Floats], resamples: int, seed: int = 
 def importance(
     score: Callable[[pd.DataFrame], Floats], rows: pd.DataFrame, labels: Labels, repeats: int = 5, seed: int = 0
 ) -> pd.DataFrame:
-    """Loss of ROC AUC when one column is shuffled (Breiman, Random Forests, 2001): a column each, a repeat a row.
+    """Loss of ROC AUC when one column is shuffled (Breiman, Random Forests, 2001).
 
     Args:
         score: Rows to probabilities of label 1, shape (n,); called once a column, with all its shuffled copies.
-        rows: What is shuffled, n rows.
+        rows: The n rows, with the columns to shuffle.
         labels: 0 or 1, shape (n,), both present.
         repeats: Times that each column is shuffled.
-        seed: Of the shuffling.
+        seed: Seed of the shuffling.
+
+    Returns:
+        A column for each of `rows`' columns, a row for each repeat.
     """
     rng = np.random.default_rng(seed)
-    once = np.ones((1, len(rows)))
-    whole = area(labels, score(rows), once)
+    whole = roc_auc_score(labels, score(rows))
     copies = pd.concat([rows] * repeats, ignore_index=True)
     losses = {}
     for name in rows.columns:
-        places = np.concatenate([rng.permutation(len(rows)) for _ in range(repeats)])
-        changed = copies.copy()
-        changed[name] = rows[name].array[places]
-        shuffled = score(changed).reshape(repeats, -1)
-        losses[name] = np.concatenate([whole - area(labels, draw, once) for draw in shuffled])
+        order = np.concatenate([rng.permutation(len(rows)) for _ in range(repeats)])
+        shuffled = copies.assign(**{name: rows[name].array[order]})
+        losses[name] = [whole - roc_auc_score(labels, scores) for scores in score(shuffled).reshape(repeats, -1)]
     return pd.DataFrame(losses)
 
 
 def weighted(labels: Labels, scored: Scored, weights: Floats) -> Mapping[str, Floats]:
     """Every metric under each row of weights, shape (draws, n) -> name to shape (draws,).
 
-    A bootstrap resample is a row of counts, so that all of them are a few matrix products. NaN where a draw has
-    one class only. With weights of one the values are scikit-learn's.
+    A bootstrap resample is a row of counts, so that all of them take a few matrix products. NaN where a draw has
+    one class only. With weights of 1 the values are those of scikit-learn's functions.
     """
     positive, probabilities, called = labels == 1, scored.probabilities, scored.called
     total = weights.sum(axis=1)
@@ -146,14 +148,14 @@ def weighted(labels: Labels, scored: Scored, weights: Floats) -> Mapping[str, Fl
 
 
 def area(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
-    """The area under the ROC curve alone, as `weighted` has it."""
+    """The area under the ROC curve alone, as `weighted` gives it."""
     return _area(*_ranked(labels, probabilities, weights))
 
 
 def log_losses(labels: Labels, probabilities: Floats) -> Floats:
     """Each row's log loss in nats, shape (n,); finite also where a model was sure of the wrong label."""
-    sure = np.where(labels == 1, probabilities, 1 - probabilities)
-    losses: Floats = -np.log(np.clip(sure, np.finfo(float).eps, 1))
+    of_label = np.where(labels == 1, probabilities, 1 - probabilities)
+    losses: Floats = -np.log(np.clip(of_label, np.finfo(float).eps, 1))
     return losses
 
 
@@ -175,7 +177,7 @@ def _area(true: Floats, false: Floats) -> Floats:
 
 
 def slices(labels: Labels, called: NDArray[np.bool_], values: pd.Series) -> pd.DataFrame:
-    """How the rows of each value of a column fare, with 95 % intervals.
+    """How well the rows with each value of a column are answered, with 95 % intervals.
 
     Args:
         labels: 0 or 1, shape (n,).
@@ -188,24 +190,25 @@ def slices(labels: Labels, called: NDArray[np.bool_], values: pd.Series) -> pd.D
         `ratio`, its positive rate over that of the value with most rows.
         The bounds are Wilson's (Wilson, Probable inference, Journal of the American Statistical Association 22, 1927).
     """
-    found = []
+    slices = []
     cells = values.astype(object).where(values.notna(), "missing").to_numpy()
     for value in dict.fromkeys(sorted(cells, key=str)):
-        at = cells == value
-        truth, answer = labels[at] == 1, called[at]
+        rows = cells == value
+        truth, answer = labels[rows] == 1, called[rows]
         rates = {
             "positive rate": answer,
             "true positive rate": answer[truth],
             "false positive rate": answer[~truth],
             "accuracy": answer == truth,
         }
-        found.append({"column": values.name, "value": value, "rows": int(at.sum())} | _shares(rates))
-    table = pd.DataFrame(found)
+        slices.append({"column": values.name, "value": value, "rows": int(rows.sum())} | _shares(rates))
+    table = pd.DataFrame(slices)
     largest = table["positive rate"].iloc[table["rows"].argmax()]
     return table.assign(ratio=table["positive rate"] / largest)
 
 
 def _shares(rates: Mapping[str, NDArray[np.bool_]]) -> dict[str, float]:
+    """The share of each rate's rows that are true, with its bounds."""
     shares: dict[str, float] = {}
     for name, hits in rates.items():
         value = low = high = float("nan")

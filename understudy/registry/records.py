@@ -143,9 +143,8 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     said = {tag: str(value) for part, tag in TAGS.items() if (value := getattr(record, part))}
     people = {mlflow_tags.MLFLOW_USER: record.who, mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     shown = " ".join(filter(None, [record.action, record.version]))
-    run = decisions.open_record(
-        client, experiment(name), shown, {**said, **people}, verdict.metrics, verdict.files, verdict.figures
-    )
+    opening = decisions.Opening(shown, {**said, **people}, verdict.metrics, verdict.files, verdict.figures)
+    run = decisions.open_record(client, experiment(name), opening)
     if record.version:
         registered.tag(client, name, record.version, run.info.run_id)
     return replace(record, run_id=run.info.run_id, opened=run.info.start_time)

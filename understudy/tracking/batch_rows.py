@@ -1,40 +1,33 @@
-"""The rows that a batch keeps: the held-out ones, which versions are compared on, and whom it has learned from."""
+"""The rows that a batch keeps: the held-out ones, on which versions are compared, and who it has learned from."""
 
 import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
-from mlflow.entities import (
-    Run,
-    RunTag,
-)
+from mlflow.entities import Run, RunTag
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
 from understudy.tracking import provenance, runs
-
-if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
-    pass
 
 ROWS, HELD_OUT, TRAINED_ON = "rows", "held_out.parquet", "trained_on.parquet"
 
 
 def log_rows(client: mlflow.MlflowClient, run_id: str, held_out: pd.DataFrame, trained_on: pd.DataFrame) -> None:
     """Keep with a batch the rows that later versions are compared on, and the identifiers of those it learned from."""
+    tags = []
     with TemporaryDirectory() as folder:
-        tags = []
         for name, rows in [(HELD_OUT, held_out), (TRAINED_ON, trained_on)]:
             rows.to_parquet(Path(folder, name), index=False)
             tags.append(RunTag(f"{ROWS}.{name}", hashlib.sha256(Path(folder, name).read_bytes()).hexdigest()))
         client.log_artifacts(run_id, folder, ROWS)
-        client.log_batch(run_id, tags=tags)
+    client.log_batch(run_id, tags=tags)
 
 
 def rows_digest(client: mlflow.MlflowClient, run: Run, name: str) -> str:
-    """The SHA-256 digest of `HELD_OUT` or `TRAINED_ON`, as the batch says that a family's run is part of.
+    """The SHA-256 digest of `HELD_OUT` or `TRAINED_ON`, as the batch of a family's run says it.
 
     Raises:
         UserError: The run is none of training's.
@@ -54,25 +47,29 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
     Raises:
         UserError: The rows are gone, or not those of the digest.
     """
-    from pyarrow import parquet  # takes memory that following an alias does not need
-
     batch_id = _batch(client, run, name).info.run_id
+    file = f"{ROWS}/{name} of run {batch_id}"
     with TemporaryDirectory() as folder:
         try:
             path = Path(client.download_artifacts(batch_id, f"{ROWS}/{name}", folder))
-            content = path.read_bytes()
+            actual = hashlib.sha256(path.read_bytes()).hexdigest()
         except (mlflow.MlflowException, OSError):
             raise UserError(f"run {batch_id} has no {ROWS}/{name}", runs.TRAIN_AGAIN) from None
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise UserError(f"{ROWS}/{name} of run {batch_id} is not what training kept", runs.TRAIN_AGAIN)
-        try:
-            # Each row has an identifier of its own, which takes some bits however well it is packed.
-            if parquet.read_metadata(path).num_rows > 8 * len(content):
-                raise UserError(f"{ROWS}/{name} of run {batch_id} has more rows than it can have", runs.TRAIN_AGAIN)
-            return pd.read_parquet(path)
-        except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among these
-            problem = f"{ROWS}/{name} of run {batch_id} is no Parquet: {type(error).__name__}"
-            raise UserError(problem, runs.TRAIN_AGAIN) from None
+        if actual != digest:
+            raise UserError(f"{file} is not what training kept", runs.TRAIN_AGAIN)
+        return _read(path, file)
+
+
+def _read(path: Path, called: str) -> pd.DataFrame:
+    from pyarrow import parquet  # takes memory that following an alias does not need
+
+    try:
+        # Each row has an identifier of its own, which takes some bits however well it is packed.
+        if parquet.read_metadata(path).num_rows > 8 * path.stat().st_size:
+            raise UserError(f"{called} has more rows than it can have", runs.TRAIN_AGAIN)
+        return pd.read_parquet(path)
+    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among these
+        raise UserError(f"{called} is no Parquet: {type(error).__name__}", runs.TRAIN_AGAIN) from None
 
 
 def _batch(client: mlflow.MlflowClient, run: Run, name: str) -> Run:

@@ -2,52 +2,58 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow.entities import (
-    Metric,
-    Run,
-    RunTag,
-    ViewType,
-)
+from mlflow.entities import Metric, Run, RunTag, ViewType
 
 from understudy.tracking import connection, experiments, retrying, runs
 
-if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
+if TYPE_CHECKING:  # matplotlib takes half a second, and most who ask for records draw nothing
     from matplotlib.figure import Figure
 
 
-def open_record(
-    client: mlflow.MlflowClient,
-    experiment: str,
-    name: str,
-    tags: Mapping[str, str],
-    metrics: Mapping[str, float],
-    files: Mapping[str, str],
-    figures: "Mapping[str, Figure]",
-) -> Run:
-    """A new, unfinished run of this process for a decision, with the texts and figures that it rests on.
+@dataclass(frozen=True)
+class Opening:
+    """What is written about a decision when its record is opened.
+
+    Args:
+        name: Of the run.
+        tags: What was asked, and by whom.
+        metrics: The figures that the decision rests on.
+        files: Texts that it rests on, by file name.
+        figures: Plots that it rests on, by file name.
+    """
+
+    name: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    files: Mapping[str, str]
+    figures: "Mapping[str, Figure]"
+
+
+def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) -> Run:
+    """A new, unfinished run of this process for a decision, in the experiment of that name.
 
     It is made in one write, with all its tags, so that it is whole wherever the process may be cut off.
 
     Raises:
         UserError: Two of the metrics have names that differ only in case, as the values of a column may.
     """
-    runs.check_names("metrics", metrics)
-    runs.check_names("tags", tags)
-    there = experiments.make(client, experiment, experiments.RECORDS_TAGS)
-    made = client.create_run(
-        there.experiment_id, tags={**runs.process_tags(), runs.KIND: runs.RECORD, **tags}, run_name=name
-    )
-    if metrics:
-        now = int(time.time() * 1000)
-        client.log_batch(made.info.run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
-    for file, text in files.items():
-        client.log_text(made.info.run_id, text, file)
-    for file, figure in figures.items():
-        client.log_figure(made.info.run_id, figure, file)
-    return made
+    runs.check_names("metrics", opening.metrics)
+    runs.check_names("tags", opening.tags)
+    experiment_id = experiments.make(client, experiment, experiments.RECORDS_TAGS).experiment_id
+    tags = {**runs.process_tags(), runs.KIND: runs.RECORD, **opening.tags}
+    run = client.create_run(experiment_id, tags=tags, run_name=opening.name)
+    run_id, now = run.info.run_id, int(time.time() * 1000)
+    if opening.metrics:
+        client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in opening.metrics.items()])
+    for file, text in opening.files.items():
+        client.log_text(run_id, text, file)
+    for file, figure in opening.figures.items():
+        client.log_figure(run_id, figure, file)
+    return run
 
 
 def tag_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
@@ -69,17 +75,9 @@ def records(client: mlflow.MlflowClient, experiment: str) -> list[Run]:
     Raises:
         UserError: The experiment is deleted.
     """
-    there = client.get_experiment_by_name(experiment)
-    if there is None:
+    known = experiments.find(client, experiment)
+    if known is None:
         return []
-    experiments.refuse_deleted(there)
-    return list(
-        connection.pages(
-            client.search_runs,
-            [there.experiment_id],
-            f"tags.`{runs.KIND}` = '{runs.RECORD}'",
-            run_view_type=ViewType.ALL,
-            max_results=10_000,
-            order_by=["attributes.start_time ASC"],
-        )
-    )
+    options = {"run_view_type": ViewType.ALL, "max_results": 10_000, "order_by": ["attributes.start_time ASC"]}
+    query = f"tags.`{runs.KIND}` = '{runs.RECORD}'"
+    return list(connection.pages(client.search_runs, [known.experiment_id], query, **options))

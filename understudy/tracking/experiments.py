@@ -2,30 +2,22 @@
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow.entities import (
-    Experiment,
-)
-from mlflow.protos.databricks_pb2 import (
-    RESOURCE_ALREADY_EXISTS,
-    ErrorCode,
-)
+from mlflow.entities import Experiment
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
 from understudy.tracking import connection
 
-if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
-    pass
-
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
+    **KIND,
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
 }
 RECORDS_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
+    **KIND,
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
 }
 
@@ -56,10 +48,8 @@ def make(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Exp
     Raises:
         UserError: It is deleted.
     """
-    there = client.get_experiment_by_name(name)
-    if there:
-        refuse_deleted(there, ", or use another name")
-    if there is None:
+    experiment = find(client, name)
+    if experiment is None:
         # The embedded store would put the artifacts into whatever folder one happens to be in.
         embedded = mlflow.get_tracking_uri() == connection.EMBEDDED
         try:
@@ -67,15 +57,18 @@ def make(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Exp
         except mlflow.MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # another process was faster
                 raise
-    return client.get_experiment_by_name(name)  # type: ignore[return-value]
+        experiment = client.get_experiment_by_name(name)
+    return experiment  # type: ignore[return-value]
 
 
-def refuse_deleted(experiment: Experiment, otherwise: str = "") -> None:
-    """Refuse an experiment that is deleted; `otherwise` is what else may be done about it.
+def find(client: mlflow.MlflowClient, name: str) -> Experiment | None:
+    """The experiment of that name; None if there is none.
 
     Raises:
         UserError: It is deleted.
     """
-    if experiment.lifecycle_stage == "deleted":
+    experiment = client.get_experiment_by_name(name)
+    if experiment and experiment.lifecycle_stage == "deleted":
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
-        raise UserError(f"experiment {experiment.name} is deleted", restore + otherwise)
+        raise UserError(f"experiment {name} is deleted", restore)
+    return experiment

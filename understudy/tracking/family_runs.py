@@ -6,19 +6,14 @@ They are found by tags, never by name, so that people may rename them and `mlflo
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
 import pandas as pd
-from mlflow.entities import (
-    DatasetInput,
-    LoggedModel,
-    Metric,
-    Param,
-    Run,
-    RunTag,
-)
+from mlflow.entities import DatasetInput, LoggedModel, Metric, Param, Run, RunTag
 from mlflow.models import Model
 from mlflow.utils import mlflow_tags
 
@@ -27,7 +22,7 @@ from understudy.errors import UserError
 from understudy.schema.declaration import Table
 from understudy.tracking import connection, experiments, provenance, runs
 
-if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
+if TYPE_CHECKING:  # these take seconds to load, and most who look for a run need none of them
     from matplotlib.figure import Figure
     from sklearn.pipeline import Pipeline
 
@@ -39,51 +34,119 @@ MODEL_DIGEST = "model.digest"
 THRESHOLDS = "thresholds.csv"
 
 
+@dataclass(frozen=True)
+class TrainedFamily:
+    """What training one family came to.
+
+    Args:
+        name: The family's, which its model goes by.
+        pipeline: Fitted; takes raw rows.
+        training: The rows that it learned from.
+        params: The best grid values.
+        metrics: Cross-validation's figures.
+        thresholds: What each threshold costs on the folds.
+        inputs: The two sides of the table, as `provenance.datasets` gives them.
+    """
+
+    name: str
+    pipeline: "Pipeline"
+    training: pd.DataFrame
+    params: Mapping[str, object]
+    metrics: Mapping[str, float]
+    thresholds: pd.DataFrame
+    inputs: list[DatasetInput]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is shown on a run that has ended.
+
+    Args:
+        figures: By the name of their file, without its ending.
+        tables: By the name of their file, without its ending.
+        description: On top of the run's page in MLflow's UI, as Markdown.
+    """
+
+    figures: "Mapping[str, Figure]"
+    tables: Mapping[str, pd.DataFrame]
+    description: str
+
+
 def log_batch(
     client: mlflow.MlflowClient, run_id: str, params: Mapping[str, object], inputs: list[DatasetInput]
 ) -> None:
     """Log a batch's options, unless `mlflow run` has done it with its own spelling, and which rows it takes."""
-    there = client.get_run(run_id).data.params
-    runs.check_names("params", params, there)
-    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items() if key not in there])
+    logged = client.get_run(run_id).data.params
+    runs.check_names("params", params, logged)
+    client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items() if key not in logged])
     client.log_inputs(run_id, inputs)
 
 
-def log_family(
-    client: mlflow.MlflowClient,
-    run_id: str,
-    name: str,
-    pipeline: "Pipeline",
-    training: pd.DataFrame,
-    params: Mapping[str, object],
-    metrics: Mapping[str, float],
-    thresholds: pd.DataFrame,
-    inputs: list[DatasetInput],
-) -> None:
-    """Log what training found: the model in its two flavors, the best params, cross-validation's figures, the rows."""
+def log_family(client: mlflow.MlflowClient, run_id: str, trained: TrainedFamily) -> None:
+    """Log the model in its two flavors, the best params, the figures of cross-validation, and the rows learned from."""
     from understudy.scoring import flavor, pipelines
 
-    runs.check_names("params", params)
-    runs.check_names("metrics", metrics)
-    info = Model.log(
+    runs.check_names("params", trained.params)
+    runs.check_names("metrics", trained.metrics)
+    model = Model.log(
         None,
         flavor=flavor,
         flavor_name="sklearn",
-        name=name,
+        name=trained.name,
         run_id=run_id,
-        params=dict(params),
-        pipeline=pipeline,
-        rows=training,
+        params=dict(trained.params),
+        pipeline=trained.pipeline,
+        rows=trained.training,
     )
     now = int(time.time() * 1000)
     client.log_batch(
         run_id,
-        metrics=_metrics(metrics, now, info.model_id, inputs, "training"),
-        params=[Param(key, str(value)) for key, value in params.items()],
-        tags=[RunTag(MODEL_DIGEST, pipelines.digest(pipeline))],
+        metrics=_metrics(trained.metrics, now, model.model_id, trained.inputs, "training"),
+        params=[Param(key, str(value)) for key, value in trained.params.items()],
+        tags=[RunTag(MODEL_DIGEST, pipelines.digest(trained.pipeline))],
     )
-    client.log_text(run_id, thresholds.to_csv(index=False), THRESHOLDS)
-    client.log_inputs(run_id, inputs)
+    client.log_text(run_id, trained.thresholds.to_csv(index=False), THRESHOLDS)
+    client.log_inputs(run_id, trained.inputs)
+
+
+def log_evaluation(client: mlflow.MlflowClient, run: Run, metrics: "Mapping[str, Interval]", report: Report) -> None:
+    """Add held-out metrics and a report to the finished run of a family; doing it again changes nothing.
+
+    A metric's bounds are logged beside it, as `interval/<name> low` and `interval/<name> high`. The time is the run's
+    own, so that a second evaluation writes the same rows.
+    """
+    values = {name: value for name, (value, _, _) in metrics.items()}
+    for name, (_, low, high) in metrics.items():
+        values |= {f"interval/{name} low": low, f"interval/{name} high": high}
+    runs.check_names("metrics", values, run.data.metrics)
+    inputs = run.inputs.dataset_inputs  # type: ignore[union-attr]
+    points = _metrics(values, run.info.end_time, model_id(run), inputs, "held-out")
+    client.log_batch(run.info.run_id, metrics=points)
+    log_report(client, run, report, connection.PROJECT / "plots" / family_name(run))
+
+
+def log_report(client: mlflow.MlflowClient, run: Run, report: Report, folder: Path) -> None:
+    """Put a report onto a run, and its figures also into a folder of the project.
+
+    On the run they have no folder: MLflow's compare page shows files of the top level side by side, and no others.
+    """
+    run_id = run.info.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in report.figures.items():
+        figure.savefig(folder / f"{name}.png")
+        client.log_artifact(run_id, str(folder / f"{name}.png"))
+    for name, table in report.tables.items():
+        client.log_text(run_id, table.to_csv(index=False), f"{name}.csv")
+    client.set_tag(run_id, mlflow_tags.MLFLOW_RUN_NOTE, report.description)
+
+
+def _metrics(
+    values: Mapping[str, float], time: int, model_id: str, inputs: list[DatasetInput], context: str
+) -> list[Metric]:
+    """Metrics of a model on the rows of a context, at a time in milliseconds."""
+    [rows] = [given.dataset for given in inputs if given.tags[0].value == context]
+    shared = {"model_id": model_id, "dataset_name": rows.name, "dataset_digest": rows.digest}
+    return [Metric(key, value, time, 0, **shared) for key, value in values.items()]
 
 
 def thresholds(run: Run) -> pd.DataFrame:
@@ -102,16 +165,7 @@ def thresholds(run: Run) -> pd.DataFrame:
         raise UserError(f"run {run.info.run_id} has no {THRESHOLDS} of training's", runs.TRAIN_AGAIN) from None
 
 
-def _metrics(
-    values: Mapping[str, float], time: int, model_id: str, inputs: list[DatasetInput], context: str
-) -> list[Metric]:
-    """Metrics of a model on the rows of a context, at a time in milliseconds."""
-    [rows] = [found.dataset for found in inputs if found.tags[0].value == context]
-    known = {"model_id": model_id, "dataset_name": rows.name, "dataset_digest": rows.digest}
-    return [Metric(key, value, time, 0, **known) for key, value in values.items()]
-
-
-def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str = "") -> Run:
+def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str | None = None) -> Run:
     """The batch of that id, or else the one of this table that finished last, in any experiment.
 
     Raises:
@@ -119,12 +173,13 @@ def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str = "") -> Ru
     """
     if run_id:
         return runs.get_run(client, run_id, runs.BATCH)
-    named = f"tags.`{provenance.TABLE_NAME}` = '{table.name}'"
-    query = f"tags.`{runs.KIND}` = '{runs.BATCH}' and {named} and attributes.status = 'FINISHED'"
-    found = client.search_runs(experiments.all_ids(client), query, max_results=1, order_by=["attributes.end_time DESC"])
-    if not found:
+    of_table = f"tags.`{provenance.TABLE_NAME}` = '{table.name}'"
+    query = f"tags.`{runs.KIND}` = '{runs.BATCH}' and {of_table} and attributes.status = 'FINISHED'"
+    order = ["attributes.end_time DESC"]
+    newest = client.search_runs(experiments.all_ids(client), query, max_results=1, order_by=order)
+    if not newest:
         raise UserError(f"no finished training of {table.name} in the tracking store", "python train.py")
-    return found[0]
+    return newest[0]
 
 
 def families(client: mlflow.MlflowClient, batch: Run, kind: str = runs.FAMILY) -> list[Run]:
@@ -145,7 +200,11 @@ def model_uri(run: Run) -> str:
 
 
 def model_id(run: Run) -> str:
-    """The id of the model that a family run logged."""
+    """The id of the model that a family run logged.
+
+    Raises:
+        UserError: It has logged none.
+    """
     outputs = run.outputs.model_outputs if run.outputs else []
     if not outputs:
         raise UserError(f"run {run.info.run_id} has logged no model", runs.TRAIN_AGAIN)
@@ -164,30 +223,3 @@ def linked_versions(model: LoggedModel) -> list[dict[str, Any]]:
 def logged_models(client: mlflow.MlflowClient) -> list[LoggedModel]:
     """All models that runs have logged, in any experiment."""
     return list(connection.pages(client.search_logged_models, experiments.all_ids(client)))
-
-
-def log_evaluation(
-    client: mlflow.MlflowClient,
-    run: Run,
-    metrics: "Mapping[str, Interval]",
-    figures: "Mapping[str, Figure]",
-    tables: Mapping[str, pd.DataFrame],
-    description: str,
-) -> None:
-    """Add held-out metrics, figures, tables and a description to a finished run; doing it again changes nothing.
-
-    A metric's bounds are logged beside it, as `interval/<name> low` and `interval/<name> high`. The time is the run's
-    own, so that a second evaluation writes the same rows.
-    """
-    values = {name: value for name, (value, _, _) in metrics.items()}
-    for name, (_, low, high) in metrics.items():
-        values |= {f"interval/{name} low": low, f"interval/{name} high": high}
-    runs.check_names("metrics", values, run.data.metrics)
-    inputs = run.inputs.dataset_inputs  # type: ignore[union-attr]
-    client.log_batch(
-        run.info.run_id,
-        metrics=_metrics(values, run.info.end_time, model_id(run), inputs, "held-out"),
-        tags=[RunTag(mlflow_tags.MLFLOW_RUN_NOTE, description)],
-    )
-    runs.log_figures(client, run, figures, connection.PROJECT / "plots" / family_name(run))
-    runs.log_tables(client, run, tables)

@@ -10,26 +10,17 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
-from mlflow.entities import (
-    Dataset,
-    DatasetInput,
-    InputTag,
-    Run,
-)
+from mlflow.entities import Dataset, DatasetInput, InputTag, Run
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
 from understudy.schema import reader
 from understudy.schema.declaration import Table
 from understudy.tracking import connection
-
-if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
-    pass
 
 TABLE_NAME = "understudy.table"
 DATA_PATH = "data.path"
@@ -38,14 +29,14 @@ STORES = {"file", "s3", "gs", "abfss", "wasbs"}  # where artifacts may lie besid
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 
 
-def table_path(default: str, given: str) -> str:
-    """The address that was asked for, or else the default one, a path being relative to the project's folder.
+def table_path(default: str, given: str | None) -> str:
+    """The address that was given, or else the default one, a path being relative to the project's folder.
 
     Raises:
         UserError: It has a password, and `mlflow run` has logged it.
     """
-    if "MLFLOW_RUN_ID" in os.environ and reader.shown(given) != given:
-        run_id = os.environ["MLFLOW_RUN_ID"]
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id and given and reader.shown(given) != given:
         raise UserError(
             f"mlflow run has written the credentials in data into run {run_id}",
             f"change them, mlflow runs delete --run-id {run_id}, and use {reader.USER} and {reader.PASSWORD}",
@@ -53,15 +44,16 @@ def table_path(default: str, given: str) -> str:
     return given or (default if "://" in default else str(connection.PROJECT / default))
 
 
-def recorded_address(run: Run, default: str, given: str, verb: str) -> str:
+def recorded_address(run: Run, default: str, given: str | None, verb: str) -> str:
     """The address of the table that a run was trained on, if the project's table or the person at hand names it too.
 
-    Who may write to a run would else decide which files are read here, and which hosts get a database's password.
+    Otherwise whoever may write to a run would decide which files are read here, and which hosts get a database's
+    password.
 
     Args:
         run: A batch or a family's run.
         default: The address that the project's table names.
-        given: The one that the person has named; empty for none.
+        given: The one that the person has named; None for none.
         verb: The command that takes it as `--data`.
 
     Raises:
@@ -70,12 +62,12 @@ def recorded_address(run: Run, default: str, given: str, verb: str) -> str:
     recorded, address = run.data.tags.get(DATA_PATH, "nothing"), table_path(default, given)
     if given or recorded == recorded_form(address):
         return address
-    named = recorded if recorded.isprintable() else repr(recorded)
-    problem = f"run {run.info.run_id} says that it was trained on {named}, which the table does not name"
-    raise UserError(problem, f"if that is to be read, name it: {verb} --data {shlex.quote(named)}")
+    shown = recorded if recorded.isprintable() else repr(recorded)
+    problem = f"run {run.info.run_id} says that it was trained on {shown}, which the table does not name"
+    raise UserError(problem, f"if that is to be read, name it: {verb} --data {shlex.quote(shown)}")
 
 
-def provenance(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
+def tags(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
     """The tags that say what a run was made from: data, code, packages and seed."""
     changes = subprocess.run(
         ["git", "status", "--porcelain"], cwd=connection.PROJECT, capture_output=True, text=True, check=False
@@ -102,7 +94,7 @@ def recorded_form(address: str) -> str:
 
 
 def datasets(table: Table, address: str, training: pd.DataFrame, held_out: pd.DataFrame) -> list[DatasetInput]:
-    """The two sides of a table as inputs of a run, with their digests."""
+    """The training side and the held-out side of a table as inputs of a run, with their digests."""
     inputs, shown = [], reader.shown(address)
     # MLflow has no source that is any database, and none for some object stores.
     scheme = shown.partition("://")[0] if "://" in shown else "file"

@@ -21,7 +21,7 @@ HTTP_TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 def insist(write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call what writes until nobody is in its way; only for writes that may be done twice."""
+    """Call a function that writes until nobody is in its way; only for writes that may be done twice."""
     for number in range(TRIES - 1):
         try:
             return write(*args, **kwargs)
@@ -34,7 +34,7 @@ def insist(write: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 def is_undone(error: MlflowException) -> bool:
     """Whether the store says that somebody was in the way, and that it has written nothing."""
-    return error.error_code in PASSING and any(said in str(error) for said in UNDONE)
+    return error.error_code in PASSING and any(words in str(error) for words in UNDONE)
 
 
 def is_unclear(error: MlflowException) -> bool:
@@ -43,13 +43,16 @@ def is_unclear(error: MlflowException) -> bool:
 
 
 def pause(number: int) -> None:
-    """Wait before the next try, longer each time, by chance so that two do not meet again."""
+    """Wait before the next try, longer each time, and by chance, so that two writers do not meet again."""
     time.sleep(random.uniform(0.5, 1) * min(0.05 * 2**number, 2))  # noqa: S311
 
 
 @contextmanager
 def one_try() -> Iterator[None]:
-    """Keep MLflow's client from sending a request again by itself, which it does for two minutes."""
+    """Keep MLflow's client from sending a request again by itself, which it does for two minutes.
+
+    The environment is the only place where MLflow's client takes this from.
+    """
     before = os.environ.get(HTTP_TRIES)
     os.environ[HTTP_TRIES] = "0"
     try:

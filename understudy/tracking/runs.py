@@ -1,31 +1,23 @@
-"""Runs: this room is the only one that writes them, and ends them whatever happens."""
+"""Runs: begun for a process and ended whatever happens to it, and what training has written on them."""
 
+import hashlib
 import math
 import os
+import socket
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlflow
-import pandas as pd
-from mlflow.entities import (
-    Run,
-)
-from mlflow.protos.databricks_pb2 import (
-    PERMISSION_DENIED,
-    ErrorCode,
-)
+import psutil
+from mlflow.entities import Run
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, ErrorCode
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError, stopped
-from understudy.tracking import connection, experiments, outage, processes
-
-if TYPE_CHECKING:  # the live server's keeper stays for as long as the server, and needs none of these
-    from matplotlib.figure import Figure
-
+from understudy.tracking import connection, experiments
 
 KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
@@ -39,8 +31,8 @@ TRAIN_AGAIN = "train again with this version of the project: python train.py"
 def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     """An active run of a kind ("batch" or "family"), nested if one is active already; yields its id.
 
-    Ends FINISHED, FAILED after an exception, KILLED after Ctrl-C or SIGTERM; what was killed in a way that lets it
-    end nothing is for `close_killed`.
+    It ends FINISHED, FAILED after an exception, or KILLED after Ctrl-C or SIGTERM. After `kill -9` it stays open until
+    `close_killed` ends it.
     """
     check_names("tags", tags)
     status = "FAILED"
@@ -54,45 +46,77 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
         status = "FINISHED"
     finally:
         if status == "FAILED":
-            outage.hurry()
+            connection.hurry()
         mlflow.end_run("KILLED" if stopped() else status)
 
 
 def process_tags() -> dict[str, str]:
     """The tags that say which process a run belongs to."""
-    return {HOST: processes.host(), PID: str(os.getpid()), STARTED: processes.started(os.getpid())}
+    return {HOST: host(), PID: str(os.getpid()), STARTED: started(os.getpid())}
+
+
+def host() -> str:
+    """The host's name, and a mark of what else must be the same for a process id to mean the same process.
+
+    Two machines may have the same name, as clones do; a container may have its host's, with process ids of its own.
+    """
+    machine, processes = Path("/etc/machine-id"), Path("/proc/self/ns/pid")
+    marks = [machine.read_text() if machine.exists() else "", str(processes.readlink()) if processes.exists() else ""]
+    return f"{socket.gethostname()} {hashlib.sha256(' '.join(marks).encode()).hexdigest()[:8]}"
+
+
+def started(pid: int) -> str:
+    """When a process started, in seconds since the machine did, which setting the clock does not change."""
+    return f"{psutil.Process(pid).create_time() - psutil.boot_time():.2f}"
+
+
+def is_gone(pid: int, since: str) -> bool:
+    """Whether the process that started at `since` has ended; its number may belong to another process by now.
+
+    False where that cannot be seen.
+    """
+    try:
+        os.kill(pid, 0)  # psutil says of another user's process, where /proc hides it, that it has ended
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    try:
+        # One that has ended stays a zombie until its parent collects it, in a container perhaps for good.
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE or started(pid) != since
+    except psutil.Error:
+        return False
 
 
 def is_left(run: Run) -> bool:
     """Whether a run is unfinished, and not deleted, although its process, of this host, is gone."""
     tags = run.data.tags
-    if run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted" or tags.get(HOST) != processes.host():
+    if run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted" or tags.get(HOST) != host():
         return False
     try:
-        return processes.is_gone(int(tags[PID]), tags[STARTED])
+        return is_gone(int(tags[PID]), tags[STARTED])
     except (LookupError, ValueError):  # somebody has changed its tags
         return False
 
 
 def close_killed(client: mlflow.MlflowClient) -> list[str]:
-    """End the runs of processes of this host that are gone, as KILLED, where this account may; returns their names.
+    """End as KILLED the runs whose process, of this host, is gone, where this account may; returns their names.
 
-    Not the records of promotions: only the aliases know how those ended.
+    Records of promotions are left open: only the aliases know how those ended.
     """
-    query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{processes.host()}'"
+    query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{host()}'"
+    running = list(connection.pages(client.search_runs, experiments.all_ids(client), query))
     closed = []
-    for found in list(
-        connection.pages(client.search_runs, experiments.all_ids(client), query)
-    ):  # what is closed leaves the pages
-        if found.data.tags.get(KIND) == RECORD or not is_left(found):
+    for run in running:
+        if run.data.tags.get(KIND) == RECORD or not is_left(run):
             continue
         try:
-            client.set_terminated(found.info.run_id, "KILLED")
+            client.set_terminated(run.info.run_id, "KILLED")
         except mlflow.MlflowException as error:
             if error.error_code != ErrorCode.Name(PERMISSION_DENIED):
                 raise
         else:
-            closed.append(str(found.info.run_name))
+            closed.append(str(run.info.run_name))
     return closed
 
 
@@ -155,34 +179,12 @@ def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
     Raises:
         UserError: There is no such run, it is not of this kind, or it has not finished.
     """
-    found = run_or_none(client, run_id)
-    if found is None or found.data.tags.get(KIND) != kind or found.info.status != "FINISHED":
+    run = run_or_none(client, run_id)
+    if run is None or run.data.tags.get(KIND) != kind or run.info.status != "FINISHED":
         raise UserError(f"{run_id} is not the id of a finished {kind} run", "copy it from its page in MLflow's UI")
-    return found
-
-
-def log_figures(client: mlflow.MlflowClient, run: Run, figures: "Mapping[str, Figure]", folder: Path) -> None:
-    """Save figures as PNG into a folder of the project, and onto a run.
-
-    On the run they have no folder: MLflow's compare page shows files of the top level side by side, and no others.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png")
-        client.log_artifact(run.info.run_id, str(folder / f"{name}.png"))
-
-
-def log_tables(client: mlflow.MlflowClient, run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Put tables onto a run, as CSV files of their names."""
-    for name, table in tables.items():
-        client.log_text(run.info.run_id, table.to_csv(index=False), f"{name}.csv")
+    return run
 
 
 def log_text(client: mlflow.MlflowClient, run_id: str, text: str, name: str) -> None:
     """Put a text onto a run, as a file of that name."""
     client.log_text(run_id, text, name)
-
-
-def describe(client: mlflow.MlflowClient, run: Run, description: str) -> None:
-    """What MLflow's UI shows on top of a run's page, as Markdown."""
-    client.set_tag(run.info.run_id, mlflow_tags.MLFLOW_RUN_NOTE, description)

@@ -1,6 +1,7 @@
 """A batch's models on the held-out rows: what `train.py` ends with, and `evaluate.py` does again."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import mlflow
 import pandas as pd
@@ -14,10 +15,27 @@ from understudy.figures.metrics import Interval, Labels, Scored
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, provenance, runs
+from understudy.tracking.family_runs import Report
 from understudy.training import threshold
 from understudy.verification import inspection, manifest
 
 IMPORTANCE_ROWS = 10_000
+HEADLINE = ["Family", "Mean CV score", "Accuracy", "AUC"]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How good a family's model is.
+
+    Args:
+        scored: The model on the held-out rows.
+        metrics: On these rows, each with its 95 % interval.
+        cv_score: The mean score in cross-validation.
+    """
+
+    scored: Scored
+    metrics: Mapping[str, Interval]
+    cv_score: float
 
 
 def evaluate(
@@ -40,79 +58,89 @@ def evaluate(
             "give that file with --data, or train on this one: python train.py",
         )
     _, held_out = TABLE.split(rows)
-    labels = TABLE.labels(held_out)
-    scores: dict[str, Scored] = {}
-    results: dict[str, dict[str, Interval]] = {}
-    cv_scores: dict[str, float] = {}
+    families: dict[str, Evaluated] = {}
     for run in [*family_runs.families(client, batch), *family_runs.families(client, batch, runs.REFERENCE)]:
         name = family_runs.family_name(run)
         pipeline = fitted[name] if fitted else _loaded(client, run, held_out)
-        scores[name] = Scored(pipelines.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
-        results[name] = metrics.evaluate(labels, scores[name])
-        cv_scores[name] = runs.metric(run, "Mean CV score")
-        drawn = figures(name, pipeline, held_out, scores[name], family_runs.thresholds(run))
-        slices = slice_table(held_out, scores[name])
-        sensitive = [column.name for column in TABLE.categories if column.sensitive]
-        if sensitive:
-            drawn["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
-        card = cards.family_card(run.data.params, cv_scores[name], results[name])
-        family_runs.log_evaluation(client, run, results[name], drawn, {"slices": slices}, card)
-    curves = {name: scored.probabilities for name, scored in scores.items()}
-    overview = {"ROC_curve": plots.roc(labels, curves), "comparison": plots.comparison(results)}
-    runs.log_figures(client, batch, overview, connection.PROJECT / "plots")
-    comparison = cards.comparison(cv_scores, results)
-    headline = comparison[["Family", "Mean CV score", "Accuracy", "AUC"]]
-    caption = f"{len(held_out)} held-out rows, value (95 % interval):"
-    runs.log_tables(client, batch, {"comparison": comparison})
-    runs.describe(client, batch, f"{caption}\n\n{cards.markdown(headline)}")
-    print(caption)
-    print(headline.to_string(index=False))
-    show_costs(client, batch, labels, scores)
-    print("plots: plots/")
-    first = "" if connection.is_server() else " (after make ui)"
-    print(f"compare{first}: {connection.page(batch.info.experiment_id)}")
+        families[name] = _evaluate_family(client, run, pipeline, held_out)
+    _compare(client, batch, TABLE.labels(held_out), families)
 
 
-def _loaded(client: mlflow.MlflowClient, run: Run, rows: pd.DataFrame) -> Pipeline:
+def _loaded(client: mlflow.MlflowClient, run: Run, held_out: pd.DataFrame) -> Pipeline:
     called, family = f"the model of run {run.info.run_id}", family_runs.family_name(run).removesuffix(family_runs.WITH)
     with manifest.copied(client, family_runs.model_uri(run), called) as folder:
-        return inspection.load(folder, family, rows, called)
+        return inspection.load(folder, family, held_out, called)
 
 
-def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Scored]) -> None:
-    """Log and print what hiding the sensitive columns costs, in a batch that was trained to show it."""
-    pairs = {name: f"{name}{family_runs.WITH}" for name in scores if f"{name}{family_runs.WITH}" in scores}
-    if pairs:
-        cost = cards.costs({name: metrics.difference(labels, scores[name], scores[pairs[name]]) for name in pairs})
-        runs.log_tables(client, batch, {"cost_without_sensitive": cost})
-        print("without sensitive columns less with them, on the same rows:")
-        print(cost[["Family", "Accuracy", "AUC"]].to_string(index=False))
+def _evaluate_family(client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, held_out: pd.DataFrame) -> Evaluated:
+    """Score the held-out rows with a family's model, and log metrics, plots and slices on its run."""
+    name, labels = family_runs.family_name(run), TABLE.labels(held_out)
+    scored = Scored(pipelines.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
+    evaluated = Evaluated(scored, metrics.evaluate(labels, scored), runs.metric(run, "Mean CV score"))
+    figures = _curves(name, labels, scored, family_runs.thresholds(run))
+    figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
+    slices = _slices(held_out, labels, scored)
+    sensitive = [column.name for column in TABLE.categories if column.sensitive]
+    if sensitive:
+        figures["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
+    card = cards.family_card(run.data.params, evaluated.cv_score, evaluated.metrics)
+    family_runs.log_evaluation(client, run, evaluated.metrics, Report(figures, {"slices": slices}, card))
+    return evaluated
 
 
-def slice_table(held_out: pd.DataFrame, scored: Scored) -> pd.DataFrame:
-    """How the rows of each value of each category column fare."""
-    labels = TABLE.labels(held_out)
-    return pd.concat([metrics.slices(labels, scored.called, held_out[column.name]) for column in TABLE.categories])
-
-
-def figures(
-    name: str, pipeline: Pipeline, held_out: pd.DataFrame, scored: Scored, thresholds: pd.DataFrame
-) -> dict[str, Figure]:
-    """The plots of one model on the held-out rows, by file name; `thresholds` is the curve that chose its threshold."""
-    labels = TABLE.labels(held_out)
-    one, answers = {name: scored.probabilities}, (TABLE.negative, TABLE.positive)
-    columns = [column.name for column in TABLE.columns]
-    some = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
-    losses = metrics.importance(
-        lambda rows: pipelines.positive(pipeline, rows, TABLE), some[columns], TABLE.labels(some)
-    )
+def _curves(name: str, labels: Labels, scored: Scored, thresholds: pd.DataFrame) -> dict[str, Figure]:
+    """The plots of one model's probabilities, by file name; `thresholds` is the curve that chose its threshold."""
+    scores, answers = {name: scored.probabilities}, (TABLE.negative, TABLE.positive)
     costs = {"out of fold": thresholds, "held out": threshold.curve(TABLE, labels, scored.probabilities)}
     return {
-        "ROC_curve": plots.roc(labels, one),
-        "precision_recall": plots.precision_recall(labels, one),
-        "calibration": plots.calibration(labels, one),
+        "ROC_curve": plots.roc(labels, scores),
+        "precision_recall": plots.precision_recall(labels, scores),
+        "calibration": plots.calibration(labels, scores),
         "confusion_matrix": plots.confusion(labels, scored, answers, name),
         "score_distribution": plots.distribution(labels, scored, answers, name),
         "threshold": plots.threshold(costs, scored.threshold, name),
-        "permutation_importance": plots.importance(losses, name),
     }
+
+
+def _importance(pipeline: Pipeline, held_out: pd.DataFrame) -> pd.DataFrame:
+    """How much of the AUC is lost when a column is shuffled, on at most `IMPORTANCE_ROWS` rows."""
+    sample = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
+    columns = sample[[column.name for column in TABLE.columns]]
+    return metrics.importance(lambda rows: pipelines.positive(pipeline, rows, TABLE), columns, TABLE.labels(sample))
+
+
+def _slices(held_out: pd.DataFrame, labels: Labels, scored: Scored) -> pd.DataFrame:
+    """How well the rows with each value of each category column are answered."""
+    return pd.concat([metrics.slices(labels, scored.called, held_out[column.name]) for column in TABLE.categories])
+
+
+def _compare(client: mlflow.MlflowClient, batch: Run, labels: Labels, families: Mapping[str, Evaluated]) -> None:
+    """Log the comparison of a batch's families on its run, and print it."""
+    results = {name: family.metrics for name, family in families.items()}
+    comparison = cards.intervals(results)
+    comparison.insert(1, "Mean CV score", [f"{family.cv_score:.3f}" for family in families.values()])
+    costs = _costs_without_sensitive(labels, families)
+    tables = {"comparison": comparison, **({} if costs is None else {"cost_without_sensitive": costs})}
+    probabilities = {name: family.scored.probabilities for name, family in families.items()}
+    figures = {"ROC_curve": plots.roc(labels, probabilities), "comparison": plots.comparison(results)}
+    caption = f"{len(labels)} held-out rows, value (95 % interval):"
+    report = Report(figures, tables, f"{caption}\n\n{cards.markdown(comparison[HEADLINE])}")
+    family_runs.log_report(client, batch, report, connection.PROJECT / "plots")
+    print(caption)
+    print(comparison[HEADLINE].to_string(index=False))
+    if costs is not None:
+        print("without sensitive columns less with them, on the same rows:")
+        print(costs[["Family", "Accuracy", "AUC"]].to_string(index=False))
+    print("plots: plots/")
+    server_first = "" if connection.is_server() else " (after make ui)"
+    print(f"compare{server_first}: {connection.page(batch.info.experiment_id)}")
+
+
+def _costs_without_sensitive(labels: Labels, families: Mapping[str, Evaluated]) -> pd.DataFrame | None:
+    """What hiding the sensitive columns costs; None unless the batch was trained to show it."""
+    differences = {
+        name: metrics.difference(labels, family.scored, families[f"{name}{family_runs.WITH}"].scored)
+        for name, family in families.items()
+        if f"{name}{family_runs.WITH}" in families
+    }
+    return cards.intervals(differences) if differences else None

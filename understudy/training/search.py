@@ -25,26 +25,12 @@ from understudy.training import threshold
 
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
 Cells: TypeAlias = NDArray[Any]
-Splits: TypeAlias = Sequence[tuple[Cells, Cells]]
-
-
-def choose(names: str) -> list[str]:
-    """The families asked for, by name with commas between or "all", and the floor that every batch has.
-
-    Raises:
-        UserError: There is no such family.
-    """
-    known = [name for name in families.FAMILIES if name != families.FLOOR]
-    chosen = known if names == "all" else names.split(",")
-    unknown = [name for name in chosen if name not in known]
-    if unknown:
-        raise UserError(f"--models: there is no family {', '.join(unknown)}", f"choose from {', '.join(known)}, or all")
-    return [*dict.fromkeys(chosen), families.FLOOR]
+Candidates: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Search:
-    """What a search over a grid found.
+class SearchResult:
+    """What a search over a grid came to.
 
     Args:
         values: The best grid values, by the classifier's own names.
@@ -67,10 +53,67 @@ class Search:
         """Whether the Pipeline's probabilities are calibrated."""
         return self.log_loss_calibrated < self.log_loss
 
+    @property
+    def params(self) -> dict[str, object]:
+        """The best grid values, under the classifier's own names and, for the logistic, the textbook's `penalty`."""
+        params = dict(self.values)
+        if "l1_ratio" in params:
+            params["penalty"] = {0: "l2", 1: "l1"}[params.pop("l1_ratio")]
+        return params
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Cross-validation's figures for the best grid values.
+
+        Accuracy at a threshold of 0.5, as GridSearchCV has it, and its spread over the folds; ROC AUC; log loss
+        without and with calibration; the threshold that was chosen, and the mean cost of a row at it.
+        """
+        accuracy, chosen = self.scores["accuracy"], float(self.pipeline[-1].threshold)
+        return {
+            "Mean CV score": float(accuracy.mean()),
+            "cv/score std": float(accuracy.std()),
+            "cv/score min": float(accuracy.min()),
+            "cv/score max": float(accuracy.max()),
+            "cv/AUC": float(self.scores["roc_auc"].mean()),
+            "cv/log loss": self.log_loss,
+            "cv/log loss calibrated": self.log_loss_calibrated,
+            "cv/threshold": chosen,
+            "cv/cost": float(self.thresholds.set_index("threshold")["cost"][chosen]),
+        }
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """The training rows, and how cross-validation divides them.
+
+    Args:
+        x: Their features, not yet prepared, shape (n, features).
+        labels: 0 or 1, shape (n,).
+        splits: For each fold, the indices of the rows to learn from and of those to score.
+    """
+
+    x: Cells
+    labels: Labels
+    splits: Sequence[tuple[Cells, Cells]]
+
+
+def choose(names: str) -> list[str]:
+    """The families asked for, by name with commas between or "all", and the floor that every batch has.
+
+    Raises:
+        UserError: There is no such family.
+    """
+    known = [name for name in families.FAMILIES if name != families.FLOOR]
+    chosen = known if names == "all" else names.split(",")
+    unknown = [name for name in chosen if name not in known]
+    if unknown:
+        raise UserError(f"--models: there is no family {', '.join(unknown)}", f"choose from {', '.join(known)}, or all")
+    return [*dict.fromkeys(chosen), families.FLOOR]
+
 
 def search(
     table: Table, rows: pd.DataFrame, family: families.Family, grid: families.Grid, seed: int, jobs: int
-) -> Search:
+) -> SearchResult:
     """Cross-validated search over a grid, as GridSearchCV does it: the first candidate of the best mean accuracy.
 
     What candidates have in common is computed once: the features, each fold's preparation, a forest's trees. The
@@ -88,66 +131,38 @@ def search(
     if "random_state" in classifier.get_params():
         classifier.set_params(random_state=seed)
     x, y, labels = features[1].transform(rows), rows[table.target.name].to_numpy(), table.labels(rows)
-    folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=seed)
-    splits = list(folds.split(x, y))
+    stratified = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=seed)
+    folds = _Folds(x, labels, list(stratified.split(x, y)))
     candidates = list(ParameterGrid(grid))
-    tried = _out_of_fold(Pipeline([*prepare, ("classifier", classifier)]), candidates, x, labels, splits, jobs)
-    right = (tried > 0.5) == labels
-    best = int(np.mean([right[:, kept].mean(axis=1) for _, kept in splits], axis=0).argmax())
+    tried = _out_of_fold(Pipeline([*prepare, ("classifier", classifier)]), candidates, folds, jobs)
+    best = _most_accurate(tried, folds)
     classifier.set_params(**candidates[best])
-    sigmoid = _calibrated(classifier, labels, tried[best], splits)
-    losses = log_loss(labels, tried[best]), log_loss(labels, sigmoid)
+    raw, sigmoid = tried[best], _calibrated(classifier, tried[best], folds)
+    losses = log_loss(labels, raw), log_loss(labels, sigmoid)
     calibrate = losses[1] < losses[0]
-    thresholds = threshold.curve(table, labels, sigmoid if calibrate else tried[best])
-    decided = pipelines.decided(table, classifier, folds if calibrate else None, threshold.choose(table, thresholds))
+    thresholds = threshold.curve(table, labels, sigmoid if calibrate else raw)
+    chosen = threshold.choose(table, thresholds)
+    decided = pipelines.decided(table, classifier, stratified if calibrate else None, chosen)
     fitted = Pipeline([*prepare, ("classifier", decided)]).fit(x, y)
-    scores = _scores(labels, tried[best], splits)
-    return Search(candidates[best], scores, *losses, thresholds, Pipeline([features, *fitted.steps]))
+    return SearchResult(candidates[best], _scores(raw, folds), *losses, thresholds, Pipeline([features, *fitted.steps]))
 
 
-def _out_of_fold(
-    learned: Pipeline,
-    candidates: Sequence[Mapping[str, Any]],
-    x: Cells,
-    labels: Labels,
-    splits: Splits,
-    jobs: int,
-) -> Floats:
-    """Each candidate's probabilities of label 1 for every row, given when its fold was kept, shape (candidates, n)."""
+def _out_of_fold(learned: Pipeline, candidates: Candidates, folds: _Folds, jobs: int) -> Floats:
+    """Each candidate's probabilities of label 1 for every row, by the fit that has not seen it: (candidates, n)."""
     chains = _chains(learned[-1], candidates)
     tasks = (
-        delayed(_chain_probabilities)(learned[-1], [candidates[i] for i in chain], *fold)
-        for fold in _folds(learned[:-1], x, labels, splits)
+        delayed(_chain_probabilities)(learned[-1], [candidates[i] for i in chain], *prepared)
+        for prepared in _prepared(learned[:-1], folds)
         for chain in chains
     )
-    probabilities = np.empty((len(candidates), len(labels)))
-    for number, found in enumerate(_computed(tasks, len(splits) * len(chains), jobs)):
+    probabilities = np.empty((len(candidates), len(folds.labels)))
+    for number, of_chain in enumerate(_computed(tasks, len(folds.splits) * len(chains), jobs)):
         fold, chain = divmod(number, len(chains))
-        probabilities[np.array(chains[chain])[:, None], splits[fold][1]] = found
+        probabilities[np.array(chains[chain])[:, None], folds.splits[fold][1]] = of_chain
     return probabilities
 
 
-def _calibrated(classifier: BaseEstimator, labels: Labels, probabilities: Floats, splits: Splits) -> Floats:
-    """What a sigmoid that is fitted on the other folds' probabilities makes of each fold's, shape (n,)."""
-    # A classifier's decision function, where it has one, is what CalibratedClassifierCV would fit its sigmoid on.
-    edge = np.finfo(float).eps
-    has_logits = hasattr(classifier, "decision_function")
-    responses = logit(np.clip(probabilities, edge, 1 - edge)) if has_logits else probabilities
-    sigmoid = linear_model.LogisticRegression(C=np.inf)
-    fitted: Floats = cross_val_predict(sigmoid, responses[:, None], labels, cv=splits, method="predict_proba")[:, 1]
-    return fitted
-
-
-def _scores(labels: Labels, probabilities: Floats, splits: Splits) -> dict[str, Floats]:
-    """Accuracy and ROC AUC on each fold, shape (FOLDS,), by scikit-learn's names for them."""
-    kept = [(labels[fold], probabilities[fold]) for _, fold in splits]
-    return {
-        "accuracy": np.array([accuracy_score(truth, found > 0.5) for truth, found in kept]),
-        "roc_auc": np.array([roc_auc_score(truth, found) for truth, found in kept]),
-    }
-
-
-def _chains(classifier: BaseEstimator, candidates: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+def _chains(classifier: BaseEstimator, candidates: Candidates) -> list[list[int]]:
     """The candidates' indices; in one list, by size, those that a warm start makes from one another."""
     grows = {"n_estimators", "warm_start"} <= classifier.get_params().keys()
     chains: dict[str, list[int]] = {}
@@ -157,26 +172,26 @@ def _chains(classifier: BaseEstimator, candidates: Sequence[Mapping[str, Any]]) 
     return list(chains.values())
 
 
-def _folds(prepare: Pipeline, x: Cells, y: Labels, splits: Splits) -> Iterator[tuple[Cells, Labels, Cells]]:
-    """Prepared rows and labels to fit on, and rows to score, for each fold; nothing is learned from those to score."""
-    for fitted, kept in splits:
-        own = clone(prepare)
-        yield own.fit_transform(x[fitted]), y[fitted], own.transform(x[kept])
+def _prepared(prepare: Pipeline, folds: _Folds) -> Iterator[tuple[Cells, Labels, Cells]]:
+    """For each fold, prepared rows and labels to fit on, and rows to score, of which the preparation learns nothing."""
+    for learned, scored in folds.splits:
+        fresh = clone(prepare)
+        yield fresh.fit_transform(folds.x[learned]), folds.labels[learned], fresh.transform(folds.x[scored])
 
 
 def _chain_probabilities(
-    classifier: BaseEstimator, chain: Sequence[Mapping[str, Any]], x: Cells, y: Labels, kept: Cells
+    classifier: BaseEstimator, chain: Candidates, x: Cells, labels: Labels, scored: Cells
 ) -> list[Floats]:
-    """The candidates' probabilities of label 1 for the rows that were kept, shape (rows,) each."""
+    """The candidates' probabilities of label 1 for the rows to score, shape (rows,) each."""
     classifier = clone(classifier)
     if len(chain) > 1:
         # A forest of 400 trees is the first 400 of the 700 with the same seed.
         classifier.set_params(warm_start=True)
-    found = []
+    probabilities = []
     for candidate in chain:
-        classifier.set_params(**candidate).fit(x, y)
-        found.append(classifier.predict_proba(kept)[:, 1])
-    return found
+        classifier.set_params(**candidate).fit(x, labels)
+        probabilities.append(classifier.predict_proba(scored)[:, 1])
+    return probabilities
 
 
 def _computed(tasks: Iterator[Any], count: int, jobs: int) -> list[Any]:
@@ -188,29 +203,28 @@ def _computed(tasks: Iterator[Any], count: int, jobs: int) -> list[Any]:
     return [first, *Parallel(n_jobs=jobs if left > SECONDS_TO_START else 1)(tasks)]
 
 
-def params(searched: Search) -> dict[str, object]:
-    """The best grid values, under the classifier's own names and, for the logistic, the textbook's `penalty`."""
-    best = dict(searched.values)
-    if "l1_ratio" in best:
-        best["penalty"] = {0: "l2", 1: "l1"}[best.pop("l1_ratio")]
-    return best
+def _most_accurate(probabilities: Floats, folds: _Folds) -> int:
+    """The first candidate of the best mean accuracy over the folds; `probabilities` as of `_out_of_fold`."""
+    right = (probabilities > 0.5) == folds.labels
+    return int(np.mean([right[:, scored].mean(axis=1) for _, scored in folds.splits], axis=0).argmax())
 
 
-def metrics(searched: Search) -> dict[str, float]:
-    """Cross-validation's figures for the best grid values.
+def _calibrated(classifier: BaseEstimator, probabilities: Floats, folds: _Folds) -> Floats:
+    """What a sigmoid that is fitted on the other folds' probabilities makes of each fold's, shape (n,)."""
+    # A classifier's decision function, where it has one, is what CalibratedClassifierCV would fit its sigmoid on.
+    edge = np.finfo(float).eps
+    has_logits = hasattr(classifier, "decision_function")
+    responses = logit(np.clip(probabilities, edge, 1 - edge)) if has_logits else probabilities
+    sigmoid = linear_model.LogisticRegression(C=np.inf)
+    calibrated = cross_val_predict(sigmoid, responses[:, None], folds.labels, cv=folds.splits, method="predict_proba")
+    column: Floats = calibrated[:, 1]
+    return column
 
-    Accuracy at a threshold of 0.5, as GridSearchCV has it, and its spread over the folds; ROC AUC; log loss without
-    and with calibration; the threshold that was chosen, and the mean cost of a row at it.
-    """
-    accuracy, chosen = searched.scores["accuracy"], float(searched.pipeline[-1].threshold)
+
+def _scores(probabilities: Floats, folds: _Folds) -> dict[str, Floats]:
+    """Accuracy and ROC AUC on each fold, shape (FOLDS,), by scikit-learn's names for them."""
+    scored = [(folds.labels[rows], probabilities[rows]) for _, rows in folds.splits]
     return {
-        "Mean CV score": float(accuracy.mean()),
-        "cv/score std": float(accuracy.std()),
-        "cv/score min": float(accuracy.min()),
-        "cv/score max": float(accuracy.max()),
-        "cv/AUC": float(searched.scores["roc_auc"].mean()),
-        "cv/log loss": searched.log_loss,
-        "cv/log loss calibrated": searched.log_loss_calibrated,
-        "cv/threshold": chosen,
-        "cv/cost": float(searched.thresholds.set_index("threshold")["cost"][chosen]),
+        "accuracy": np.array([accuracy_score(labels, answers > 0.5) for labels, answers in scored]),
+        "roc_auc": np.array([roc_auc_score(labels, answers) for labels, answers in scored]),
     }

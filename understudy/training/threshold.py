@@ -26,8 +26,8 @@ def curve(table: Table, labels: Labels, probabilities: Floats) -> pd.DataFrame:
     # Two thresholds differ on the rows between them, whose shares are what the wrong answers' shares differ by.
     between, more = np.abs(shares - shares[cost.argmin()]), cost - cost.min()
     errors = np.sqrt(np.maximum(between @ costs**2 - more**2, 0) / len(labels))
-    found = {"threshold": thresholds, "false positives": shares[:, 0], "false negatives": shares[:, 1]}
-    return pd.DataFrame({**found, "cost": cost, "error": errors})
+    wrong = {"false positives": shares[:, 0], "false negatives": shares[:, 1]}
+    return pd.DataFrame({"threshold": thresholds, **wrong, "cost": cost, "error": errors})
 
 
 def choose(table: Table, curve: pd.DataFrame) -> float:
