@@ -15,7 +15,7 @@ from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, provenance, runs
 from understudy.training import threshold
-from understudy.verification import inspection, manifest
+from understudy.verification import inspection
 
 IMPORTANCE_ROWS = 10_000
 
@@ -74,9 +74,9 @@ def evaluate(
 
 
 def _loaded(client: mlflow.MlflowClient, run: Run, rows: pd.DataFrame) -> Pipeline:
-    called, family = f"the model of run {run.info.run_id}", family_runs.family_name(run).removesuffix(family_runs.WITH)
-    with manifest.copied(client, family_runs.model_uri(run), called) as folder:
-        return inspection.load(folder, family, rows, called)
+    called = f"the model of run {run.info.run_id}"
+    with inspection.inspected(client, run, family_runs.model_uri(run), rows, called) as (_, pipeline):
+        return pipeline
 
 
 def show_costs(client: mlflow.MlflowClient, batch: Run, labels: Labels, scores: Mapping[str, Scored]) -> None:
