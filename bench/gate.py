@@ -21,7 +21,7 @@ from scipy import special, stats
 
 from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
-from understudy.gate import checks, rules
+from understudy.gate import checks, decision
 from understudy.gate.checks import Rule
 from understudy.schema.declaration import Limits
 
@@ -59,8 +59,8 @@ def main() -> None:
 def speed() -> None:
     labels, (champion, challenger) = drawn(np.random.default_rng(0), 1_000, 0.0)
     started = time.perf_counter()
-    metrics.areas(labels, [challenger, champion], rules.RESAMPLES)
-    print(f"{rules.RESAMPLES:,} resamples of 1,000 rows: {time.perf_counter() - started:.2f} s")
+    metrics.areas(labels, [challenger, champion], decision.RESAMPLES)
+    print(f"{decision.RESAMPLES:,} resamples of 1,000 rows: {time.perf_counter() - started:.2f} s")
 
 
 def families(times: int) -> None:
@@ -139,13 +139,13 @@ def like(rng: np.random.Generator, noise: Floats) -> Floats:
 def one(rng: np.random.Generator, rows: int, better: float) -> dict[str, float]:
     """By each rule, whether a challenger passes."""
     labels, (champion, challenger) = drawn(rng, rows, better)
-    value, draws = difference(rng, labels, challenger, champion, rules.RESAMPLES)
-    found = {rule: checks.compare(value, draws, rule, Limits().margin, rows) for rule in get_args(Rule)}
+    value, draws = difference(rng, labels, challenger, champion, decision.RESAMPLES)
+    found = {rule: checks.difference(value, draws, rule, Limits().margin, rows) for rule in get_args(Rule)}
     return {
         **{rule: bool(check.passed) for rule, check in found.items()},
         "fewer": checks.bounds(draws[:FEWER])[0] > 0,
         "one-sided": bool(np.percentile(draws, 5) > 0),
-        "unsure": found["not-worse"].note.startswith("too few"),
+        "unsure": (found["not-worse"].note or "").startswith("too few"),
     }
 
 
@@ -169,7 +169,7 @@ def in_a_row(
             labels, noise = (rng.random(rows) < POSITIVE).astype(int), rng.normal(size=rows)
         mine, worth = like(rng, noise), max(0.5, area + better)
         scores = mine + apart(worth) * labels, noise + apart(area) * labels
-        if checks.compare(*difference(rng, labels, *scores, FEWER), rule, Limits().margin, rows).passed:
+        if checks.difference(*difference(rng, labels, *scores, FEWER), rule, Limits().margin, rows).passed:
             passed += 1
             area, noise = (worth, mine) if replace else (area, noise)
     return {"passed": passed, "area": area}
@@ -195,7 +195,7 @@ def sliced(rng: np.random.Generator, rows: int, spoilt: bool) -> dict[str, float
 def parts(values: Floats, groups: pd.DataFrame) -> Iterator[NDArray[np.float64]]:
     for column in groups:
         for value in groups[column].unique():
-            if (part := values[groups[column] == value]).size >= checks.FEWEST:
+            if (part := values[groups[column] == value]).size >= checks.FEWEST_ROWS:
                 yield part
 
 

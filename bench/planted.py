@@ -310,7 +310,7 @@ PLANTED = {
     "arguments for the method": Planted(more_arguments, "steps.1.kw_args is items"),
     "one id for two objects": Planted(one_id_for_two, "one id stands for two objects"),
     "types that it has not": Planted(
-        lambda folder, _: replace(folder / "MLmodel", TYPES, f"{TYPES}    - os.system\n"), "trusts other types"
+        lambda folder, _: replace(folder / "MLmodel", TYPES, f"{TYPES}    - os.system\n"), "skops_trusted_types is"
     ),
     "compressed entries": Planted(compressed, "its entries are compressed"),
     "a tree in a circle": Planted(circle, "the nodes of a tree lead nowhere"),
@@ -328,6 +328,12 @@ PLANTED = {
     "sitecustomize": Planted(write("code/sitecustomize.py"), "code/sitecustomize.py is none of its files"),
     "a package that shadows": Planted(write("code/onnxruntime.py"), "code/onnxruntime.py is none of its files"),
     "a module more": Planted(write("code/understudy/more.py"), "code/understudy/more.py is not the module"),
+    "a module more in a room": Planted(
+        write("code/understudy/scoring/more.py"), "code/understudy/scoring/more.py is not the module"
+    ),
+    "a folder within a room": Planted(
+        write("code/understudy/scoring/more/more.py"), "code/understudy/scoring/more/more.py is none of its files"
+    ),
     "a file name of two lines": Planted(write("code/a\nb"), r"code/a\nb is none of its files"),
     "a folder where MLflow leaves a file": Planted(
         write("registered_model_meta/a"), "registered_model_meta/a is none of its files"

@@ -1,7 +1,7 @@
 """The table: the one place that says what a row is. Swap it for your own; the rest follows."""
 
 from understudy.schema.columns import Category, Number
-from understudy.schema.declaration import Feature, Table
+from understudy.schema.declaration import Feature, Limits, Table
 
 TABLE = Table(
     name="Loan_prediction",
@@ -33,4 +33,5 @@ TABLE = Table(
         Feature("Property_Area"),
         Feature("TotalIncome", of=("ApplicantIncome", "CoapplicantIncome"), log=True),
     ),
+    limits=Limits(margin=0.05),
 )

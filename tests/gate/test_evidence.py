@@ -19,8 +19,10 @@ import promote
 import register
 import train
 from tests.conftest import SAMPLE, Ended, is_refusal
+from understudy.gate import evidence
 from understudy.registry import records, stages
 from understudy.registry.records import Record
+from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, connection, family_runs
 from understudy.training import evaluation
@@ -108,6 +110,18 @@ def test_a_challenger_whose_files_changed_is_refused_by_force_too(
             assert (refused.code, refused.out) == (2, "")
             assert "version 2 is not what was registered: model.skops changed" in refused.err
     assert stages.aliases(client, NAME) == {"production": "1"}
+
+
+def test_the_limits_are_those_of_the_checkout_and_not_those_that_a_version_brings(
+    registered: str, client: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with manifest.verified(client, client.get_model_version(NAME, "1")) as folder:
+        brought = pipelines.table(manifest.load(folder)[1]).limits
+    assert brought.megabytes == 200
+    monkeypatch.setattr(evidence, "TABLE", replace(TABLE, limits=replace(brought, megabytes=0.001)))
+    refused = call(promote, "staging", "--version", "1")
+    assert refused.code == 3
+    assert re.fullmatch(r"refused: megabytes of files: [0-9.]+, not at most 0\.001\n", refused.err)
 
 
 def test_a_version_that_takes_other_rows_needs_breaking(in_production: str, client: MlflowClient, call: Call) -> None:
@@ -233,7 +247,7 @@ def learned(rows: pd.DataFrame) -> pd.DataFrame:
     ("forge", "said"),
     [
         (repeated, "repeat a Loan_ID"),
-        (learned, "some have been trained on"),
+        (learned, "have been trained on"),
         (lambda rows: rows.drop(columns="Loan_ID"), "are none of Loan_prediction"),
         (lambda rows: rows.drop(columns="Gender"), "(KeyError: 'Gender')"),
         (lambda rows: rows[rows["Loan_Status"] == "Y"], "are all of one class"),

@@ -107,7 +107,7 @@ def test_code_of_an_earlier_commit_is_code_of_the_project(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A version that was trained before the checkout went on can still be registered, from a branch it cannot."""
-    project = tmp_path / "project" / "understudy"
+    project, code = tmp_path / "project" / "understudy", folder / "code" / "understudy" / "scoring"
     shutil.copytree(flavor.PACKAGE, project)
     monkeypatch.setattr(repository, "PACKAGE", project)
 
@@ -116,21 +116,24 @@ def test_code_of_an_earlier_commit_is_code_of_the_project(
         subprocess.run(["git", *name, *arguments], cwd=project.parent, env=environment(), check=True)
 
     git("init", "-q")
+    (project / "scoring" / "moved.py").write_text("# Of a module that will move.\n")
     git("add", "-A")
     git("commit", "-qm", "One")
     git("checkout", "-qb", "branch")
-    module = project / "scoring" / "forms.py"
     for text in ["# Of the branch.\n", "# Of the past.\n", "# Of now.\n"]:
-        module.write_text(text)
+        (project / "scoring" / "forms.py").write_text(text)
         git("commit", "-qam", text)
         if "branch" in text:
             git("checkout", "-q", "-")
-    code = folder / "code" / "understudy" / "scoring" / "forms.py"
-    code.write_text("# Of the past.\n")
+    git("mv", "understudy/scoring/moved.py", "understudy/serving/moved.py")
+    git("commit", "-qm", "Move a module as it is")
+    (code / "forms.py").write_text("# Of the past.\n")
+    (code / "moved.py").write_text("# Of a module that will move.\n")
     inspect(folder)
-    code.write_text("# Of the branch.\n")
-    with pytest.raises(UserError, match=r"code/understudy/scoring/forms\.py is not the module of this checkout"):
-        inspect(folder)
+    for text in ["# Of the branch.\n", "# Of a module that will move.\n"]:
+        (code / "forms.py").write_text(text)
+        with pytest.raises(UserError, match=r"code/understudy/scoring/forms\.py is not the module of this checkout"):
+            inspect(folder)
 
 
 class Coin(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -25,6 +25,7 @@ from tests.conftest import PROJECT, Ended, environment, is_refusal
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.test_supervise import group, is_left
 from understudy.errors import UserError
+from understudy.scoring import flavor
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs
 from understudy.verification import manifest
@@ -37,6 +38,7 @@ def planted(name: str) -> Callable[[Path, str], object]:
     return PLANTED[name].plant
 
 
+MODULES = len(flavor.MODULES) + sum(len([*(flavor.PACKAGE / room).glob("*.py")]) for room in flavor.ROOMS)
 # What somebody does to a registered model's folder, and how it is named.
 TAMPERINGS: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "bundled code": (planted("code of another text"), "code/understudy/scoring/flavor.py changed"),
@@ -53,7 +55,7 @@ TAMPERINGS: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "many removed": (
         lambda folder, _: shutil.rmtree(folder / "code"),
         "code/understudy/__init__.py removed, code/understudy/errors.py removed, "
-        "code/understudy/schema/__init__.py removed, and 14 more",
+        f"code/understudy/families.py removed, and {MODULES - manifest.NAMED} more",
     ),
 }
 
@@ -116,7 +118,7 @@ def test_what_is_no_file_is_neither_followed_nor_waited_for_and_hides_no_other_v
     call(register, "--model", "DummyClassifier")
     make(stored / "code" / "more")
     problem = refusal(client, version).problem
-    assert problem == f"{NAME} version 1 has something among its files that is none: code/more"
+    assert problem == f"{NAME} version 1 has something among its files that is neither a file nor a folder: code/more"
     other = Path(client.get_model_version_download_uri(NAME, "2"))
     (other / "more").touch()
     checked = call(promote, "check")

@@ -10,47 +10,53 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.pyfunc import PyFuncModel
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
 from understudy.errors import UserError
 from understudy.figures import plots
-from understudy.figures.metrics import Labels
-from understudy.gate import checks, rules
+from understudy.gate import champion, checks, decision, held_out
 from understudy.gate.checks import Check, Rule
-from understudy.gate.rules import Answers, Challenger, Decision
-from understudy.registry import records, registered, stages
+from understudy.gate.decision import Answers, Challenger, Decision, Terms
 from understudy.registry.records import Record, Verdict
 from understudy.schema import compatibility
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines, scorer
 from understudy.table import TABLE
-from understudy.tracking import batch_rows
-from understudy.verification import admission, manifest
+from understudy.verification import manifest
 
-TIMES = 30  # that one row is scored
+TIMES = 30  # that one row is scored, to tell how long the answer takes
 
 
 @dataclass(frozen=True)
-class Model:
-    """A verified version in its two forms, its table, and the size of its files in millions of bytes."""
+class LoadedVersion:
+    """A verified version in the two forms that its folder holds, with the size of its files in millions of bytes."""
 
+    number: str
     served: PyFuncModel
     pipeline: Pipeline
-    table: Table
     megabytes: float
+
+    @property
+    def table(self) -> Table:
+        """The table that the version was trained on."""
+        return pipelines.table(self.pipeline)
+
+    def columns_of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The columns that the version is asked with, as far as rows have them."""
+        return rows[[column.name for column in self.table.columns if column.name in rows]]
 
 
 def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Record], Verdict]:
     """The gate's verdict on a planned move of a version of a registered model.
 
-    What keeps the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
+    The limits are those of the table of the checkout that promotes, whatever limits a version was trained with. What
+    keeps the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
 
     Args:
         client: Of the store that holds the model.
-        name: The registered model's.
+        name: The registered model's name.
         rule: How the challenger is compared with the champion.
         data: The address of a table whose held-out side is to decide; None for the rows that training kept.
 
@@ -61,14 +67,15 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
     def judge(planned: Record) -> Verdict:
         challenger = _load(client, name, planned.version)
         try:
-            number = _champion(client, name, planned)
-            champion = _load(client, name, number) if number not in (None, planned.version) else None
-            rows, counts = _rows(client, name, planned.version, number or "", champion, data)
-            decision = _decide(planned, rule, challenger, champion, rows)
+            number = champion.choose(client, name, planned)
+            other = _load(client, name, number) if number not in (None, planned.version) else None
+            rows, counts = _rows(client, name, challenger, other, data)
+            terms = Terms(TABLE.limits, rule, planned.breaking)
+            decided = _decide(planned.stage, terms, challenger, other, rows)
         except UserError as error:
             return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
-        verdict = _verdict(decision, rule, counts, planned.version, number or "")
-        if champion is None:
+        verdict = _verdict(decided, terms, counts, f"version {planned.version} less version {number}")
+        if other is None:
             return verdict
         if planned.stage == "production" and number != planned.before:
             compared = f"compared with version {number}, the last in Production whose files are there"
@@ -78,195 +85,116 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
     return judge
 
 
-def _champion(client: MlflowClient, name: str, planned: Record) -> str | None:
-    """The version that a challenger is compared with; None if there has never been one.
-
-    That is the one in Production, or else the last that was there and whose files are still the registered ones.
-
-    Raises:
-        UserError: There has been one, nothing is left of it and of those before it, and Production is asked for.
-    """
-    versions = {str(version.version): version for version in registered.versions(client, name)}
-    in_production = planned.stage == "production"
-    named = planned.before if in_production else stages.aliases(client, name).get("production")
-    if named in versions:
-        return named
-    found = records.find(client, name)
-    for number in reversed(records.history(found)):
-        if number == planned.version or (number in versions and _is_whole(client, versions[number])):
-            return number
-    moves = [record for record in found if record.outcome == records.COMPLETED and record.stage == "production"]
-    lost = records.lost(versions.values(), found)
-    if not in_production or not (moves or lost):
-        return None  # Production asks again
-    if moves:
-        earlier = " of an earlier registered model of that name" if moves[-1].is_earlier else ""
-        problem = f"version {moves[-1].version}{earlier} was in Production, and nothing is left to compare with"
-    else:
-        problem = f"the last record of version {', '.join(lost)} is gone, and nobody knows what was in Production"
-    raise UserError(f'{problem}; --force --reason "..." goes ahead', "force it")
-
-
-def _is_whole(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether a version's files are those that were registered."""
-    try:
-        with manifest.verified(client, version):
-            return True
-    except UserError:
-        return False
-
-
-def _load(client: MlflowClient, name: str, number: str) -> Model:
+def _load(client: MlflowClient, name: str, number: str) -> LoadedVersion:
     with manifest.verified(client, client.get_model_version(name, number)) as folder:
         megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-        with _told(f"version {number} of {name} cannot be loaded"):
-            served, pipeline = manifest.load(folder)
-            return Model(served, pipeline, pipelines.table(pipeline), megabytes)
+        with _refusing(f"version {number} of {name} cannot be loaded"):
+            return LoadedVersion(number, *manifest.load(folder), megabytes)
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Tell as a reason whatever a model does wrong that was made with other packages or for another table."""
+def _refusing(problem: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a model that was made with other packages or for another table into a refusal."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         fix = "choose another version, or install what it was trained with"
-        raise UserError(f"{what}: {type(error).__name__}: {error}", fix) from error
+        raise UserError(f"{problem}: {type(error).__name__}: {error}", fix) from error
 
 
 def _rows(
-    client: MlflowClient, name: str, number: str, champion_number: str, champion: Model | None, data: str | None
+    client: MlflowClient, name: str, challenger: LoadedVersion, other: LoadedVersion | None, data: str | None
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The held-out rows without those that a version has learned from or the champion refuses, and how many are which.
-
-    Rows of the table that is named count more than those that training kept, and how these differ is printed.
-    """
-    rows = _kept(client, name, number, batch_rows.HELD_OUT)
-    counts: dict[str, int] = {}
-    if data is not None:
-        kept, (_, rows) = rows, TABLE.split(TABLE.read(data))
-        counts, text = _differences(kept, rows)
-        print(f"{len(rows)} held-out rows of the table decide; those that training kept {text}")
-    learned = [_kept(client, name, number, batch_rows.TRAINED_ON)]
-    learned += [_kept(client, name, champion_number, batch_rows.TRAINED_ON)] if champion else []
-    with _told("the held-out rows do not fit the table"):
-        dropped = rows[TABLE.identifier].isin(pd.concat(learned).iloc[:, 0]).to_numpy()
-        dropped = dropped | _refused(champion, rows) if champion else dropped
+    """The held-out rows that no version has learned from and the champion does not refuse, and counts of rows."""
+    rows, counts = held_out.rows(client, name, challenger.number, data)
+    learned = held_out.learned(client, name, [version.number for version in (challenger, other) if version])
+    with _refusing("the held-out rows do not fit the table"):
+        dropped = rows[TABLE.identifier].isin(learned).to_numpy()
+        dropped = dropped | _refused(other, rows) if other else dropped
     if dropped.all():
         raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")
     counts |= {"rows": int((~dropped).sum()), "rows dropped": int(dropped.sum())}
     return rows[~dropped].reset_index(drop=True), counts
 
 
-def _kept(client: MlflowClient, name: str, number: str, which: str) -> pd.DataFrame:
-    """Rows of a version's batch, if they are those that its registration has noted."""
-    version = client.get_model_version(name, number)
-    digest = version.tags.get(admission.rows_tag(which))
-    if not version.run_id or digest is None:
-        raise UserError(f"version {number} of {name} has no rows on record", "python register.py")
-    return batch_rows.rows(client, client.get_run(version.run_id), which, digest)
-
-
-def _differences(kept: pd.DataFrame, rows: pd.DataFrame) -> tuple[dict[str, int], str]:
-    """How the held-out rows that training kept differ from the table's, as counts and for people."""
-    before, now = (each.set_index(TABLE.identifier) for each in (kept, rows))
-    common = before.index.intersection(now.index)
-    before, now = (each.loc[common, now.columns.intersection(before.columns)] for each in (before, now))
-    differs = (before != now) & ~(before.isna() & now.isna())
-    counts = {
-        "rows not in the table": len(kept) - len(common),
-        "rows only in the table": len(rows) - len(common),
-        "rows that differ": int(differs.any(axis=1).sum()),
-    }
-    columns = ", ".join(f"{name} in {count}" for name, count in differs.sum().items() if count)
-    named = [f"{count} {what}" for what, count in counts.items() if count]
-    text = f"differ: {', '.join(named)}" if named else "are the same"
-    return counts, f"{text} ({columns})" if columns else text
-
-
-def _refused(model: Model, rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows a model's table does not allow, shape (n,)."""
+def _refused(version: LoadedVersion, rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which rows the champion's table does not allow, shape (n,)."""
     refused = np.zeros(len(rows), dtype=bool)
-    for fault in model.table.faults(_raw(model, rows)):
+    for fault in version.table.faults(version.columns_of(rows)):
         if not fault.rows:
             raise UserError(f"the champion cannot score the held-out rows: {fault}", "force it")
         refused[np.array(fault.rows) - 1] = True
     return refused
 
 
-def _raw(model: Model, rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[[column.name for column in model.table.columns if column.name in rows]]
-
-
-def _decide(planned: Record, rule: Rule, challenger: Model, champion: Model | None, rows: pd.DataFrame) -> Decision:
-    with _told("the challenger cannot score the held-out rows"):
+def _decide(
+    stage: str, terms: Terms, challenger: LoadedVersion, other: LoadedVersion | None, rows: pd.DataFrame
+) -> Decision:
+    with _refusing("the challenger cannot score the held-out rows"):
         measured = Challenger(
             answers=_answers(challenger, rows),
-            served=_served(challenger, rows),
-            breaks=tuple(compatibility.breaking_changes(champion.table, challenger.table)) if champion else (),
+            served=_served_answers(challenger, rows),
+            breaks=tuple(compatibility.breaking_changes(other.table, challenger.table)) if other else (),
             milliseconds=_milliseconds(challenger, rows),
             megabytes=challenger.megabytes,
         )
-    if planned.stage == "staging":
-        return rules.staging(measured, TABLE.limits, planned.breaking)
+    if stage == "staging":
+        return decision.staging(measured, terms)
     groups = rows[[column.name for column in TABLE.categories if column.name in rows]]
-    with _told("the champion cannot score the held-out rows"):
-        champions = _answers(champion, rows) if champion else None
-    with _told("the held-out rows have no labels"):
+    with _refusing("the champion cannot score the held-out rows"):
+        champions = _answers(other, rows) if other else None
+    with _refusing("the held-out rows have no labels"):
         labels = TABLE.labels(rows)
-    return rules.production(labels, measured, champions, groups, TABLE.limits, rule, planned.breaking)
+    return decision.production(labels, measured, champions, groups, terms)
 
 
-def _answers(model: Model, rows: pd.DataFrame) -> Answers:
-    raw, table = _raw(model, rows), model.table
-    return Answers(pipelines.positive(model.pipeline, raw, table), _is_positive(model.pipeline.predict(raw), table))
+def _answers(version: LoadedVersion, rows: pd.DataFrame) -> Answers:
+    asked, table = version.columns_of(rows), version.table
+    probabilities = pipelines.positive(version.pipeline, asked, table)
+    return Answers(probabilities, (version.pipeline.predict(asked) == table.positive).astype(int))
 
 
-def _served(model: Model, rows: pd.DataFrame) -> Answers:
-    raw = _raw(model, rows)
-    probabilities = np.array(model.served.predict(raw, params={"output": scorer.PROBABILITY}))
-    return Answers(probabilities, _is_positive(np.array(model.served.predict(raw)), model.table))
+def _served_answers(version: LoadedVersion, rows: pd.DataFrame) -> Answers:
+    asked = version.columns_of(rows)
+    probabilities = np.array(version.served.predict(asked, params={"output": scorer.PROBABILITY}))
+    return Answers(probabilities, (np.array(version.served.predict(asked)) == version.table.positive).astype(int))
 
 
-def _is_positive(labels: NDArray[np.str_], table: Table) -> Labels:
-    return np.where(labels == table.positive, 1, 0)
-
-
-def _milliseconds(model: Model, rows: pd.DataFrame) -> float:
-    """For the answer to one row, through MLflow as it is served; the median, after one to warm up."""
-    row, seconds = _raw(model, rows)[:1], []
+def _milliseconds(version: LoadedVersion, rows: pd.DataFrame) -> float:
+    """How long MLflow's form takes to answer one row; the median, after one answer to warm up."""
+    row, seconds = version.columns_of(rows)[:1], []
     for _ in range(TIMES + 1):
         started = time.perf_counter()
-        model.served.predict(row)
+        version.served.predict(row)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[1:]) * 1000)
 
 
-def _verdict(decision: Decision, rule: Rule, counts: dict[str, int], challenger: str, champion: str) -> Verdict:
+def _verdict(decided: Decision, terms: Terms, counts: dict[str, int], compared: str) -> Verdict:
     figures = {}
-    compared = next((check for check in decision.checks if check.name == checks.DIFFERENCE), None)
-    if compared:
-        interval = (compared.value, float(compared.low or 0), float(compared.high or 0))
-        limit, who = checks.least(rule, TABLE.limits.margin), f"version {challenger} less version {champion}"
-        figures["difference.png"] = plots.differences(decision.draws, interval, limit, who)
+    for check in decided.checks:
+        if check.name == checks.DIFFERENCE:
+            interval = (check.value, float(check.low or 0), float(check.high or 0))
+            limit = checks.least_difference(terms.rule, terms.limits.margin)
+            figures["difference.png"] = plots.differences(decided.draws, interval, limit, compared)
     measured: dict[str, float] = {}
-    for check in (*decision.checks, *decision.slices):
-        measured |= _figures(check)
+    for check in (*decided.checks, *decided.slices):
+        measured |= _metrics(check)
     return Verdict(
-        allowed=decision.allowed,
-        why=decision.why,
-        table=decision.table().to_string(index=False),
-        rule=rule,
+        allowed=decided.allowed,
+        why=decided.why or "",
+        table=decided.table().to_string(index=False),
+        rule=terms.rule,
         metrics=measured | counts,
-        files={"gate.json": json.dumps({**decision.as_dict(), **counts, "rule": rule}, indent=1)},
+        files={"gate.json": json.dumps({**decided.as_dict(), **counts, "rule": terms.rule}, indent=1)},
         figures=figures,
     )
 
 
-def _figures(check: Check) -> dict[str, float]:
+def _metrics(check: Check) -> dict[str, float]:
     """A check's figure and its bounds, by names that MLflow takes and that stay the same as the rows change."""
     name = re.sub(r", \d+ rows.*|[^ \w./-]", "", check.name)
-    figures = {name: check.value, f"{name} low": check.low, f"{name} high": check.high}
-    return {key: value for key, value in figures.items() if value is not None and np.isfinite(value)}
+    values = {name: check.value, f"{name} low": check.low, f"{name} high": check.high}
+    return {key: value for key, value in values.items() if value is not None and np.isfinite(value)}

@@ -17,7 +17,7 @@ from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, provenance, runs
 from understudy.tracking.family_runs import Report
 from understudy.training import threshold
-from understudy.verification import inspection, manifest
+from understudy.verification import inspection
 
 IMPORTANCE_ROWS = 10_000
 HEADLINE = ["Family", "Mean CV score", "Accuracy", "AUC"]
@@ -67,9 +67,9 @@ def evaluate(
 
 
 def _loaded(client: mlflow.MlflowClient, run: Run, held_out: pd.DataFrame) -> Pipeline:
-    called, family = f"the model of run {run.info.run_id}", family_runs.family_name(run).removesuffix(family_runs.WITH)
-    with manifest.copied(client, family_runs.model_uri(run), called) as folder:
-        return inspection.load(folder, family, held_out, called)
+    called = f"the model of run {run.info.run_id}"
+    with inspection.inspected(client, run, family_runs.model_uri(run), held_out, called) as (_, pipeline):
+        return pipeline
 
 
 def _evaluate_family(client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, held_out: pd.DataFrame) -> Evaluated:

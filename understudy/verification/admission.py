@@ -20,24 +20,22 @@ def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, st
 
     Args:
         client: Of the store that holds the run.
-        run: The family's.
-        uri: Of the model, as `models:/` has it.
+        run: The family's run.
+        uri: The model's address, as `models:/` has it.
         called: What people call the model.
 
     Raises:
-        UserError: The run is none of training's; the model's files are gone, or are not what training writes; or the
+        UserError: Training did not make the run; the model's files are gone, or are not what training writes; or the
             rows that were kept to compare versions on are gone, repeat a row or have been trained on.
     """
-    family = run.data.tags.get(family_runs.FAMILY_NAME)
-    if family is None:
+    if family_runs.FAMILY_NAME not in run.data.tags:
         raise UserError(f"{called} was not trained by train.py", "register a run of this project: python register.py")
     digests = {name: batch_rows.rows_digest(client, run, name) for name in (batch_rows.HELD_OUT, batch_rows.TRAINED_ON)}
     held_out, trained_on = (batch_rows.rows(client, run, name, digest) for name, digest in digests.items())
-    _check_rows(held_out, trained_on, f"the batch of run {run.info.run_id}")
-    with manifest.copied(client, uri, called) as folder:
-        inspection.load(folder, family.removesuffix(family_runs.WITH), held_out, called)
-        noted = {rows_tag(name): digest for name, digest in digests.items()}
-        return manifest.record(client, run.info.run_id, folder) | noted | {COUNT: str(len(held_out))}
+    _check_rows(held_out, trained_on, f"kept with the batch of run {run.info.run_id}")
+    noted = {rows_tag(name): digest for name, digest in digests.items()} | {COUNT: str(len(held_out))}
+    with inspection.inspected(client, run, uri, held_out, called) as (folder, _):
+        return manifest.record(client, run.info.run_id, folder) | noted
 
 
 def rows_tag(name: str) -> str:
@@ -45,13 +43,13 @@ def rows_tag(name: str) -> str:
     return f"understudy.{name.removesuffix('.parquet')}.digest"
 
 
-def _check_rows(held_out: pd.DataFrame, trained_on: pd.DataFrame, called: str) -> None:
-    identifier = TABLE.identifier
-    if not {identifier, TABLE.target.name} <= {*held_out} or [*trained_on] != [identifier]:
-        raise UserError(f"the rows that were kept with {called} are none of {TABLE.name}", runs.TRAIN_AGAIN)
+def _check_rows(held_out: pd.DataFrame, trained_on: pd.DataFrame, where: str) -> None:
+    identifier, target = TABLE.identifier, TABLE.target.name
+    if not {identifier, target} <= {*held_out} or [*trained_on] != [identifier]:
+        raise UserError(f"the rows {where} are none of {TABLE.name}", runs.TRAIN_AGAIN)
     if held_out[identifier].duplicated().any():
-        raise UserError(f"the held-out rows that were kept with {called} repeat a {identifier}", runs.TRAIN_AGAIN)
+        raise UserError(f"the held-out rows {where} repeat a {identifier}", runs.TRAIN_AGAIN)
     if held_out[identifier].isin(trained_on[identifier]).any():
-        raise UserError(
-            f"of the held-out rows that were kept with {called} some have been trained on", runs.TRAIN_AGAIN
-        )
+        raise UserError(f"some of the held-out rows {where} have been trained on", runs.TRAIN_AGAIN)
+    if not all((held_out[target] == label).any() for label in (TABLE.negative, TABLE.positive)):
+        raise UserError(f"the held-out rows {where} are all of one class", runs.TRAIN_AGAIN)

@@ -7,7 +7,6 @@ run's other files, so that a changed file can be named.
 
 import hashlib
 import json
-import re
 import shutil
 import stat
 import sys
@@ -45,12 +44,11 @@ def record(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, 
 
     Args:
         client: Of the store that holds the run.
-        run_id: The model's.
+        run_id: The model's run.
         folder: A private copy of the model's files, which have been inspected.
     """
-    text = _text(folder)
-    recorded = hashlib.sha256(text.encode()).hexdigest()
-    runs.log_text(client, run_id, text, _name(recorded))
+    recorded = digest(folder)
+    runs.log_text(client, run_id, _text(folder), _name(recorded))
     return {DIGEST: recorded}
 
 
@@ -63,9 +61,22 @@ def _text(folder: Path) -> str:
     return json.dumps(_digests(folder), indent=1, sort_keys=True)
 
 
+def _digests(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _name(digest: str) -> str:
+    return f"manifests/{digest[:12]}.json"
+
+
 @contextmanager
 def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Path]:
-    """A private folder with a copy of the version's files, which are those that were recorded; removed afterwards.
+    """A private copy of a version's files, which are those that were recorded; it is removed afterwards.
 
     Raises:
         UserError: A file was changed, added or removed, the manifest too, or nothing was recorded.
@@ -78,17 +89,38 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
     recorded = _read(client, str(version.run_id), _name(digest))
     with copied(client, uri(version), called(version)) as folder:
         if recorded is None or hashlib.sha256(recorded).hexdigest() != digest:
-            fault = f"{_name(digest)} of run {version.run_id} {'cannot be read' if recorded is None else 'changed'}"
+            how = "cannot be read" if recorded is None else "changed"
+            differences = [f"{_name(digest)} of run {version.run_id} {how}"]
         else:
-            fault = _difference(json.loads(recorded), _digests(folder))
-        if fault:
+            differences = _differences(json.loads(recorded), _digests(folder))
+        if differences:
             fix = "bring the files back as they were, or promote another version"
-            raise UserError(f"{called(version)} is not what was registered: {fault}", fix)
+            raise UserError(f"{called(version)} is not what was registered: {', '.join(differences)}", fix)
         yield folder
 
 
+def _read(client: mlflow.MlflowClient, run_id: str, name: str) -> bytes | None:
+    """A file of a run; None if it cannot be read."""
+    with TemporaryDirectory(prefix="understudy-") as folder:
+        try:
+            file = f"{client.get_run(run_id).info.artifact_uri}/{name}"
+            return Path(mlflow.artifacts.download_artifacts(file, dst_path=folder)).read_bytes()
+        except mlflow.MlflowException:  # of a missing file a server says that it had an internal error
+            return None
+
+
+def _differences(recorded: dict[str, str], present: dict[str, str]) -> list[str]:
+    """The files that were changed, added or removed, for people: the first three, and how many more."""
+    how = dict.fromkeys(present.keys() - recorded.keys(), "added")
+    how |= dict.fromkeys(recorded.keys() - present.keys(), "removed")
+    common = present.keys() & recorded.keys()
+    how |= dict.fromkeys((path for path in common if present[path] != recorded[path]), "changed")
+    named = [f"{errors.visible(path)} {how[path]}" for path in sorted(how)]
+    return [*named[:NAMED], *([f"and {len(named) - NAMED} more"] if len(named) > NAMED else [])]
+
+
 def load(folder: Path) -> tuple[PyFuncModel, "Pipeline"]:
-    """The served form and the scikit-learn form of the model in a verified copy, which may be removed then."""
+    """The served form and the scikit-learn form of the model in a verified copy, which may be removed afterwards."""
     path, writes_no_bytecode = sys.path, sys.dont_write_bytecode
     sys.dont_write_bytecode = True
     try:
@@ -104,11 +136,11 @@ def copied(client: mlflow.MlflowClient, uri: str, called: str) -> Iterator[Path]
 
     Args:
         client: Of the store that holds the model.
-        uri: As `models:/` has it, of a version or of a model that is not registered.
+        uri: The address, as `models:/` has it, of a version or of a model that is not registered.
         called: What people call the model.
 
     Raises:
-        UserError: The files are gone, or something lies among them that is neither a file nor a folder.
+        UserError: The files are gone, or something among them is neither a file nor a folder.
     """
     with TemporaryDirectory(prefix="understudy-") as name:
         folder = Path(name)
@@ -121,13 +153,14 @@ def copied(client: mlflow.MlflowClient, uri: str, called: str) -> Iterator[Path]
         except (OSError, mlflow.MlflowException) as error:
             if errors.is_known(error) or isinstance(error, requests.RequestException):
                 raise
-            raise _unreadable(called, error) from None
+            problem = f"the files of {called} cannot be read: {' '.join(str(error).split())[:SHOWN]}"
+            raise UserError(problem, "mend them, or promote another version") from None
         if not any(folder.iterdir()):
             raise UserError(f"the files of {called} are gone", "bring them back, or train again: python train.py")
         if (folder / LEFT_OUT).is_file():
             (folder / LEFT_OUT).unlink()
         for bytecode in [path for path in folder.rglob("__pycache__") if path.is_dir()]:
-            shutil.rmtree(bytecode, ignore_errors=True)  # gone with the one around it; what stays is a file too many
+            shutil.rmtree(bytecode, ignore_errors=True)  # it may be gone with one around it
         yield folder
 
 
@@ -136,59 +169,22 @@ def _location(client: mlflow.MlflowClient, uri: str) -> str:
     _, name, *number = uri.split("/")
     if number:
         uri = client.get_model_version_download_uri(name, number[0])
-        _, name = uri.split("/")[:2] if uri.startswith("models:/") else ("", "")
-    return str(client.get_logged_model(name).artifact_location) if uri.startswith("models:/") else uri
+    if not uri.startswith("models:/"):
+        return uri
+    return str(client.get_logged_model(uri.split("/")[1]).artifact_location)
 
 
 def _check_kinds(location: str, called: str) -> None:
     """Refuse links, pipes and sockets, which would be followed or waited for; a server hands out none."""
-    if re.match(r"(?!file:)[\w+.-]+:", location):
+    place = urlsplit(location)
+    if place.scheme not in ("", "file"):
         return
-    folder = Path(url2pathname(urlsplit(location).path) if location.startswith("file:") else location)
+    folder = Path(url2pathname(place.path) if place.scheme else location)
     for path in folder.rglob("*"):
         if not stat.S_ISREG(path.lstat().st_mode) and not stat.S_ISDIR(path.lstat().st_mode):
-            problem = (
-                f"{called} has something among its files that is none: {errors.visible(str(path.relative_to(folder)))}"
-            )
+            name = errors.visible(str(path.relative_to(folder)))
+            problem = f"{called} has something among its files that is neither a file nor a folder: {name}"
             raise UserError(problem, "take it away, or promote another version")
-
-
-def _unreadable(called: str, error: Exception) -> UserError:
-    text = " ".join(str(error).split())
-    return UserError(f"the files of {called} cannot be read: {text[:SHOWN]}", "mend them, or promote another version")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
-
-
-def _difference(recorded: dict[str, str], found: dict[str, str]) -> str:
-    """What was changed, added or removed, for people; empty if nothing was."""
-    how = dict.fromkeys(found.keys() - recorded.keys(), "added")
-    how |= dict.fromkeys(recorded.keys() - found.keys(), "removed")
-    how |= dict.fromkeys((path for path in found.keys() & recorded.keys() if found[path] != recorded[path]), "changed")
-    named = [f"{errors.visible(path)} {how[path]}" for path in sorted(how)]
-    more = [f"and {len(named) - NAMED} more"] if len(named) > NAMED else []
-    return ", ".join([*named[:NAMED], *more])
-
-
-def _read(client: mlflow.MlflowClient, run_id: str, name: str) -> bytes | None:
-    """A file of a run; None if it cannot be read."""
-    with TemporaryDirectory(prefix="understudy-") as folder:
-        try:
-            uri = f"{client.get_run(run_id).info.artifact_uri}/{name}"
-            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder)).read_bytes()
-        except mlflow.MlflowException:  # a server says of a missing file that it had an internal error
-            return None
-
-
-def _name(digest: str) -> str:
-    return f"manifests/{digest[:12]}.json"
 
 
 def uri(version: ModelVersion) -> str:

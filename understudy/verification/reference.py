@@ -8,20 +8,23 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterGrid, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
-from understudy import families
+from understudy.families import Family, Grid
+from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
 
+MOST_ROWS = 500  # of each class, which a model is fitted on
 
-def shapes(table: Table, rows: pd.DataFrame, family: families.Family) -> Iterator[Pipeline]:
+
+def shapes(table: Table, rows: pd.DataFrame, family: Family) -> Iterator[Pipeline]:
     """Fitted Pipelines of every make that a search over one of a family's grids may find, quickly.
 
     They differ from what a search finds in numbers only: of each parameter's numbers the first is tried, and of trees
-    two. So they say what a model of the family is made of, whatever it has learned.
+    two. So they show what a model of the family is made of, whatever it has learned.
 
     Args:
-        table: What the rows are.
-        rows: With their target, at least `FOLDS` of each class.
+        table: The declaration of the rows.
+        rows: Rows with their target, at least `FOLDS` of each class.
         family: The classifier and its grids.
     """
     folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=0)
@@ -30,14 +33,13 @@ def shapes(table: Table, rows: pd.DataFrame, family: families.Family) -> Iterato
         few = {"n_estimators": 2, "random_state": 0}
         classifier.set_params(**{name: value for name, value in few.items() if name in classifier.get_params()})
         for calibrated_on in (None, folds):
-            features, *steps = pipelines.build(
-                table, pipelines.decided(table, clone(classifier), calibrated_on, 0.5)
-            ).steps
+            decided = pipelines.decided(table, clone(classifier), calibrated_on, 0.5)
+            features, *steps = pipelines.build(table, decided).steps
             fitted = Pipeline(steps).fit(features[1].transform(rows), rows[table.target.name].to_numpy())
             yield Pipeline([features, *fitted.steps])
 
 
-def _makes(grid: families.Grid) -> list[Mapping[str, Any]]:
+def _makes(grid: Grid) -> list[Mapping[str, Any]]:
     """A grid's candidates with the first number of each parameter only."""
     kinds = {name: {_kind(value): value for value in reversed(values)} for name, values in grid.items()}
     return list(ParameterGrid({name: list(values.values()) for name, values in kinds.items()}))
@@ -45,3 +47,17 @@ def _makes(grid: families.Grid) -> list[Mapping[str, Any]]:
 
 def _kind(value: object) -> str:
     return "a number" if type(value) in (int, float) else repr(value)
+
+
+def some(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
+    """At most `MOST_ROWS` of each class, and at least `FOLDS`, some of them repeated if there are fewer.
+
+    A column that is missing in all of them gets a value in one: the rows that a model has learned from may have some.
+    """
+    classes = [rows[rows[table.target.name] == label][:MOST_ROWS] for label in (table.negative, table.positive)]
+    enough = pd.concat([pd.concat([part] * -(-pipelines.FOLDS // len(part))) for part in classes], ignore_index=True)
+    for column in table.columns:
+        if enough[column.name].isna().all():
+            value = column.values[0] if isinstance(column, Category) else column.high
+            enough[column.name] = enough[column.name].astype(object).where(enough.index > 0, value).infer_objects()
+    return enough

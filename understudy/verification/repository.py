@@ -1,5 +1,6 @@
 """The git repository that the project's folder is part of, if it is part of one."""
 
+import re
 import subprocess
 from collections.abc import Collection
 from pathlib import Path
@@ -8,6 +9,8 @@ from understudy.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
 SHOWN = 10  # digits of a commit
+# A line of `git log --raw`: of each changed file two modes, the old and the new digest, a letter and the path.
+CHANGE = re.compile(r"^:\d+ \d+ \w+ (\w+) \w\t(.+)$", re.MULTILINE)
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -23,19 +26,19 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         raise UserError("git is not installed", "install git, and start again") from None
 
 
-def is_past(folder: Path, modules: Collection[str]) -> bool:
+def is_past(package: Path, modules: Collection[str]) -> bool:
     """Whether each of these modules is, byte for byte, one that the package has or had, up to the commit at hand.
 
     Args:
-        folder: Of a copy of the package.
-        modules: Their paths in it.
+        package: The folder of a copy of the package.
+        modules: Paths in it.
     """
+    log = ["log", "--format=", "--raw", "--no-abbrev", "--no-renames", "-m", "--relative", "HEAD", "--", PACKAGE.name]
     try:
-        past = set(git("rev-list", "--objects", "HEAD", "--", PACKAGE.name).stdout.splitlines())
-        blobs = git("hash-object", "--no-filters", "--", *(str(folder / module) for module in modules)).stdout.split()
+        past = {*CHANGE.findall(git(*log).stdout)}
+        digests = git("hash-object", "--no-filters", "--", *(str(package / module) for module in modules))
     except UserError:
         return False
-    prefix = git("rev-parse", "--show-prefix").stdout.strip()
-    return len(blobs) == len(modules) and all(
-        f"{blob} {prefix}{PACKAGE.name}/{module}" in past for blob, module in zip(blobs, modules, strict=True)
-    )
+    paths = [f"{PACKAGE.name}/{module}" for module in modules]
+    written = digests.stdout.split()
+    return len(written) == len(paths) and past >= {*zip(written, paths, strict=True)}

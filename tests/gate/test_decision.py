@@ -11,9 +11,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from understudy.figures import metrics, plots
 from understudy.figures.metrics import Floats, Labels
-from understudy.gate import checks, rules
+from understudy.gate import checks, decision
 from understudy.gate.checks import Check, Rule
-from understudy.gate.rules import Answers, Challenger, Decision
+from understudy.gate.decision import Answers, Challenger, Decision, Terms
 from understudy.schema.declaration import Limits, Table
 from understudy.table import TABLE
 
@@ -42,15 +42,22 @@ def challenger(probabilities: Floats, **changed: Any) -> Challenger:
 
 
 def decided(labels: Labels, mine: Floats, champion: Floats | None, **options: Any) -> Decision:
-    groups = options.pop("groups", pd.DataFrame(index=range(len(labels))))
-    taken = None if champion is None else answers(champion)
-    return rules.production(labels, challenger(mine), taken, groups, LIMITS, **options)
+    groups, seed = options.pop("groups", pd.DataFrame(index=range(len(labels)))), options.pop("seed", 0)
+    other = None if champion is None else answers(champion)
+    return decision.production(labels, challenger(mine), other, groups, Terms(LIMITS, **options), seed)
+
+
+def why(outcome: Check | Decision) -> str:
+    """Why a check failed, or a decision is a refusal."""
+    text = outcome.note if isinstance(outcome, Check) else outcome.why
+    assert text is not None
+    return text
 
 
 def compared(value: float, half: float, rule: Rule, rows: int = 184) -> Check:
     """By draws whose percentiles 2.5 and 97.5 lie `half` to either side."""
     draws = value + half * np.linspace(-1, 1, 2_001) / 0.95
-    return checks.compare(value, draws, rule, 0.05, rows)
+    return checks.difference(value, draws, rule, 0.05, rows)
 
 
 def test_the_areas_are_scikit_learns_also_in_resamples_and_with_ties() -> None:
@@ -87,7 +94,7 @@ def test_2000_resamples_of_1000_rows_take_less_than_a_second_of_a_core() -> None
     took = []
     for _ in range(3):
         started = time.process_time()
-        metrics.areas(labels, scores, rules.RESAMPLES)
+        metrics.areas(labels, scores, decision.RESAMPLES)
         took.append(time.process_time() - started)
     assert min(took) < 1
 
@@ -102,8 +109,8 @@ def test_the_floor_is_passed_by_a_model_and_not_by_a_constant() -> None:
 
 def test_without_a_champion_only_what_needs_none_is_asked() -> None:
     labels, [good] = drawn(184, (0.75,))
-    decision = decided(labels, good, None, groups=pd.DataFrame({"g": ["a"] * 184}))
-    assert [check.name for check in decision.checks] == [
+    outcome = decided(labels, good, None, groups=pd.DataFrame({"g": ["a"] * 184}))
+    assert [check.name for check in outcome.checks] == [
         "ROC AUC",
         "breaks of the contract",
         "probabilities apart when served",
@@ -111,7 +118,7 @@ def test_without_a_champion_only_what_needs_none_is_asked() -> None:
         "milliseconds for one row",
         "megabytes of files",
     ]
-    assert (decision.slices, decision.draws) == ((), ())
+    assert (outcome.slices, outcome.draws) == ((), ())
 
 
 @pytest.mark.parametrize(
@@ -146,13 +153,13 @@ def test_too_few_rows_are_told_from_a_challenger_that_is_worse() -> None:
     worse = compared(-0.06, 0.12, "not-worse").note
     assert worse == "ROC AUC less champion's is -0.060, not above -0.050, and more rows like these would not help"
     assert compared(-0.06, 0.12, "point").note == "ROC AUC less champion's is -0.060"
-    assert "about 1,000,000,000 would do" in compared(1e-12, 0.12, "better").note
+    assert "about 1,000,000,000 would do" in why(compared(1e-12, 0.12, "better"))
 
 
 def test_as_many_rows_as_it_says_would_do() -> None:
     labels, scores = drawn(150, (0.76, 0.70), seed=9)
     check = decided(labels, *scores, rule="better").checks[1]
-    times = math.ceil(int(check.note.split("about ")[1].split()[0].replace(",", "")) / 150)
+    times = math.ceil(int(why(check).split("about ")[1].split()[0].replace(",", "")) / 150)
     for copies, passed in ((times, True), (times - 1, False)):
         more = [np.tile(array, copies) for array in (labels, *scores)]
         assert decided(*more, rule="better").checks[1].passed == passed
@@ -162,7 +169,7 @@ def test_a_champion_that_asks_again_is_not_worse_and_not_better() -> None:
     labels, [good] = drawn(184, (0.75,))
     assert decided(labels, good, good).allowed
     assert decided(labels, good, good, rule="point").allowed
-    assert decided(labels, good, good, rule="better").why.startswith(
+    assert why(decided(labels, good, good, rule="better")).startswith(
         "ROC AUC less champion's is 0.000, not above 0.000"
     )
 
@@ -202,7 +209,7 @@ def test_a_slice_fails_if_it_is_worse_by_more_than_the_margin_and_not_by_chance(
     first, second = sliced(0.2)
     assert (first.passed, second.passed) == (False, True)
     assert first.name == "log loss less champion's, group a, 40 rows"
-    assert first.note.startswith("log loss on group a is 0.185 above")
+    assert why(first).startswith("log loss on group a is 0.185 above")
     assert all(check.passed for check in sliced(0.2, margin=0.3))
     assert all(check.passed for check in sliced(0.3, noise=0.5))
     assert all(check.passed for check in sliced(-0.2))
@@ -236,16 +243,16 @@ def test_the_worst_slice_is_printed_and_all_that_fail() -> None:
 
 def test_a_broken_contract_is_refused_unless_it_is_waived() -> None:
     asks = challenger(np.full(5, 0.7), breaks=("Gender: may not be missing any more", "Age: is asked for"))
-    refused, waived = rules.staging(asks, LIMITS), rules.staging(asks, LIMITS, breaking=True)
+    refused, waived = decision.staging(asks, Terms(LIMITS)), decision.staging(asks, Terms(LIMITS, breaking=True))
     said = "it breaks what rows may be (Gender: may not be missing any more, Age: is asked for)"
     assert (refused.allowed, refused.why) == (False, said)
-    assert (waived.allowed, waived.why, waived.checks[0].limit) == (True, "", "waived by --breaking")
+    assert (waived.allowed, waived.why, waived.checks[0].limit) == (True, None, "waived by --breaking")
     assert waived.checks[0].note == said
-    assert rules.staging(challenger(np.full(5, 0.7)), LIMITS).allowed
+    assert decision.staging(challenger(np.full(5, 0.7)), Terms(LIMITS)).allowed
 
 
 @pytest.mark.parametrize(
-    ("changed", "why"),
+    ("changed", "named"),
     [
         ({"served": Answers(np.full(5, 0.7 + 2e-6), ONES)}, "probabilities apart when served: 2e-06, not at"),
         ({"served": Answers(np.full(5, 0.7), 0 * ONES)}, "labels apart when served: 5, not at most 0"),
@@ -258,28 +265,28 @@ def test_a_broken_contract_is_refused_unless_it_is_waived() -> None:
         ({"megabytes": 200.1}, "megabytes of files: 200.100, not at most 200"),
     ],
 )
-def test_what_is_served_otherwise_or_costs_too_much_is_refused(changed: dict[str, Any], why: str) -> None:
-    decision = rules.staging(challenger(np.full(5, 0.7), **changed), LIMITS)
-    assert decision.why.startswith(why)
-    assert len([check for check in decision.checks if not check.passed]) == 1
-    json.dumps(decision.as_dict(), allow_nan=False)
+def test_what_is_served_otherwise_or_costs_too_much_is_refused(changed: dict[str, Any], named: str) -> None:
+    outcome = decision.staging(challenger(np.full(5, 0.7), **changed), Terms(LIMITS))
+    assert why(outcome).startswith(named)
+    assert len([check for check in outcome.checks if not check.passed]) == 1
+    json.dumps(outcome.as_dict(), allow_nan=False)
 
 
 def test_what_staging_refuses_production_refuses_too() -> None:
     labels, [good] = drawn(184, (0.75,))
     asks = challenger(good, milliseconds=301.0)
-    decision = rules.production(labels, asks, None, pd.DataFrame(index=range(184)), LIMITS)
-    assert decision.why == rules.staging(asks, LIMITS).why
+    outcome = decision.production(labels, asks, None, pd.DataFrame(index=range(184)), Terms(LIMITS))
+    assert outcome.why == decision.staging(asks, Terms(LIMITS)).why
     near = challenger(good, served=Answers(good + 9e-7, answers(good).labels), milliseconds=300.0, megabytes=200.0)
-    assert rules.staging(near, LIMITS).allowed
+    assert decision.staging(near, Terms(LIMITS)).allowed
 
 
 @pytest.mark.parametrize("labels", [np.ones(40, dtype=int), np.zeros(0, dtype=int)])
 def test_rows_that_say_nothing_of_one_class_refuse(labels: Labels) -> None:
     same = np.full(len(labels), 0.7)
-    decision = decided(labels, same, same)
-    assert decision.why.startswith(f"the {len(labels)} held-out rows do not have both labels")
-    json.dumps(decision.as_dict(), allow_nan=False)
+    outcome = decided(labels, same, same)
+    assert why(outcome).startswith(f"the {len(labels)} held-out rows do not have both labels")
+    json.dumps(outcome.as_dict(), allow_nan=False)
 
 
 def test_resamples_of_one_class_only_are_left_out() -> None:
@@ -300,30 +307,31 @@ def test_a_decision_is_the_same_for_the_same_seed_and_another_for_another() -> N
 
 def test_a_decision_reads_as_a_short_table_and_as_finite_json() -> None:
     labels, scores = drawn(184, (0.60, 0.75))
-    decision = decided(labels, *scores, groups=pd.DataFrame({"g": np.resize(["a", "b"], 184)}))
-    table = decision.table()
+    outcome = decided(labels, *scores, groups=pd.DataFrame({"g": np.resize(["a", "b"], 184)}))
+    table = outcome.table()
     assert list(table.columns) == ["check", "value", "interval", "limit", "result"]
     assert table["limit"].tolist()[:3] == ["interval above 0.500", "interval above -0.050", "none"]
     assert table["result"].tolist()[1:4] == ["fail", "", "pass"]
     assert max(map(len, table.to_string(index=False).splitlines())) <= 140
-    read = json.loads(json.dumps(decision.as_dict(), allow_nan=False))
-    assert (read["allowed"], read["why"]) == (False, decision.why)
-    assert len(read["checks"]) == len(decision.checks) + 2
-    assert len(decision.draws) == rules.RESAMPLES
+    read = json.loads(json.dumps(outcome.as_dict(), allow_nan=False))
+    assert (read["allowed"], read["why"]) == (False, outcome.why)
+    assert len(read["checks"]) == len(outcome.checks) + 2
+    assert len(outcome.draws) == decision.RESAMPLES
 
 
 def test_what_the_draws_look_like_is_drawn() -> None:
     labels, scores = drawn(184, (0.72, 0.70))
-    decision = decided(labels, *scores)
+    outcome = decided(labels, *scores)
     for rule in ("better", "not-worse"):
         check = compared(0.02, 0.05, rule)
         interval = (check.value, check.low or 0, check.high or 0)
-        figure = plots.differences(decision.draws, interval, checks.least(rule, 0.05), "version 2 less version 1")
+        limit = checks.least_difference(rule, 0.05)
+        figure = plots.differences(outcome.draws, interval, limit, "version 2 less version 1")
         figure.canvas.draw()
         said = figure.axes[0].get_legend_handles_labels()[1]
         starts = [np.ravel(line.get_xdata())[0] for line in figure.axes[0].lines]
-        assert starts == pytest.approx([checks.least(rule, 0.05), 0, -0.03])
-        assert said == [f"limit {checks.least(rule, 0.05):.3f}", "no difference", "0.020 (-0.030 to 0.070)"]
+        assert starts == pytest.approx([limit, 0, -0.03])
+        assert said == [f"limit {limit:.3f}", "no difference", "0.020 (-0.030 to 0.070)"]
 
 
 def test_a_table_saved_before_there_were_limits_has_the_defaults() -> None:

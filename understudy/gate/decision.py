@@ -1,0 +1,162 @@
+"""May a version go to Staging or to Production? Answers and measurements in, a `Decision` out; nothing is read."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from understudy.figures import metrics
+from understudy.figures.metrics import Floats, Labels
+from understudy.gate import checks
+from understudy.gate.checks import Check, Rule
+from understudy.schema.declaration import Limits
+
+RESAMPLES = 2_000
+CONSTANT = 0.5  # the area under the ROC curve of a model that says the same to every row
+TOLERANCE = 1e-6  # of a probability, between the two forms of one model
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is asked of a version.
+
+    Args:
+        limits: Those of the checkout that promotes; a version cannot bring limits of its own.
+        rule: How its ROC AUC is compared with the champion's; see `checks.difference`.
+        breaking: Whether it may take other rows than the champion.
+    """
+
+    limits: Limits
+    rule: Rule = "not-worse"
+    breaking: bool = False
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A version's answers to the held-out rows: probabilities of label 1, and labels as 0 or 1, shape (n,) each."""
+
+    probabilities: Floats
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """What was measured of the version that is to be promoted.
+
+    Args:
+        answers: The answers of its scikit-learn form.
+        served: The answers of the form that is served, to the same rows.
+        breaks: What its table breaks for those who send rows to the champion; see `compatibility.broken`.
+        milliseconds: How long the answer to one row takes.
+        megabytes: The size of its files, in millions of bytes.
+    """
+
+    answers: Answers
+    served: Answers
+    breaks: tuple[str, ...]
+    milliseconds: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What all checks say together.
+
+    Args:
+        checks: All checks but those of slices.
+        slices: A check for each slice, the worst first.
+        draws: The difference in ROC AUC, challenger less champion, on each resample; empty without a champion.
+    """
+
+    checks: tuple[Check, ...]
+    slices: tuple[Check, ...] = ()
+    draws: tuple[float, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether no check failed."""
+        return not self._failed
+
+    @property
+    def why(self) -> str | None:
+        """Why the version is refused, in one sentence; None if it is allowed."""
+        return "; ".join(str(check.note) for check in self._failed) or None
+
+    @property
+    def _failed(self) -> list[Check]:
+        return [check for check in (*self.checks, *self.slices) if check.passed is False]
+
+    def table(self) -> pd.DataFrame:
+        """The table that people see: all checks, but of the slices those that failed, or else the worst."""
+        slices = [check for check in self.slices if not check.passed] or self.slices[:1]
+        return pd.DataFrame([check.printed() for check in (*self.checks, *slices)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the draws, as JSON takes it: NaN and the infinite become null."""
+        known = [asdict(check) for check in (*self.checks, *self.slices)]
+        finite = [{key: None if _is_not_finite(value) else value for key, value in check.items()} for check in known]
+        return {"allowed": self.allowed, "why": self.why, "checks": finite}
+
+
+def _is_not_finite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def staging(challenger: Challenger, terms: Terms) -> Decision:
+    """Whether rows are still understood, what is served is what was tested, and the version costs no more than it may.
+
+    Args:
+        challenger: The version that is to be promoted.
+        terms: What is asked of it.
+    """
+    return Decision(tuple(_fitness(challenger, terms)))
+
+
+def production(
+    labels: Labels,
+    challenger: Challenger,
+    champion: Answers | None,
+    groups: pd.DataFrame,
+    terms: Terms,
+    seed: int = 0,
+) -> Decision:
+    """Whether a version passes what Staging asks, and predicts well enough to take over.
+
+    Args:
+        labels: True labels of the held-out rows, 0 or 1, shape (n,).
+        challenger: The version that is to be promoted.
+        champion: The answers of the version in Production to the same rows; None if there is none.
+        groups: Columns of the same rows whose values make slices, shape (n, columns).
+        terms: What is asked of the challenger.
+        seed: Seed of the bootstrap.
+    """
+    fitness, limits = tuple(_fitness(challenger, terms)), terms.limits
+    answers, n = challenger.answers, len(labels)
+    if len(np.unique(labels)) < 2:
+        note = f"the {n} held-out rows do not have both labels, so nothing is known of how it tells them apart"
+        return Decision((Check("held-out rows", n, "both labels", False, note=note), *fitness))
+    versions = [answers] if champion is None else [answers, champion]
+    areas, draws = metrics.areas(labels, [version.probabilities for version in versions], RESAMPLES, seed)
+    floor = checks.above("ROC AUC", areas[0], draws[0], CONSTANT, n)
+    if champion is None:
+        return Decision((floor, *fitness))
+    differences = draws[0] - draws[1]
+    compared = checks.difference(areas[0] - areas[1], differences, terms.rule, limits.margin, n)
+    mcnemar = checks.mcnemar(labels, answers.labels, champion.labels)
+    slices = checks.slices(labels, answers.probabilities, champion.probabilities, groups, limits.slice_margin)
+    return Decision((floor, compared, mcnemar, *fitness), tuple(slices), tuple(differences.tolist()))
+
+
+def _fitness(challenger: Challenger, terms: Terms) -> Iterator[Check]:
+    answers, served, breaks = challenger.answers, challenger.served, challenger.breaks
+    limit = "waived by --breaking" if terms.breaking else "at most 0"
+    note = f"it breaks what rows may be ({', '.join(breaks)})" if breaks else None
+    yield Check("breaks of the contract", len(breaks), limit, terms.breaking or not breaks, note=note)
+    apart = float(np.max(np.abs(answers.probabilities - served.probabilities), initial=0))
+    yield checks.at_most("probabilities apart when served", apart, TOLERANCE)
+    yield checks.at_most("labels apart when served", int(np.sum(answers.labels != served.labels)), 0)
+    yield checks.at_most("milliseconds for one row", challenger.milliseconds, terms.limits.milliseconds)
+    yield checks.at_most("megabytes of files", challenger.megabytes, terms.limits.megabytes)
