@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from bench import stack
 from bench.stack import Stack
 from understudy.errors import UserError
-from understudy.registry import registered
+from understudy.registry import registration
 from understudy.table import TABLE
 from understudy.tracking import runs
 
@@ -152,7 +152,7 @@ def look(one: Stack, whole: Left, before: Collection[str], outcome: Outcome) -> 
     for run in new:
         try:
             found = runs.get_run(one.client, run.info.run_id, runs.FAMILY)
-            registered.register(one.client, found, TABLE, name)
+            registration.register(one.client, found, TABLE, name)
         except UserError:
             continue
         outcome.versions += 1

@@ -13,8 +13,8 @@ import promote
 import register
 from tests.conftest import MARIADB, Ended, is_refusal
 from understudy.errors import Refused
-from understudy.registry import audit, promotion, records, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry import audit, history, promotion, records, stages
+from understudy.registry.records import Move, SavedRecord, Verdict
 from understudy.serving import serve
 from understudy.table import TABLE
 from understudy.tracking import runs
@@ -27,7 +27,7 @@ BACK = ["rollback", "--reason", "complaints"]
 
 def put(client: MlflowClient, version: str) -> None:
     """Promote a version without asking the gate."""
-    promotion.promote(client, NAME, Record("production", version, "production", forced=True), lambda _: Verdict())
+    promotion.promote(client, NAME, Move("production", version, "production", forced=True), lambda _: Verdict())
 
 
 def named(client: MlflowClient) -> dict[str, str]:
@@ -36,10 +36,10 @@ def named(client: MlflowClient) -> dict[str, str]:
 
 
 def stack(client: MlflowClient) -> list[str]:
-    return records.history(records.find(client, NAME))
+    return history.champions(records.find(client, NAME))
 
 
-def last(client: MlflowClient) -> Record:
+def last(client: MlflowClient) -> SavedRecord:
     """The record that was opened last."""
     return max(records.find(client, NAME), key=lambda record: record.opened)
 
@@ -91,7 +91,7 @@ def test_a_champion_whose_alias_is_gone_is_compared_all_the_same(three: MlflowCl
     assert refused.code == 3
     assert refused.out.startswith("compared with version 1, the last in Production whose files are there\n")
     assert "too few rows to tell whether ROC AUC less champion's" in refused.err
-    assert (last(three).before, last(three).against, last(three).by_hand) == ("", "1", True)
+    assert (last(three).before, last(three).against, last(three).by_hand) == (None, "1", True)
 
 
 def test_a_champion_that_is_deleted_gives_way_to_the_one_before_it(three: MlflowClient, call: Call) -> None:
@@ -184,7 +184,7 @@ def test_a_version_that_was_replaced_at_once_and_later_set_by_hand_is_history(
 def test_adopting_what_was_put_back_by_hand_goes_back(three: MlflowClient) -> None:
     put(three, "2")
     three.set_registered_model_alias(NAME, "production", "1")
-    promotion.adopt(three, NAME, "", "it is better", lambda _: Verdict(), forced=True)
+    promotion.adopt(three, NAME, None, "it is better", lambda _: Verdict(), forced=True)
     assert (last(three).before, stack(three), said(three)) == ("2", ["1"], "")
 
 
@@ -208,7 +208,7 @@ def test_a_version_that_was_taken_out_by_hand_is_missed_and_brought_back(three: 
 
 
 def test_a_move_that_was_cut_off_goes_before_the_one_that_has_followed_it(three: MlflowClient) -> None:
-    cut_off = records.start(three, NAME, Record("production", "2", "production", "1"), Verdict())
+    cut_off = records.start(three, NAME, Move("production", "2", "production", "1"), Verdict())
     three.set_registered_model_alias(NAME, "production", "2")
     time.sleep(0.01)
     put(three, "3")  # as from another host, which cannot know whether the process of the first one is gone
@@ -219,7 +219,7 @@ def test_a_move_that_was_cut_off_goes_before_the_one_that_has_followed_it(three:
     assert "a record was cut off" in said(three)
     records.recover(three, NAME)
     assert (stack(three), said(three)) == (["1", "2", "3"], "")
-    assert [record.version for record in records.in_production(records.find(three, NAME))] == ["1", "2", "3"]
+    assert [record.version for record in history.production_moves(records.find(three, NAME))] == ["1", "2", "3"]
 
 
 def test_a_clock_that_was_ahead_is_put_right_by_the_next_record(
@@ -234,10 +234,10 @@ def test_a_clock_that_was_ahead_is_put_right_by_the_next_record(
     put(three, "3")
     assert stack(three) == ["1", "2", "3"]
     assert said(three) == ""
-    moves = records.in_production(records.find(three, NAME))
+    moves = history.production_moves(records.find(three, NAME))
     assert [move.number for move in moves] == sorted({move.number or 0 for move in moves})
-    assert records.at(moves, moves[-1].time) == "3"
-    assert records.at(moves, moves[-1].time - 1) == "1"
+    assert history.champion_at(moves, moves[-1].time or 0) == "3"
+    assert history.champion_at(moves, (moves[-1].time or 0) - 1) == "1"
     assert f"{between.isoformat()}: version 1\n" in call(promote, "show", "--at", between.isoformat()).out
 
 
@@ -254,14 +254,14 @@ def test_a_deleted_record_counts_and_is_missed(three: MlflowClient, call: Call) 
     assert said(three) == ""
 
 
-def restore(record: Record) -> str:
+def restore(record: SavedRecord) -> str:
     return f"mlflow runs restore --run-id {record.run_id}"
 
 
 def test_records_that_are_gone_for_good_are_missed_and_noted(three: MlflowClient, call: Call) -> None:
     put(three, "2")
     put(three, "1")
-    gone = next(record for record in records.in_production(records.find(three, NAME)) if record.version == "2")
+    gone = next(record for record in history.production_moves(records.find(three, NAME)) if record.version == "2")
     three.delete_tag(gone.run_id, runs.KIND)  # no search for records finds it any more, as after mlflow gc
     assert f"the last record of version 2, run {gone.run_id}, is not in {NAME} promotions" in said(three)
     assert f"the record at place {gone.number:.0f} is gone for good" in said(three)

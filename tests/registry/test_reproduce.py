@@ -68,10 +68,10 @@ def test_edited_data_is_named_with_what_it_changes(committed: Path, tmp_path: Pa
 
 
 def test_packages_and_metrics_that_differ_are_named_with_both_values() -> None:
-    recorded, found = {"AUC": 0.72, "cv/AUC": float("nan")}, {"AUC": 0.73, "cv/AUC": float("nan"), "f1-score": 0.5}
-    other = reproduction.Reproduction("abc", recorded, found, ["numpy 2.4.0 -> 2.4.1"])
+    recorded, again = {"AUC": 0.72, "cv/AUC": float("nan")}, {"AUC": 0.73, "cv/AUC": float("nan"), "f1-score": 0.5}
+    other = reproduction.Reproduction("abc", recorded, again, ["numpy 2.4.0 -> 2.4.1"])
     assert str(other).splitlines()[1:] == ["AUC 0.72 -> 0.73", "f1-score none -> 0.5", "numpy 2.4.0 -> 2.4.1"]
-    assert str(reproduction.Reproduction("abc", found, found, ["numpy 2.4.0 -> 2.4.1"])).endswith("2.4.1")
+    assert str(reproduction.Reproduction("abc", again, again, ["numpy 2.4.0 -> 2.4.1"])).endswith("2.4.1")
 
 
 @pytest.mark.parametrize(

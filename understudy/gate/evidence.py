@@ -21,8 +21,8 @@ from understudy.figures.metrics import Labels
 from understudy.gate import checks, rules
 from understudy.gate.checks import Check, Rule
 from understudy.gate.rules import Answers, Challenger, Decision
-from understudy.registry import records, registered, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry import history, records, registered, stages
+from understudy.registry.records import Move, Verdict
 from understudy.schema import compatibility
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines, scorer
@@ -43,7 +43,7 @@ class Model:
     megabytes: float
 
 
-def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Record], Verdict]:
+def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Move], Verdict]:
     """The gate's verdict on a planned move of a version of a registered model.
 
     What keeps the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
@@ -58,7 +58,7 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
         UserError: By what is returned: the challenger itself is not what was registered, or cannot be loaded.
     """
 
-    def judge(planned: Record) -> Verdict:
+    def judge(planned: Move) -> Verdict:
         challenger = _load(client, name, planned.version)
         try:
             number = _champion(client, name, planned)
@@ -66,7 +66,7 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
             rows, counts = _rows(client, name, planned.version, number or "", champion, data)
             decision = _decide(planned, rule, challenger, champion, rows)
         except UserError as error:
-            return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
+            return Verdict(why=f"the gate cannot decide: {error.problem}", rule=rule)
         verdict = _verdict(decision, rule, counts, planned.version, number or "")
         if champion is None:
             return verdict
@@ -78,7 +78,7 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
     return judge
 
 
-def _champion(client: MlflowClient, name: str, planned: Record) -> str | None:
+def _champion(client: MlflowClient, name: str, planned: Move) -> str | None:
     """The version that a challenger is compared with; None if there has never been one.
 
     That is the one in Production, or else the last that was there and whose files are still the registered ones.
@@ -92,11 +92,11 @@ def _champion(client: MlflowClient, name: str, planned: Record) -> str | None:
     if named in versions:
         return named
     found = records.find(client, name)
-    for number in reversed(records.history(found)):
+    for number in reversed(history.champions(found)):
         if number == planned.version or (number in versions and _is_whole(client, versions[number])):
             return number
     moves = [record for record in found if record.outcome == records.COMPLETED and record.stage == "production"]
-    lost = records.lost(versions.values(), found)
+    lost = history.lost(versions.values(), found)
     if not in_production or not (moves or lost):
         return None  # Production asks again
     if moves:
@@ -200,7 +200,7 @@ def _raw(model: Model, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[[column.name for column in model.table.columns if column.name in rows]]
 
 
-def _decide(planned: Record, rule: Rule, challenger: Model, champion: Model | None, rows: pd.DataFrame) -> Decision:
+def _decide(planned: Move, rule: Rule, challenger: Model, champion: Model | None, rows: pd.DataFrame) -> Decision:
     with _told("the challenger cannot score the held-out rows"):
         measured = Challenger(
             answers=_answers(challenger, rows),
@@ -255,8 +255,7 @@ def _verdict(decision: Decision, rule: Rule, counts: dict[str, int], challenger:
     for check in (*decision.checks, *decision.slices):
         measured |= _figures(check)
     return Verdict(
-        allowed=decision.allowed,
-        why=decision.why,
+        why=decision.why or None,
         table=decision.table().to_string(index=False),
         rule=rule,
         metrics=measured | counts,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 DIGEST = "understudy.digest"
+LOADER = "understudy.scoring.flavor"  # that loads a model, as MLmodel names it; it was another one before 0.2
 LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
 NAMED = 3  # files that a message names
 SHOWN = 200  # characters of what MLflow says
@@ -68,7 +69,8 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
     """A private folder with a copy of the version's files, which are those that were recorded; removed afterwards.
 
     Raises:
-        UserError: A file was changed, added or removed, the manifest too, or nothing was recorded.
+        UserError: A file was changed, added or removed, the manifest too, nothing was recorded, or the model was saved
+            by an earlier version of the project.
     """
     if DIGEST not in version.tags:
         name = "" if version.name == TABLE.name else f" --name {version.name}"
@@ -84,7 +86,20 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
         if fault:
             fix = "bring the files back as they were, or promote another version"
             raise UserError(f"{called(version)} is not what was registered: {fault}", fix)
+        check_age(folder, called(version))
         yield folder
+
+
+def check_age(folder: Path, called: str) -> None:
+    """Refuse a model that was saved before 0.2, whose code this one cannot load.
+
+    Raises:
+        UserError: MLmodel names another loader than this version of the project has.
+    """
+    python = mlflow.models.Model.load(str(folder)).flavors.get("python_function", {})
+    if python.get("loader_module") != LOADER:
+        fix = "train and register another one: python train.py; python register.py"
+        raise UserError(f"{called} was saved by an earlier version of this project, which this one cannot load", fix)
 
 
 def load(folder: Path) -> tuple[PyFuncModel, "Pipeline"]:
