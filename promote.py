@@ -86,24 +86,24 @@ def main() -> None:
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy.registry import history, records, registered, stages
 
-    found, aliases = records.find(client, name), stages.aliases(client, name)
+    decisions, aliases = records.find(client, name), stages.aliases(client, name)
     if args.at:
         when = history.milliseconds(args.at)
-        print(f"in Production at {args.at}: {history.describe_at(found, when, aliases)}")
+        print(f"in Production at {args.at}: {history.describe_at(decisions, when, aliases)}")
         return
     if args.version:
         for label, value in history.lineage(client, name, args.version).items():
             print(f"{label}: {value}")
-        found = [record for record in found if args.version in (record.version, record.before)]
+        decisions = [record for record in decisions if args.version in (record.version, record.before)]
     else:
-        recorded = history.aliases(found)
+        recorded = history.aliases(decisions)
         for alias, stage in stages.STAGES.items():
             current, expected = aliases.get(alias), recorded.get(alias)
             differs = f" (the records say {registered.called(expected)}: python promote.py check)"
             print(f"{stage}: {f'version {current}' if current else 'empty'}{differs if expected != current else ''}")
         versions = registered.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
-    for line in history.story(found[-RECORDS:]):
+    for line in history.story(decisions[-RECORDS:]):
         print(line)
 
 

@@ -38,11 +38,11 @@ def findings(client: MlflowClient, name: str) -> list[Finding]:
     aliases = stages.aliases_of(client, model)
     wrong = [*_misspelt(model, aliases), *_staged_otherwise(aliases, versions)]
     try:
-        found = records.find(client, name)
+        decisions = records.find(client, name)
     except UserError as error:  # their experiment is deleted
         wrong.append(Finding(error.problem, error.fix))
     else:
-        wrong += [*_unrecorded(aliases, versions, found), *_unfinished(found), *_gone(name, versions, found)]
+        wrong += [*_unrecorded(aliases, versions, decisions), *_broken_records(name, versions, decisions)]
     for version in versions.values():
         wrong += _half_made(client, version)
     wrong += _orphans(client, name, versions)
@@ -101,8 +101,8 @@ def _staged_otherwise(aliases: Mapping[str, str], versions: Versions) -> Iterato
             yield Finding(f"{stage}: the alias names {registered.called(named)}, the stage shows {shown}", fix)
 
 
-def _unrecorded(aliases: Mapping[str, str], versions: Versions, found: Sequence[SavedRecord]) -> Iterator[Finding]:
-    recorded = history.aliases(found)
+def _unrecorded(aliases: Mapping[str, str], versions: Versions, decisions: Sequence[SavedRecord]) -> Iterator[Finding]:
+    recorded = history.aliases(decisions)
     for alias, stage in STAGES.items():
         named, expected = aliases.get(alias), recorded.get(alias)
         if named and named != expected:
@@ -112,13 +112,13 @@ def _unrecorded(aliases: Mapping[str, str], versions: Versions, found: Sequence[
             what = f"{stage}: the records say version {expected}, the alias names none"
             fix = f"python promote.py staging --version {expected}, or archive --version {expected}"
             if alias == "production":
-                is_left = versions.keys() & history.champions(found)
+                is_left = versions.keys() & history.champions(decisions)
                 fix = 'python promote.py production --version N --force --reason "..."'
                 fix = 'python promote.py rollback --reason "..."' if is_left else fix
             yield Finding(what if expected in versions else f"{what}, and the version is deleted", fix)
-    known = {number for record in history.completed(found) for number in (record.version, record.before)}
+    known = {*history.moved(history.completed(decisions)), *aliases.values()}
     for number, version in versions.items() if stages.KEEP_STAGES else ():
-        if version.current_stage in STAGES.values() and number not in {*known, *aliases.values()}:
+        if version.current_stage in STAGES.values() and number not in known:
             yield Finding(f"version {number} is in {version.current_stage} without a record", _adopt(number))
 
 
@@ -126,28 +126,24 @@ def _adopt(number: str) -> str:
     return f'python promote.py adopt --version {number} --reason "..."'
 
 
-def _gone(name: str, versions: Versions, found: Sequence[SavedRecord]) -> Iterator[Finding]:
-    for record in found:
+def _broken_records(name: str, versions: Versions, decisions: Sequence[SavedRecord]) -> Iterator[Finding]:
+    for record in decisions:
+        if record.is_left:
+            yield Finding(f"a record was cut off: {records.sentence(record)}, run {record.run_id}", REPAIR)
         if record.is_deleted:
             what = f"a record is deleted: {records.sentence(record)}"
             yield Finding(what, f"mlflow runs restore --run-id {record.run_id}")
-    for number, run_id in history.lost(versions.values(), found).items():
+    for number, run_id in history.lost(versions.values(), decisions).items():
         what = f"the last record of version {number}, run {run_id}, is not in {records.experiment(name)}"
         yield Finding(what, _adopt(number))
-    for place in _gaps(found):
+    for place in _gaps(decisions):
         yield Finding(f"the record at place {place} is gone for good", f"{REPAIR} records that; a backup may have it")
 
 
-def _gaps(found: Sequence[SavedRecord]) -> list[int]:
+def _gaps(decisions: Sequence[SavedRecord]) -> list[int]:
     """The places that no record has, although later ones do."""
-    taken = {record.number for record in found if record.number}
+    taken = {record.number for record in decisions if record.number}
     return [place for place in range(1, math.floor(max(taken, default=0))) if place not in taken]
-
-
-def _unfinished(found: Sequence[SavedRecord]) -> Iterator[Finding]:
-    for record in found:
-        if record.is_left:
-            yield Finding(f"a record was cut off: {records.sentence(record)}, run {record.run_id}", REPAIR)
 
 
 def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]:

@@ -53,8 +53,7 @@ def _was_staged(client: MlflowClient, name: str, version: str) -> bool:
     """Whether a version is in Staging, or has been there or in Production."""
     if version in stages.aliases(client, name).values():
         return True
-    moves = [record for record in history.completed(records.find(client, name)) if record.stage]
-    return version in {number for record in moves for number in (record.version, record.before)}
+    return version in history.moved(each for each in history.completed(records.find(client, name)) if each.stage)
 
 
 def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge: Judge) -> SavedRecord:
@@ -75,23 +74,22 @@ def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge
     """
     records.recover(client, name)
     current = stages.aliases(client, name).get("production")
-    found = records.find(client, name)
-    version = to or _replaced(client, name, current, found)
+    decisions = records.find(client, name)
+    version = to or _replaced(client, name, current, decisions)
     registered.get_version(client, name, version, "--to")
     if version == current:
         raise UserError(f"version {version} of {name} is in Production already", "choose another with --to")
-    moves = history.production_moves(found)
-    if version not in {number for record in moves for number in (record.version, record.before)}:
+    if version not in history.moved(history.production_moves(decisions)):
         problem = f"version {version} of {name} was never in Production"
         raise UserError(problem, f"python promote.py production --version {version}")
     planned = Move(records.ROLLBACK, version, "production", current, reason)
     return _carry_out(client, name, planned, judge(planned))
 
 
-def _replaced(client: MlflowClient, name: str, current: str | None, found: list[SavedRecord]) -> str:
+def _replaced(client: MlflowClient, name: str, current: str | None, decisions: list[SavedRecord]) -> str:
     """The last champion before the version in Production that is still there."""
     numbers = {str(version.version) for version in registered.versions(client, name)} - {current}
-    earlier = [number for number in history.back_or_on(history.champions(found), current) if number in numbers]
+    earlier = [number for number in history.back_or_on(history.champions(decisions), current) if number in numbers]
     if earlier:
         return earlier[-1]
     if current is None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -110,7 +111,7 @@ def _train(commit: str, options: list[str]) -> Run:
     """Run `train.py` at a commit, in a store that is gone afterwards; returns the run of the family."""
     # Nothing of this process's MLflow, `mlflow run` included, may lead to its store.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    with _worktree(commit) as project:
+    with _checked_out(commit) as project:
         command = [sys.executable, "train.py", *options]
         ended = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
         refusal = re.search(r"^error: (.*)\nfix: .*\n\Z", ended.stderr, re.MULTILINE)
@@ -127,8 +128,12 @@ def _train(commit: str, options: list[str]) -> Run:
 
 
 @contextmanager
-def _worktree(commit: str) -> Iterator[Path]:
-    """The project at a commit, in a folder that is gone afterwards, as is what git notes about it."""
+def _checked_out(commit: str) -> Iterator[Path]:
+    """The project's files at a commit, in a folder that is gone afterwards; the repository itself is only read.
+
+    Raises:
+        UserError: The repository does not have the commit, or it is not one that the person at hand has checked out.
+    """
     shown = commit[:SHOWN]
     if not re.fullmatch("[0-9a-f]{40,64}", commit) or git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
         fix = "git fetch, or start this in the clone that has it"
@@ -136,12 +141,11 @@ def _worktree(commit: str) -> Iterator[Path]:
     if git("merge-base", "--is-ancestor", commit, "HEAD").returncode:  # a fetched branch may hold anything
         problem = f"commit {shown} is not the one that is checked out, nor one before it"
         raise UserError(problem, f"look at it, and start again from it: git checkout {shown}")
-    with TemporaryDirectory(prefix="understudy-") as folder:
-        try:
-            git("worktree", "add", "--detach", folder, commit).check_returncode()
-            yield Path(folder) / git("rev-parse", "--show-prefix").stdout.strip()
-        finally:
-            git("worktree", "remove", "--force", folder)
+    with TemporaryDirectory(prefix="understudy-") as name:
+        folder = Path(name)
+        git("archive", f"--output={folder / 'project.zip'}", commit).check_returncode()
+        shutil.unpack_archive(folder / "project.zip", folder)
+        yield folder
 
 
 def _packages(run: Run) -> dict[str, str]:
