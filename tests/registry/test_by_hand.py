@@ -44,7 +44,7 @@ def last(client: MlflowClient) -> SavedRecord:
     return max(records.find(client, NAME), key=lambda record: record.opened)
 
 
-def said(client: MlflowClient) -> str:
+def check(client: MlflowClient) -> str:
     """What `check` finds."""
     return "\n".join(str(finding) for finding in audit.findings(client, NAME))
 
@@ -65,7 +65,7 @@ def test_an_alias_that_the_database_takes_for_production_is_production(
 ) -> None:
     three.set_registered_model_alias(NAME, spelt, "2")
     assert named(three) == {spelt: "2", "staging": "3"}
-    assert f"Production: the alias of version 2 is spelt {spelt}, and not production" in said(three)
+    assert f"Production: the alias of version 2 is spelt {spelt}, and not production" in check(three)
     refused = call(promote, "production")
     assert (refused.code, last(three).before, last(three).against) == (3, "2", "2")
     assert call(promote, "check", "--repair").out.startswith("mended: the alias production, which names version 2, is")
@@ -81,7 +81,7 @@ def test_an_alias_that_only_looks_like_production_is_reported(three: MlflowClien
     three.set_registered_model_alias(NAME, "Production", "2")
     three.set_registered_model_alias(NAME, "best", "2")
     assert stages.aliases(three, NAME) == {"production": "1", "staging": "3"}
-    assert said(three).startswith("Production: the alias Production names version 2, and only production counts\n")
+    assert check(three).startswith("Production: the alias Production names version 2, and only production counts\n")
     assert "never in Staging" in call(promote, "production", "--version", "2").err  # another alias is no stage
 
 
@@ -97,7 +97,7 @@ def test_a_champion_whose_alias_is_gone_is_compared_all_the_same(three: MlflowCl
 def test_a_champion_that_is_deleted_gives_way_to_the_one_before_it(three: MlflowClient, call: Call) -> None:
     put(three, "2")
     three.delete_model_version(NAME, "2")
-    assert "the records say version 2, the alias names none, and the version is deleted" in said(three)
+    assert "the records say version 2, the alias names none, and the version is deleted" in check(three)
     assert call(promote, "production").code == 3
     assert last(three).against == "1"
     forced = call(promote, "production", *FORCED)
@@ -109,7 +109,7 @@ def test_a_champion_that_is_deleted_gives_way_to_the_one_before_it(three: Mlflow
 
 def test_where_nothing_is_left_to_compare_with_force_is_needed(three: MlflowClient, call: Call) -> None:
     three.delete_model_version(NAME, "1")
-    assert "and the version is deleted\n  fix: python promote.py production --version N --force" in said(three)
+    assert "and the version is deleted\n  fix: python promote.py production --version N --force" in check(three)
     refused = call(promote, "production")
     assert refused.code == 3
     assert "version 1 was in Production, and nothing is left to compare with; --force --reason" in refused.err
@@ -132,7 +132,7 @@ def test_records_of_an_earlier_registered_model_count_for_nothing(three: MlflowC
     put(three, "2")
     assert stack(three) == ["2"]
     assert "was never in Production" in call(promote, *BACK, "--to", "1").err
-    assert "is in Production without a record" not in said(three)
+    assert "is in Production without a record" not in check(three)
 
 
 def test_records_of_old_count_from_the_models_creation_on(three: MlflowClient) -> None:
@@ -150,7 +150,7 @@ def test_records_of_old_count_from_the_models_creation_on(three: MlflowClient) -
 def test_a_version_that_was_put_back_by_hand_is_what_a_rollback_leads_to(three: MlflowClient, call: Call) -> None:
     put(three, "2")
     three.set_registered_model_alias(NAME, "production", "1")
-    assert "version 1 is in Production without a record, the records say version 2" in said(three)
+    assert "version 1 is in Production without a record, the records say version 2" in check(three)
     assert "version 1 of Loan_prediction replaced none" in call(promote, *BACK).err
     put(three, "3")
     assert stack(three) == ["1", "3"]
@@ -159,7 +159,7 @@ def test_a_version_that_was_put_back_by_hand_is_what_a_rollback_leads_to(three: 
     assert "version 1 of Loan_prediction replaced none" in call(promote, *BACK).err
     three.set_registered_model_alias(NAME, "production", "2")
     assert "version 1 is in Production again" in call(promote, *BACK).out
-    assert said(three) == ""
+    assert check(three) == ""
 
 
 def test_a_version_that_was_replaced_at_once_and_later_set_by_hand_is_history(
@@ -185,7 +185,7 @@ def test_adopting_what_was_put_back_by_hand_goes_back(three: MlflowClient) -> No
     put(three, "2")
     three.set_registered_model_alias(NAME, "production", "1")
     promotion.adopt(three, NAME, None, "it is better", lambda _: Verdict(), forced=True)
-    assert (last(three).before, stack(three), said(three)) == ("2", ["1"], "")
+    assert (last(three).before, stack(three), check(three)) == ("2", ["1"], "")
 
 
 def test_a_version_that_was_taken_out_by_hand_is_missed_and_brought_back(three: MlflowClient, call: Call) -> None:
@@ -195,10 +195,12 @@ def test_a_version_that_was_taken_out_by_hand_is_missed_and_brought_back(three: 
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
         for version in ("2", "3"):
             three.transition_model_version_stage(NAME, version, "Archived")
-    found = call(promote, "check")
-    assert found.code == 4
-    assert "Production: the records say version 2, the alias names none\n  fix: python promote.py rollback" in found.out
-    assert "Staging: the records say version 3, the alias names none\n" in found.out
+    checked = call(promote, "check")
+    assert checked.code == 4
+    assert (
+        "Production: the records say version 2, the alias names none\n  fix: python promote.py rollback" in checked.out
+    )
+    assert "Staging: the records say version 3, the alias names none\n" in checked.out
     assert "Production: empty (the records say version 2: python promote.py check)\n" in call(promote).out
     assert "2099-01-01: version 2, or already none, by hand" in call(promote, "show", "--at", "2099-01-01").out
     assert "version 2 is in Production again\n" in call(promote, *BACK).out
@@ -216,9 +218,9 @@ def test_a_move_that_was_cut_off_goes_before_the_one_that_has_followed_it(three:
     gone = subprocess.Popen(["true"])
     gone.wait()
     three.set_tag(cut_off.run_id, runs.PID, str(gone.pid))
-    assert "a record was cut off" in said(three)
+    assert "a record was cut off" in check(three)
     records.recover(three, NAME)
-    assert (stack(three), said(three)) == (["1", "2", "3"], "")
+    assert (stack(three), check(three)) == (["1", "2", "3"], "")
     assert [record.version for record in history.production_moves(records.find(three, NAME))] == ["1", "2", "3"]
 
 
@@ -233,7 +235,7 @@ def test_a_clock_that_was_ahead_is_put_right_by_the_next_record(
     time.sleep(0.01)
     put(three, "3")
     assert stack(three) == ["1", "2", "3"]
-    assert said(three) == ""
+    assert check(three) == ""
     moves = history.production_moves(records.find(three, NAME))
     assert [move.number for move in moves] == sorted({move.number or 0 for move in moves})
     assert history.champion_at(moves, moves[-1].time or 0) == "3"
@@ -247,11 +249,11 @@ def test_a_deleted_record_counts_and_is_missed(three: MlflowClient, call: Call) 
     three.delete_run(record.run_id)
     assert stack(three) == ["1", "2"]
     assert f"is deleted: completed: production, version 2 in place of version 1, forced\n  fix: {restore(record)}" in (
-        said(three)
+        check(three)
     )
     assert "(its run is deleted)" in call(promote).out
     three.restore_run(record.run_id)
-    assert said(three) == ""
+    assert check(three) == ""
 
 
 def restore(record: SavedRecord) -> str:
@@ -263,12 +265,12 @@ def test_records_that_are_gone_for_good_are_missed_and_noted(three: MlflowClient
     put(three, "1")
     gone = next(record for record in history.production_moves(records.find(three, NAME)) if record.version == "2")
     three.delete_tag(gone.run_id, runs.KIND)  # no search for records finds it any more, as after mlflow gc
-    assert f"the last record of version 2, run {gone.run_id}, is not in {NAME} promotions" in said(three)
-    assert f"the record at place {gone.number:.0f} is gone for good" in said(three)
+    assert f"the last record of version 2, run {gone.run_id}, is not in {NAME} promotions" in check(three)
+    assert f"the record at place {gone.number:.0f} is gone for good" in check(three)
     call(promote, "check", "--repair")
-    assert "is gone for good" not in said(three)
+    assert "is gone for good" not in check(three)
     assert call(promote, "adopt", "--version", "2", "--reason", "its record is gone").code == 0
-    assert said(three) == ""
+    assert check(three) == ""
 
 
 def test_where_all_records_are_gone_no_champion_is_taken_for_granted(three: MlflowClient, call: Call) -> None:
@@ -284,13 +286,13 @@ def test_a_deleted_batch_is_missed(three: MlflowClient, call: Call) -> None:
     run = three.get_run(three.get_model_version(NAME, "3").run_id or "")
     batch = run.data.tags["mlflow.parentRunId"]
     three.delete_run(batch)
-    assert f"the batch of version 3 is deleted\n  fix: mlflow runs restore --run-id {batch}" in said(three)
+    assert f"the batch of version 3 is deleted\n  fix: mlflow runs restore --run-id {batch}" in check(three)
     three.delete_experiment(run.info.experiment_id)
-    assert f"fix: mlflow experiments restore --experiment-id {run.info.experiment_id}\n" in said(three)
+    assert f"fix: mlflow experiments restore --experiment-id {run.info.experiment_id}\n" in check(three)
     three.restore_experiment(run.info.experiment_id)
-    assert said(three) == ""
+    assert check(three) == ""
     three.set_tag(run.info.run_id, "mlflow.parentRunId", "0" * 32)
-    assert f"the batch of version 3, run {'0' * 32}, is not there" in said(three)
+    assert f"the batch of version 3, run {'0' * 32}, is not there" in check(three)
     assert f"run {'0' * 32}, which kept rows/held_out.parquet, is gone" in call(promote, "production").err
 
 
@@ -303,9 +305,9 @@ def test_a_deleted_experiment_of_records_stops_every_verb(three: MlflowClient, c
     for verb in (["staging"], ["production"], BACK, ["archive", "--version", "2"], ["adopt", "--reason", "x"], []):
         ended = call(promote, *verb)
         assert (ended.code, ended.err) == (2, two_lines), verb
-    found = call(promote, "check")
-    assert (found.code, "adopt" in found.out) == (4, False)
-    assert f"experiment {NAME} promotions is deleted\n  fix: {fix}\n" in found.out
+    checked = call(promote, "check")
+    assert (checked.code, "adopt" in checked.out) == (4, False)
+    assert f"experiment {NAME} promotions is deleted\n  fix: {fix}\n" in checked.out
     three.restore_experiment(kept.experiment_id)
     assert call(promote, "check").code == 0
 

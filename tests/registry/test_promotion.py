@@ -68,8 +68,8 @@ def test_a_version_says_what_it_is_and_where_it_comes_from(client: MlflowClient,
     call(register, "--model", "RandomForestClassifier")
     version = registered.versions(client, NAME)[0]
     run = client.get_run(version.run_id or "")
-    for said in ["RandomForestClassifier", "`Loan_Status`", "- Gender: Female, Male, or missing", "AUC 0.", f"{NAME}@"]:
-        assert said in (version.description or "")
+    for text in ["RandomForestClassifier", "`Loan_Status`", "- Gender: Female, Male, or missing", "AUC 0.", f"{NAME}@"]:
+        assert text in (version.description or "")
     for tag in ["data.digest", "understudy.family"]:
         assert version.tags[tag] == run.data.tags[tag]
     model = client.get_logged_model(family_runs.model_id(run))
@@ -108,10 +108,10 @@ def test_versions_move_through_the_stages_and_back(registered: str, client: Mlfl
             {"1": "Production", "2": "Archived"},
         ),
     ]
-    for arguments, said, aliases, staged in steps:
+    for arguments, text, aliases, staged in steps:
         ended = call(promote, *arguments)
         assert (ended.code, ended.err) == (0, "")
-        assert said in ended.out
+        assert text in ended.out
         assert where(client) == (aliases, staged)
     shown = call(promote)
     assert shown.out.startswith("Staging: empty\nProduction: version 1\nnewest: version 2\n")
@@ -153,12 +153,12 @@ def test_every_step_is_refused_when_there_is_nothing_to_take(batch_store: str, c
         ended = call(promote, action, *(BACK[1:] if action == "rollback" else []))
         assert (ended.code, ended.err) == (2, no_model)
     call(register)
-    for action, said in [
+    for action, refusal in [
         ("production", f"error: no version of {NAME} is in Staging\nfix: python promote.py staging\n"),
         ("rollback", f"error: no version of {NAME} is in Production\nfix: python promote.py production\n"),
     ]:
         ended = call(promote, action, *(BACK[1:] if action == "rollback" else []))
-        assert (ended.code, ended.err) == (2, said)
+        assert (ended.code, ended.err) == (2, refusal)
 
 
 def test_the_version_in_production_does_not_go_to_staging(in_production: str, client: MlflowClient, call: Call) -> None:
@@ -282,8 +282,8 @@ def test_history_is_a_stack() -> None:
 
 
 def test_what_was_in_production_at_a_time_is_known() -> None:
-    found = moves(("production", "2", "1"), ("production", "3", "2"), ("rollback", "2", "3"))
-    assert [history.champion_at(found, when) for when in (50, 100, 199, 200, 1000)] == ["1", "2", "2", "3", "2"]
+    decisions = moves(("production", "2", "1"), ("production", "3", "2"), ("rollback", "2", "3"))
+    assert [history.champion_at(decisions, when) for when in (50, 100, 199, 200, 1000)] == ["1", "2", "2", "3", "2"]
     assert history.champion_at([], 100) is None
 
 
@@ -377,8 +377,8 @@ def test_adopt_asks_which_when_the_ui_has_put_two_there(in_production: str, clie
     call(register, "--model", "DecisionTreeClassifier")
     by_hand(client, "2", "Production")
     by_hand(client, "3", "Production")
-    found = call(promote, "check").out
-    assert "Production: the alias names version 1, the stage shows version 1, 2, 3" in found
+    text = call(promote, "check").out
+    assert "Production: the alias names version 1, the stage shows version 1, 2, 3" in text
     assert call(promote, "adopt", "--reason", "x").code == 2
     assert call(promote, "adopt", "--version", "3", "--reason", "the newest").code == 3
     assert call(promote, "adopt", "--version", "3", "--reason", "the newest", "--force").code == 0
@@ -388,9 +388,9 @@ def test_adopt_asks_which_when_the_ui_has_put_two_there(in_production: str, clie
 
 def test_check_repairs_stages_by_the_alias_and_records_it(in_production: str, client: MlflowClient, call: Call) -> None:
     by_hand(client, "2", "Production")
-    found = call(promote, "check")
-    assert found.code == 4
-    assert found.out.endswith("next: python promote.py check --repair\n")
+    checked = call(promote, "check")
+    assert checked.code == 4
+    assert checked.out.endswith("next: python promote.py check --repair\n")
     mended = call(promote, "check", "--repair")
     assert mended.out.startswith("mended: version 2 is in the stage Archived\n")
     assert where(client) == ({"production": "1"}, {"1": "Production", "2": "Archived"})
@@ -405,10 +405,10 @@ def test_check_finds_versions_without_what_is_behind_them(in_production: str, cl
     model = client.get_logged_model(str(source.source).removeprefix("models:/"))
     client.delete_model_version(NAME, "2")
     client.delete_run(client.get_model_version(NAME, "1").run_id or "")
-    said = "\n".join(finding.what for finding in audit.findings(client, NAME))
-    assert f"version {made.version} has no run behind it" in said
-    assert f"model {model.model_id} says it is version 2, which is not there" in said
-    assert "the run of version 1 is deleted" in said
+    findings = "\n".join(finding.what for finding in audit.findings(client, NAME))
+    assert f"version {made.version} has no run behind it" in findings
+    assert f"model {model.model_id} says it is version 2, which is not there" in findings
+    assert "the run of version 1 is deleted" in findings
     client.delete_logged_model(str(client.get_model_version(NAME, "1").source).removeprefix("models:/"))
     assert "version 1 has no model behind it" in [finding.what for finding in audit.findings(client, NAME)]
 
@@ -448,9 +448,9 @@ def test_all_records_are_read_however_many_there_are(in_production: str, client:
     client.delete_tag(newest.run_id, records.TAGS["number"])
     copied(in_production, newest.run_id, 10_001)
     client.set_tag(newest.run_id, records.TAGS["version"], "2")
-    found = records.find(client, NAME)
-    assert len(found) == 10_003
-    assert history.aliases(found)["production"] == "2"
+    decisions = records.find(client, NAME)
+    assert len(decisions) == 10_003
+    assert history.aliases(decisions)["production"] == "2"
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

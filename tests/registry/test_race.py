@@ -67,8 +67,8 @@ def racing_on_mariadb(team: tuple[Team, Rows]) -> Iterator[Racing]:
 
 @pytest.fixture
 def racing(backend: str, request: pytest.FixtureRequest) -> Racing:
-    found: Racing = request.getfixturevalue(f"racing_on_{backend}")
-    return found
+    started: Racing = request.getfixturevalue(f"racing_on_{backend}")
+    return started
 
 
 @pytest.mark.parametrize("occupied", [False, True], ids=["empty", "occupied"])
@@ -81,8 +81,8 @@ def test_eight_at_once_leave_one_in_production(racing: tuple[MlflowClient, race.
 
 
 def test_the_race_is_one_that_mlflows_own_call_loses(racing: tuple[MlflowClient, race.Race]) -> None:
-    found = Counter(race.one_round(*racing, "stock", False).in_production for _ in range(3))
-    assert sum(found.values()) > found[1]
+    counts = Counter(race.one_round(*racing, "stock", False).in_production for _ in range(3))
+    assert sum(counts.values()) > counts[1]
 
 
 @pytest.mark.parametrize("seed", [7, 9, 23])
@@ -186,7 +186,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
     call(promote, "staging", "--version", "2")
     if before == AFTER:
         call(promote, "production")
-    found, number = set(), 1
+    are_after, number = set(), 1
     while True:
         store = copy(number)
         if not cut(store, number, verb):
@@ -196,7 +196,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
         if mended_by == "check":
             assert call(promote, "check", "--repair").code == 0
             assert shown(client) in (before, after)
-            found.add(shown(client) == after)
+            are_after.add(shown(client) == after)
         elif mended_by == "refusal":
             assert call(promote, "production", "--version", "3").code == 2
             whole = {**shown(client)[1]}
@@ -212,7 +212,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
             assert call(promote, "check").code == 0
         number += 1
     assert number > 6
-    assert found in ({False, True}, set())
+    assert are_after in ({False, True}, set())
 
 
 @contextmanager
@@ -289,8 +289,8 @@ def test_a_write_that_failed_is_not_repeated_over_somebody_elses(racing: tuple[M
 
 
 def test_only_writes_that_were_undone_are_tried_again() -> None:
-    said = ["(sqlite3.OperationalError) database is locked", "(MySQLdb.IntegrityError) (1062, ...)", ""]
-    left = list(said)
+    errors = ["(sqlite3.OperationalError) database is locked", "(MySQLdb.IntegrityError) (1062, ...)", ""]
+    left = list(errors)
 
     def write() -> str:
         if text := left.pop(0):

@@ -75,21 +75,23 @@ def test_packages_and_metrics_that_differ_are_named_with_both_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "value", "said"),
+    ("tag", "value", "problem"),
     [
         ("git.dirty", "true", "it was trained with changes that were not committed"),
         ("git.dirty", "unknown", "was trained outside of git"),
         ("mlflow.source.git.commit", "0" * 40, "commit 0000000000 is not known in "),
     ],
 )
-def test_what_cannot_be_reproduced_is_said(tag: str, value: str, said: str, client: MlflowClient, call: Call) -> None:
+def test_what_cannot_be_reproduced_is_said(
+    tag: str, value: str, problem: str, client: MlflowClient, call: Call
+) -> None:
     call(register)
     run_id = client.get_model_version(TABLE.name, "1").run_id or ""
     client.set_tag(run_id, "git.dirty", "false")
     client.set_tag(run_id, tag, value)
     ended = call(register, "reproduce", "1")
     assert is_refusal(ended)
-    assert said in ended.err
+    assert problem in ended.err
 
 
 def test_missing_git_is_said(client: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
