@@ -175,7 +175,7 @@ def misread(client: MlflowClient, name: str, stack: list[str], recorded: str | N
         "Production: the alias Production": "Production" in spelt and (current is None or "production" in spelt),
     }
     wrong = [f"check on '{what}'" for what, is_so in expected.items() if (what in said) != is_so]
-    if history.back_or_on(history.champions(records.find(client, name)), current) != back_to(stack, current):
+    if history.after_hand_move(history.champions(records.find(client, name)), current) != back_to(stack, current):
         wrong.append("the history")
     if is_ours and (current != recorded or staged != [current] or "production" not in spelt):
         wrong.append("what our own move has left")

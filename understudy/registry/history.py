@@ -76,17 +76,17 @@ def champions(records: Sequence[SavedRecord]) -> list[str]:
     replaced_at_once = {record.version for record in unnumbered if record.stage == "production"}
     for record in production_moves(records):
         if record.by_hand or (record.number is None and record.before not in replaced_at_once):
-            path = back_or_on(path, record.before)
+            path = after_hand_move(path, record.before)
         if record.action == ROLLBACK and record.version not in path:
             path = path[:-1]
         if record.action in (ROLLBACK, ADOPT):
-            path = back_or_on(path, record.version)
+            path = after_hand_move(path, record.version)
         if record.version and path[-1:] != [record.version]:
             path.append(record.version)
     return path
 
 
-def back_or_on(path: list[str], version: str | None) -> list[str]:
+def after_hand_move(path: list[str], version: str | None) -> list[str]:
     """The champions once a person has pointed the alias at a version: cut back to it, or with it added.
 
     Args:

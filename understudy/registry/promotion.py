@@ -89,7 +89,7 @@ def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge
 def _replaced(client: MlflowClient, name: str, current: str | None, decisions: list[SavedRecord]) -> str:
     """The last champion before the version in Production that is still there."""
     numbers = {str(version.version) for version in registered.versions(client, name)} - {current}
-    earlier = [number for number in history.back_or_on(history.champions(decisions), current) if number in numbers]
+    earlier = [number for number in history.after_hand_move(history.champions(decisions), current) if number in numbers]
     if earlier:
         return earlier[-1]
     if current is None:
