@@ -328,9 +328,7 @@ def test_a_version_that_cannot_be_scored_is_never_rolled_back_to(
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(kept, folder)
     assert where(client) == before
-    started = time.perf_counter()
     assert call(promote, *BACK).code == 0
-    assert time.perf_counter() - started < 5
 
 
 def test_a_rollback_needs_a_reason_and_goes_only_where_production_was(in_production: str, call: Call) -> None:
