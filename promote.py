@@ -18,7 +18,7 @@ from understudy.table import TABLE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-SHOWN = 20
+RECORDS = 20  # that show prints, the latest ones
 
 
 def options() -> argparse.ArgumentParser:
@@ -26,45 +26,50 @@ def options() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     shared.add_argument("--name", help=f"registered model (default: {TABLE.name})")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
+    parser.add_argument("--name", help=f"registered model (default: {TABLE.name})")
     verbs = parser.add_subparsers(dest="action", metavar="VERB")
-    parser.set_defaults(action="show", version="", at="")
+    parser.set_defaults(action="show", version=None, at=None)
 
-    def verb(name: str, said: str, version: str, *other: str, reason: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=said, description=said, parents=[shared])
-        if version:
-            made.add_argument(*other, "--version", dest="version", default="", metavar="N", help=version)
-        if reason:
-            made.add_argument("--reason", default="", help=reason)
-        return made
+    def verb(name: str, purpose: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=purpose, description=purpose, parents=[shared])
 
-    show = verb("show", "what is where, and what happened", "that version's lineage", reason="")
+    show = verb("show", "what is where, and what happened")
+    show.add_argument("--version", metavar="N", help="that version's lineage")
     show.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
-    show.add_argument("--at", default="", metavar="TIME", help="what was in Production then: 2026-11-01T12:00")
-    staging = verb("staging", "put a version into Staging", "(default: the newest)", reason="why")
-    production = verb("production", "put a version into Production", "(default: the one in Staging)", reason="why")
-    for one in (staging, production):
-        one.add_argument("--force", action="store_true", help="whatever the checks say; needs a --reason")
-        one.add_argument("--breaking", action="store_true", help="it may refuse rows that the one before accepts")
+    show.add_argument("--at", metavar="TIME", help="what was in Production then: 2026-11-01T12:00")
+    staging = verb("staging", "put a version into Staging")
+    staging.add_argument("--version", metavar="N", help="(default: the newest)")
+    production = verb("production", "put a version into Production")
+    production.add_argument("--version", metavar="N", help="(default: the one in Staging)")
+    for promotion in (staging, production):
+        promotion.add_argument("--reason", help="why")
+        promotion.add_argument("--force", action="store_true", help="whatever the checks say; needs a --reason")
+        promotion.add_argument("--breaking", action="store_true", help="it may refuse rows that the one before accepts")
+    production.add_argument("--data", metavar="ADDRESS", help="a table whose held-out rows are to decide")
     rules = ["better", "not-worse", "point"]
-    production.add_argument("--data", default=None, metavar="ADDRESS", help="a table whose held-out rows are to decide")
     production.add_argument("--rule", default="not-worse", choices=rules, help="(default: %(default)s)")
-    verb("rollback", "bring back an earlier version", "(default: the one replaced last)", "--to", reason="why; needed")
-    verb("archive", "take a version out of use", "which; needed", reason="why")
-    check = verb("check", "say what does not fit together", "", reason="")
+    rollback = verb("rollback", "bring back an earlier version")
+    rollback.add_argument("--to", "--version", dest="version", metavar="N", help="(default: the one replaced last)")
+    rollback.add_argument("--reason", help="why; needed")
+    archive = verb("archive", "take a version out of use")
+    archive.add_argument("--version", metavar="N", help="which; needed")
+    archive.add_argument("--reason", help="why")
+    check = verb("check", "say what does not fit together")
     check.add_argument("--repair", action="store_true", help="mend what needs no judgement")
-    by_hand = "(default: the one in Production)"
-    adopt = verb("adopt", "take over what was done by hand in MLflow's UI", by_hand, reason="why; needed")
+    adopt = verb("adopt", "take over what was done by hand in MLflow's UI")
+    adopt.add_argument("--version", metavar="N", help="(default: the one in Production)")
+    adopt.add_argument("--reason", help="why; needed")
     adopt.add_argument("--force", action="store_true", help="whatever the checks say")
     return parser
 
 
 def main() -> None:
     args = options().parse_args()
-    for needed in NEEDS.get(args.action, ["reason"] if getattr(args, "force", False) else []):
-        if not getattr(args, needed):
-            verb = f"{args.action} --force" if getattr(args, "force", False) else args.action
-            raise UserError(f"{verb} needs a --{needed}", f'python promote.py {verb} --{needed} "..."')
+    is_forced = getattr(args, "force", False)
+    needed = NEEDED.get(args.action, "reason" if is_forced else None)
+    if needed and not getattr(args, needed):
+        verb = f"{args.action} --force" if is_forced else args.action
+        raise UserError(f"{verb} needs a --{needed}", f'python promote.py {verb} --{needed} "..."')
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy.registry import registered, stages
     from understudy.tracking import connection
@@ -79,47 +84,51 @@ def main() -> None:
 
 
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy.registry import lineage, records, registered, stages
+    from understudy.registry import history, records, registered, stages
 
-    found, there = records.find(client, name), stages.aliases(client, name)
+    decisions, aliases = records.find(client, name), stages.aliases(client, name)
     if args.at:
-        print(f"in Production at {args.at}: {records.told(found, lineage.milliseconds(args.at), there)}")
-    elif args.version:
-        for said, value in lineage.lineage(client, name, args.version).items():
-            print(f"{said}: {value}")
-        found = [record for record in found if args.version in (record.version, record.before)]
+        when = history.milliseconds(args.at)
+        print(f"in Production at {args.at}: {history.describe_at(decisions, when, aliases)}")
+        return
+    if args.version:
+        for label, value in history.lineage(client, name, args.version).items():
+            print(f"{label}: {value}")
+        decisions = [record for record in decisions if args.version in (record.version, record.before)]
     else:
-        recorded = records.aliases(found)
+        recorded = history.aliases(decisions)
         for alias, stage in stages.STAGES.items():
-            is_other = recorded.get(alias) != there.get(alias)
-            said = f" (the records say {registered.called(recorded.get(alias))}: python promote.py check)"
-            print(f"{stage}: {f'version {there[alias]}' if alias in there else 'empty'}{said if is_other else ''}")
+            current, expected = aliases.get(alias), recorded.get(alias)
+            differs = f" (the records say {registered.called(expected)}: python promote.py check)"
+            print(f"{stage}: {f'version {current}' if current else 'empty'}{differs if expected != current else ''}")
         versions = registered.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
-    for line in lineage.story(found[-SHOWN:] if not args.at else []):
+    for line in history.story(decisions[-RECORDS:]):
         print(line)
 
 
 def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy.gate import evidence
     from understudy.registry import promotion, stages
-    from understudy.registry.records import Record
+    from understudy.registry.records import Move
 
     version = stages.choose(client, name, args.action, args.version)
-    asked = Record(args.action, version, args.action, "", args.reason, args.force, args.breaking)
-    decide = evidence.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None))
-    record = promotion.promote(client, name, asked, decide)
-    archived = f", version {record.before} is archived" if record.before else ""
+    planned = Move(args.action, version, args.action, None, args.reason, args.force, args.breaking)
+    judge = evidence.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None))
+    record = promotion.promote(client, name, planned, judge)
+    archived = f", version {record.before} is archived" if record and record.before else ""
     print(f"{name} version {version} is in {stages.STAGES[args.action]}{archived}")
-    if args.action == "production" and record.against not in (None, record.before):
+    if record and args.action == "production" and record.against not in (None, record.before):
         print(f"compared with version {record.against}, the last in Production whose files are there")
 
 
 def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy.registry import promotion
 
-    back, gone = promotion.rollback(client, name, args.version, args.reason)
-    print(f"{name} version {back} is in Production again{f', version {gone} is archived' if gone else ''}")
+    judge = promotion.scores_a_row(client, name)
+    record = promotion.rollback(client, name, args.version, args.reason, judge)
+    archived = f", version {record.before} is archived" if record.before else ""
+    print(f"{name} version {record.version} is in Production again{archived}")
 
 
 def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
@@ -131,32 +140,34 @@ def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> None
 
 def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy.gate import evidence
-    from understudy.registry import promotion
+    from understudy.registry import promotion, stages
 
-    decide = evidence.decide(client, name, "not-worse")
-    version, stage = promotion.adopt(client, name, args.version, args.reason, decide, args.force)
-    print(f"{name} version {version} is {f'in {stage}, with alias, stage and record' if stage else 'adopted'}")
+    judge = evidence.decide(client, name, "not-worse")
+    record = promotion.adopt(client, name, args.version, args.reason, judge, args.force)
+    place = f"in {stages.STAGES[record.stage]}, with alias, stage and record" if record.stage else "adopted"
+    print(f"{name} version {record.version} is {place}")
 
 
-def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str:
+def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | None:
     from understudy.registry import audit
 
-    for done in audit.repair(client, name) if args.repair else []:
-        print(f"mended: {done}")
-    wrong = audit.findings(client, name)
-    for finding in wrong:
+    for repaired in audit.repair(client, name) if args.repair else []:
+        print(f"mended: {repaired}")
+    findings = audit.findings(client, name)
+    for finding in findings:
         print(finding)
-    print(f"{name}: {f'{len(wrong)} found' if wrong else 'all is well'}")
-    return next((audit.MEND for finding in wrong if audit.MEND in finding.fix), wrong[0].fix if wrong else "")
+    print(f"{name}: {f'{len(findings)} found' if findings else 'all is well'}")
+    fixes = [audit.REPAIR if audit.REPAIR in finding.fix else finding.fix for finding in findings]
+    return audit.REPAIR if audit.REPAIR in fixes else next(iter(fixes), None)
 
 
-def _next(there: dict[str, str]) -> str:
-    if "staging" in there:
+def _next(aliases: dict[str, str]) -> str:
+    if "staging" in aliases:
         return "python promote.py production"
-    return "./serve.sh" if "production" in there else "python promote.py staging"
+    return "./serve.sh" if "production" in aliases else "python promote.py staging"
 
 
-NEEDS = {"rollback": ["reason"], "archive": ["version"], "adopt": ["reason"]}
+NEEDED = {"rollback": "reason", "archive": "version", "adopt": "reason"}
 ACTIONS = {
     "show": show,
     "staging": promote,

@@ -8,15 +8,21 @@ python register.py reproduce 1                      train version 1 again: is it
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from understudy import errors
 from understudy.errors import UserError
 from understudy.table import TABLE
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", nargs="?", default="register", choices=["register", "reproduce"])
+    # `mlflow run` gives every option, the empty text where a person gave none.
     parser.add_argument("version", nargs="?", default="", help="number of the version to reproduce")
     parser.add_argument("--run", default="", help="run id of a family's run (default: the best of the newest batch)")
     parser.add_argument("--model", default="", help="family, of the newest batch (default: the best)")
@@ -31,30 +37,36 @@ def main() -> None:
     if bool(args.version) != (args.action == "reproduce"):
         raise UserError("reproduce takes the number of a version, and nothing else does", "python register.py --help")
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy.registry import registered, reproduction
+    from understudy.registry import registered, registration, reproduction
     from understudy.tracking import connection, family_runs, runs
 
-    client = connection.connect(args.fail_fast)
+    client, name = connection.connect(args.fail_fast), args.name or TABLE.name
     if args.action == "reproduce":
-        name = args.name or TABLE.name
         version = registered.get_version(client, name, args.version, "register.py reproduce")
-        found = reproduction.reproduce(client, version, args.data)
-        print(found)
-        sys.exit(4 if found.differences else 0)
-    if args.run:
-        run = runs.get_run(client, args.run, runs.FAMILY)
-    else:
-        batch = family_runs.families(client, family_runs.get_batch(client, TABLE))
-        named = {family_runs.family_name(run): run for run in batch}
-        if args.model and args.model not in named:
-            raise UserError(f"the newest batch has no {args.model}", f"choose from {', '.join(named)} with --model")
-        run = named[args.model] if args.model else registered.best_family(batch)
-    version, new = registered.register(client, run, TABLE, args.name or TABLE.name)
-    state = "registered" if new else "was registered already"
+        reproduced = reproduction.reproduce(client, version, args.data or None)
+        print(reproduced)
+        sys.exit(4 if reproduced.differences else 0)
+    run = runs.get_run(client, args.run, runs.FAMILY) if args.run else _of_newest_batch(client, args.model or None)
+    version, is_new = registration.register(client, run, TABLE, name)
+    state = "registered" if is_new else "was registered already"
     score = runs.metric(run, "Mean CV score")
     family = errors.visible(family_runs.family_name(run))
     print(f"{version.name} version {version.version} {state}: {family}, mean CV score {score:.3f}")
     print("next: python promote.py staging" + (f" --name {args.name}" if args.name else ""))
+
+
+def _of_newest_batch(client: "MlflowClient", family: str | None) -> "Run":
+    """The run of a family of the newest batch, by default of the best."""
+    from understudy.registry import registration
+    from understudy.tracking import family_runs
+
+    candidates = family_runs.families(client, family_runs.get_batch(client, TABLE))
+    if family is None:
+        return registration.best_family(candidates)
+    named = {family_runs.family_name(run): run for run in candidates}
+    if family not in named:
+        raise UserError(f"the newest batch has no {family}", f"choose from {', '.join(named)} with --model")
+    return named[family]
 
 
 if __name__ == "__main__":

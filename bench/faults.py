@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from bench import stack
 from bench.stack import Stack
 from understudy.errors import UserError
-from understudy.registry import registered
+from understudy.registry import registration
 from understudy.table import TABLE
 from understudy.tracking import runs
 
@@ -152,7 +152,7 @@ def look(team: Stack, whole: Left, before: Collection[str], outcome: Outcome) ->
     for run in new:
         try:
             family = runs.get_run(team.client, run.info.run_id, runs.FAMILY)
-            registered.register(team.client, family, TABLE, name)
+            registration.register(team.client, family, TABLE, name)
         except UserError:
             continue
         outcome.versions += 1

@@ -34,8 +34,8 @@ from sklearn.dummy import DummyClassifier
 
 from deploy.mysql import free_port
 from understudy.errors import Refused, UserError
-from understudy.registry import audit, promotion, records, registered, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry import audit, history, promotion, records, registered, stages
+from understudy.registry.records import Move, Verdict
 
 PROCESSES = 8
 STEPS = 12  # of a round with moves by hand
@@ -116,7 +116,7 @@ def by_hand_round(client: MlflowClient, seed: int) -> list[str]:
     name, wrong = new_model(client, PROCESSES), []
     chance = random.Random(seed)  # noqa: S311 - to be the same again
     stack: list[str] = []  # kept beside the records: where rollbacks should lead, Production last
-    recorded = ""  # the version of the last move that was ours
+    recorded: str | None = None  # the version of the last move that was ours
     for number in range(STEPS):
         action = chance.choice(["promote", "rollback", "move", "remove", "misspell", "stage"])
         current = in_production(client, name)
@@ -128,7 +128,7 @@ def by_hand_round(client: MlflowClient, seed: int) -> list[str]:
         elif action == "rollback":
             earlier = [one for one in back_to(stack, current) if one != current]
             with suppress(UserError):  # there is nothing to go back to
-                promotion.rollback(client, name, "", "by chance", lambda *_: None)
+                promotion.rollback(client, name, None, "by chance", lambda planned: Verdict())
             stack = back_to(back_to(stack, current), earlier[-1]) if earlier else stack
         elif action == "move":
             client.set_registered_model_alias(name, "production", version)
@@ -146,36 +146,36 @@ def by_hand_round(client: MlflowClient, seed: int) -> list[str]:
     return wrong
 
 
-def back_to(stack: list[str], version: str) -> list[str]:
+def back_to(stack: list[str], version: str | None) -> list[str]:
     """A stack after somebody has put a version there by hand."""
     while version in stack and stack[-1] != version:
         stack = stack[:-1]
     return [*stack, version] if version and stack[-1:] != [version] else stack
 
 
-def in_production(client: MlflowClient, name: str) -> str:
-    """The version that the store itself says the alias names; "" for none."""
+def in_production(client: MlflowClient, name: str) -> str | None:
+    """The version that the store itself says the alias names; None for none."""
     try:
         return str(client.get_model_version_by_alias(name, "production").version)
     except MlflowException:
-        return ""
+        return None
 
 
-def misread(client: MlflowClient, name: str, stack: list[str], recorded: str, is_ours: bool) -> list[str]:
+def misread(client: MlflowClient, name: str, stack: list[str], recorded: str | None, is_ours: bool) -> list[str]:
     """Where `check` and the records say something else than a plain reading of the store, and our own notes."""
     current, spelt = in_production(client, name), client.get_registered_model(name).aliases
     versions = client.search_model_versions(f"name = '{name}'")
     staged = [str(version.version) for version in versions if version.current_stage == "Production"]
     said = "\n".join(finding.what for finding in audit.findings(client, name))
     expected = {
-        f"version {current} is in Production without a record": current not in ("", recorded),
-        f"the records say version {recorded}, the alias names none": recorded != "" and current == "",
-        "Production: the alias names": staged != [current] * (current != ""),
-        "Production: the alias of": current != "" and "production" not in spelt,
-        "Production: the alias Production": "Production" in spelt and (current == "" or "production" in spelt),
+        f"version {current} is in Production without a record": current not in (None, recorded),
+        f"the records say version {recorded}, the alias names none": recorded is not None and current is None,
+        "Production: the alias names": staged != [current] * (current is not None),
+        "Production: the alias of": current is not None and "production" not in spelt,
+        "Production: the alias Production": "Production" in spelt and (current is None or "production" in spelt),
     }
     wrong = [f"check on '{what}'" for what, is_so in expected.items() if (what in said) != is_so]
-    if records.by_hand(records.history(records.find(client, name)), current) != back_to(stack, current):
+    if history.after_hand_move(history.champions(records.find(client, name)), current) != back_to(stack, current):
         wrong.append("the history")
     if is_ours and (current != recorded or staged != [current] or "production" not in spelt):
         wrong.append("what our own move has left")
@@ -196,7 +196,7 @@ def misfits(client: MlflowClient, name: str, ended: Counter[str], occupied: bool
         wrong.append("who was there is not archived")
     if len(moved) != occupied + ended["done"] + ended["superseded"] or len(found) != occupied + PROCESSES:
         wrong.append("records")
-    if any(not record.outcome for record in found) or records.history(found)[-1:] != [alias]:
+    if any(not record.outcome for record in found) or history.champions(found)[-1:] != [alias]:
         wrong.append("history")
     return wrong
 
@@ -208,7 +208,7 @@ def call(way: str, client: MlflowClient, name: str, version: str) -> str:
             with warnings.catch_warnings(action="ignore"):
                 client.transition_model_version_stage(name, version, "Production", archive_existing_versions=True)
         else:
-            asked = Record("production", version, "production", reason="a race", forced=True)
+            asked = Move("production", version, "production", reason="a race", forced=True)
             promotion.promote(client, name, asked, lambda planned: Verdict())
     except Refused as refused:
         return "superseded" if "at once" in refused.why else "refused"

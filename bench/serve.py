@@ -40,8 +40,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import train
 from deploy.mysql import free_port
 from understudy import families
-from understudy.registry import promotion, registered
-from understudy.registry.records import Record, Verdict
+from understudy.registry import promotion, registration
+from understudy.registry.records import Move, Verdict
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs
 
@@ -171,9 +171,9 @@ def published(folder: Path) -> MlflowClient:
     client = connection.connect()
     for run in family_runs.families(client, family_runs.get_batch(client, TABLE)):
         if (name := family_runs.family_name(run)) in CLASSIFIERS:
-            version, _ = registered.register(client, run, TABLE, name)
+            version, _ = registration.register(client, run, TABLE, name)
             for stage in ("staging", "production"):
-                asked = Record(stage, str(version.version), stage, reason="to be measured", forced=True)
+                asked = Move(stage, str(version.version), stage, reason="to be measured", forced=True)
                 promotion.promote(client, name, asked, lambda planned: Verdict())
     return client
 

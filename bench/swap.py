@@ -25,7 +25,7 @@ from mlflow import MlflowClient, artifacts
 
 from deploy.mysql import free_port
 from understudy.registry import promotion, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry.records import Move, Verdict
 from understudy.scoring import scorer
 from understudy.table import TABLE
 from understudy.tracking import connection
@@ -98,8 +98,8 @@ def prepared(folder: Path) -> MlflowClient:
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     client = connection.connect()
     for stage in ("staging", "production"):
-        promotion.promote(client, NAME, Record(stage, "1", stage, reason="bench", forced=True), lambda _: Verdict())
-    promotion.promote(client, NAME, Record("staging", "2", "staging", reason="bench", forced=True), lambda _: Verdict())
+        promotion.promote(client, NAME, Move(stage, "1", stage, reason="bench", forced=True), lambda _: Verdict())
+    promotion.promote(client, NAME, Move("staging", "2", "staging", reason="bench", forced=True), lambda _: Verdict())
     return client
 
 

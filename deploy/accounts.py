@@ -18,7 +18,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from deploy import secrets
 from understudy import errors
-from understudy.registry import records, registered
+from understudy.registry import records, registration
 from understudy.table import TABLE
 from understudy.tracking import connection, experiments
 
@@ -40,7 +40,7 @@ def prepare(client: MlflowClient) -> dict[str, Grants]:
             (records.experiment(TABLE.name), experiments.RECORDS_TAGS),
         ]
     )
-    registered.create(client, TABLE, TABLE.name)
+    registration.create(client, TABLE, TABLE.name)
     trains, decides = ("experiment", runs, "EDIT"), ("experiment", decisions, "EDIT")
     moves = ("registered_model", TABLE.name, "MANAGE")  # to take an alias away is to delete it
     return {"trainer": {trains}, "promoter": {trains, decides, moves}, "reader": set()}

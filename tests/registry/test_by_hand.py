@@ -13,8 +13,8 @@ import promote
 import register
 from tests.conftest import MARIADB, Ended, is_refusal
 from understudy.errors import Refused
-from understudy.registry import audit, promotion, records, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry import audit, history, promotion, records, stages
+from understudy.registry.records import Move, SavedRecord, Verdict
 from understudy.serving import serve
 from understudy.table import TABLE
 from understudy.tracking import runs
@@ -27,7 +27,7 @@ BACK = ["rollback", "--reason", "complaints"]
 
 def put(client: MlflowClient, version: str) -> None:
     """Promote a version without asking the gate."""
-    promotion.promote(client, NAME, Record("production", version, "production", forced=True), lambda _: Verdict())
+    promotion.promote(client, NAME, Move("production", version, "production", forced=True), lambda _: Verdict())
 
 
 def named(client: MlflowClient) -> dict[str, str]:
@@ -36,15 +36,15 @@ def named(client: MlflowClient) -> dict[str, str]:
 
 
 def stack(client: MlflowClient) -> list[str]:
-    return records.history(records.find(client, NAME))
+    return history.champions(records.find(client, NAME))
 
 
-def last(client: MlflowClient) -> Record:
+def last(client: MlflowClient) -> SavedRecord:
     """The record that was opened last."""
     return max(records.find(client, NAME), key=lambda record: record.opened)
 
 
-def said(client: MlflowClient) -> str:
+def check(client: MlflowClient) -> str:
     """What `check` finds."""
     return "\n".join(str(finding) for finding in audit.findings(client, NAME))
 
@@ -65,7 +65,7 @@ def test_an_alias_that_the_database_takes_for_production_is_production(
 ) -> None:
     three.set_registered_model_alias(NAME, spelt, "2")
     assert named(three) == {spelt: "2", "staging": "3"}
-    assert f"Production: the alias of version 2 is spelt {spelt}, and not production" in said(three)
+    assert f"Production: the alias of version 2 is spelt {spelt}, and not production" in check(three)
     refused = call(promote, "production")
     assert (refused.code, last(three).before, last(three).against) == (3, "2", "2")
     assert call(promote, "check", "--repair").out.startswith("mended: the alias production, which names version 2, is")
@@ -81,7 +81,7 @@ def test_an_alias_that_only_looks_like_production_is_reported(three: MlflowClien
     three.set_registered_model_alias(NAME, "Production", "2")
     three.set_registered_model_alias(NAME, "best", "2")
     assert stages.aliases(three, NAME) == {"production": "1", "staging": "3"}
-    assert said(three).startswith("Production: the alias Production names version 2, and only production counts\n")
+    assert check(three).startswith("Production: the alias Production names version 2, and only production counts\n")
     assert "never in Staging" in call(promote, "production", "--version", "2").err  # another alias is no stage
 
 
@@ -91,13 +91,13 @@ def test_a_champion_whose_alias_is_gone_is_compared_all_the_same(three: MlflowCl
     assert refused.code == 3
     assert refused.out.startswith("compared with version 1, the last in Production whose files are there\n")
     assert "too few rows to tell whether ROC AUC less champion's" in refused.err
-    assert (last(three).before, last(three).against, last(three).by_hand) == ("", "1", True)
+    assert (last(three).before, last(three).against, last(three).by_hand) == (None, "1", True)
 
 
 def test_a_champion_that_is_deleted_gives_way_to_the_one_before_it(three: MlflowClient, call: Call) -> None:
     put(three, "2")
     three.delete_model_version(NAME, "2")
-    assert "the records say version 2, the alias names none, and the version is deleted" in said(three)
+    assert "the records say version 2, the alias names none, and the version is deleted" in check(three)
     assert call(promote, "production").code == 3
     assert last(three).against == "1"
     forced = call(promote, "production", *FORCED)
@@ -109,7 +109,7 @@ def test_a_champion_that_is_deleted_gives_way_to_the_one_before_it(three: Mlflow
 
 def test_where_nothing_is_left_to_compare_with_force_is_needed(three: MlflowClient, call: Call) -> None:
     three.delete_model_version(NAME, "1")
-    assert "and the version is deleted\n  fix: python promote.py production --version N --force" in said(three)
+    assert "and the version is deleted\n  fix: python promote.py production --version N --force" in check(three)
     refused = call(promote, "production")
     assert refused.code == 3
     assert "version 1 was in Production, and nothing is left to compare with; --force --reason" in refused.err
@@ -132,7 +132,7 @@ def test_records_of_an_earlier_registered_model_count_for_nothing(three: MlflowC
     put(three, "2")
     assert stack(three) == ["2"]
     assert "was never in Production" in call(promote, *BACK, "--to", "1").err
-    assert "is in Production without a record" not in said(three)
+    assert "is in Production without a record" not in check(three)
 
 
 def test_records_of_old_count_from_the_models_creation_on(three: MlflowClient) -> None:
@@ -150,7 +150,7 @@ def test_records_of_old_count_from_the_models_creation_on(three: MlflowClient) -
 def test_a_version_that_was_put_back_by_hand_is_what_a_rollback_leads_to(three: MlflowClient, call: Call) -> None:
     put(three, "2")
     three.set_registered_model_alias(NAME, "production", "1")
-    assert "version 1 is in Production without a record, the records say version 2" in said(three)
+    assert "version 1 is in Production without a record, the records say version 2" in check(three)
     assert "version 1 of Loan_prediction replaced none" in call(promote, *BACK).err
     put(three, "3")
     assert stack(three) == ["1", "3"]
@@ -159,7 +159,7 @@ def test_a_version_that_was_put_back_by_hand_is_what_a_rollback_leads_to(three: 
     assert "version 1 of Loan_prediction replaced none" in call(promote, *BACK).err
     three.set_registered_model_alias(NAME, "production", "2")
     assert "version 1 is in Production again" in call(promote, *BACK).out
-    assert said(three) == ""
+    assert check(three) == ""
 
 
 def test_a_version_that_was_replaced_at_once_and_later_set_by_hand_is_history(
@@ -184,8 +184,8 @@ def test_a_version_that_was_replaced_at_once_and_later_set_by_hand_is_history(
 def test_adopting_what_was_put_back_by_hand_goes_back(three: MlflowClient) -> None:
     put(three, "2")
     three.set_registered_model_alias(NAME, "production", "1")
-    promotion.adopt(three, NAME, "", "it is better", lambda _: Verdict(), forced=True)
-    assert (last(three).before, stack(three), said(three)) == ("2", ["1"], "")
+    promotion.adopt(three, NAME, None, "it is better", lambda _: Verdict(), forced=True)
+    assert (last(three).before, stack(three), check(three)) == ("2", ["1"], "")
 
 
 def test_a_version_that_was_taken_out_by_hand_is_missed_and_brought_back(three: MlflowClient, call: Call) -> None:
@@ -195,10 +195,12 @@ def test_a_version_that_was_taken_out_by_hand_is_missed_and_brought_back(three: 
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
         for version in ("2", "3"):
             three.transition_model_version_stage(NAME, version, "Archived")
-    found = call(promote, "check")
-    assert found.code == 4
-    assert "Production: the records say version 2, the alias names none\n  fix: python promote.py rollback" in found.out
-    assert "Staging: the records say version 3, the alias names none\n" in found.out
+    checked = call(promote, "check")
+    assert checked.code == 4
+    assert (
+        "Production: the records say version 2, the alias names none\n  fix: python promote.py rollback" in checked.out
+    )
+    assert "Staging: the records say version 3, the alias names none\n" in checked.out
     assert "Production: empty (the records say version 2: python promote.py check)\n" in call(promote).out
     assert "2099-01-01: version 2, or already none, by hand" in call(promote, "show", "--at", "2099-01-01").out
     assert "version 2 is in Production again\n" in call(promote, *BACK).out
@@ -208,7 +210,7 @@ def test_a_version_that_was_taken_out_by_hand_is_missed_and_brought_back(three: 
 
 
 def test_a_move_that_was_cut_off_goes_before_the_one_that_has_followed_it(three: MlflowClient) -> None:
-    cut_off = records.start(three, NAME, Record("production", "2", "production", "1"), Verdict())
+    cut_off = records.start(three, NAME, Move("production", "2", "production", "1"), Verdict())
     three.set_registered_model_alias(NAME, "production", "2")
     time.sleep(0.01)
     put(three, "3")  # as from another host, which cannot know whether the process of the first one is gone
@@ -216,10 +218,10 @@ def test_a_move_that_was_cut_off_goes_before_the_one_that_has_followed_it(three:
     gone = subprocess.Popen(["true"])
     gone.wait()
     three.set_tag(cut_off.run_id, runs.PID, str(gone.pid))
-    assert "a record was cut off" in said(three)
+    assert "a record was cut off" in check(three)
     records.recover(three, NAME)
-    assert (stack(three), said(three)) == (["1", "2", "3"], "")
-    assert [record.version for record in records.in_production(records.find(three, NAME))] == ["1", "2", "3"]
+    assert (stack(three), check(three)) == (["1", "2", "3"], "")
+    assert [record.version for record in history.production_moves(records.find(three, NAME))] == ["1", "2", "3"]
 
 
 def test_a_clock_that_was_ahead_is_put_right_by_the_next_record(
@@ -233,11 +235,11 @@ def test_a_clock_that_was_ahead_is_put_right_by_the_next_record(
     time.sleep(0.01)
     put(three, "3")
     assert stack(three) == ["1", "2", "3"]
-    assert said(three) == ""
-    moves = records.in_production(records.find(three, NAME))
+    assert check(three) == ""
+    moves = history.production_moves(records.find(three, NAME))
     assert [move.number for move in moves] == sorted({move.number or 0 for move in moves})
-    assert records.at(moves, moves[-1].time) == "3"
-    assert records.at(moves, moves[-1].time - 1) == "1"
+    assert history.champion_at(moves, moves[-1].time or 0) == "3"
+    assert history.champion_at(moves, (moves[-1].time or 0) - 1) == "1"
     assert f"{between.isoformat()}: version 1\n" in call(promote, "show", "--at", between.isoformat()).out
 
 
@@ -247,28 +249,28 @@ def test_a_deleted_record_counts_and_is_missed(three: MlflowClient, call: Call) 
     three.delete_run(record.run_id)
     assert stack(three) == ["1", "2"]
     assert f"is deleted: completed: production, version 2 in place of version 1, forced\n  fix: {restore(record)}" in (
-        said(three)
+        check(three)
     )
     assert "(its run is deleted)" in call(promote).out
     three.restore_run(record.run_id)
-    assert said(three) == ""
+    assert check(three) == ""
 
 
-def restore(record: Record) -> str:
+def restore(record: SavedRecord) -> str:
     return f"mlflow runs restore --run-id {record.run_id}"
 
 
 def test_records_that_are_gone_for_good_are_missed_and_noted(three: MlflowClient, call: Call) -> None:
     put(three, "2")
     put(three, "1")
-    gone = next(record for record in records.in_production(records.find(three, NAME)) if record.version == "2")
+    gone = next(record for record in history.production_moves(records.find(three, NAME)) if record.version == "2")
     three.delete_tag(gone.run_id, runs.KIND)  # no search for records finds it any more, as after mlflow gc
-    assert f"the last record of version 2, run {gone.run_id}, is not in {NAME} promotions" in said(three)
-    assert f"the record at place {gone.number:.0f} is gone for good" in said(three)
+    assert f"the last record of version 2, run {gone.run_id}, is not in {NAME} promotions" in check(three)
+    assert f"the record at place {gone.number:.0f} is gone for good" in check(three)
     call(promote, "check", "--repair")
-    assert "is gone for good" not in said(three)
+    assert "is gone for good" not in check(three)
     assert call(promote, "adopt", "--version", "2", "--reason", "its record is gone").code == 0
-    assert said(three) == ""
+    assert check(three) == ""
 
 
 def test_where_all_records_are_gone_no_champion_is_taken_for_granted(three: MlflowClient, call: Call) -> None:
@@ -284,13 +286,13 @@ def test_a_deleted_batch_is_missed(three: MlflowClient, call: Call) -> None:
     run = three.get_run(three.get_model_version(NAME, "3").run_id or "")
     batch = run.data.tags["mlflow.parentRunId"]
     three.delete_run(batch)
-    assert f"the batch of version 3 is deleted\n  fix: mlflow runs restore --run-id {batch}" in said(three)
+    assert f"the batch of version 3 is deleted\n  fix: mlflow runs restore --run-id {batch}" in check(three)
     three.delete_experiment(run.info.experiment_id)
-    assert f"fix: mlflow experiments restore --experiment-id {run.info.experiment_id}\n" in said(three)
+    assert f"fix: mlflow experiments restore --experiment-id {run.info.experiment_id}\n" in check(three)
     three.restore_experiment(run.info.experiment_id)
-    assert said(three) == ""
+    assert check(three) == ""
     three.set_tag(run.info.run_id, "mlflow.parentRunId", "0" * 32)
-    assert f"the batch of version 3, run {'0' * 32}, is not there" in said(three)
+    assert f"the batch of version 3, run {'0' * 32}, is not there" in check(three)
     assert f"run {'0' * 32}, which kept rows/held_out.parquet, is gone" in call(promote, "production").err
 
 
@@ -303,9 +305,9 @@ def test_a_deleted_experiment_of_records_stops_every_verb(three: MlflowClient, c
     for verb in (["staging"], ["production"], BACK, ["archive", "--version", "2"], ["adopt", "--reason", "x"], []):
         ended = call(promote, *verb)
         assert (ended.code, ended.err) == (2, two_lines), verb
-    found = call(promote, "check")
-    assert (found.code, "adopt" in found.out) == (4, False)
-    assert f"experiment {NAME} promotions is deleted\n  fix: {fix}\n" in found.out
+    checked = call(promote, "check")
+    assert (checked.code, "adopt" in checked.out) == (4, False)
+    assert f"experiment {NAME} promotions is deleted\n  fix: {fix}\n" in checked.out
     three.restore_experiment(kept.experiment_id)
     assert call(promote, "check").code == 0
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 import mlflow
@@ -20,8 +21,8 @@ import register
 from tests.conftest import Ended
 from understudy.errors import Refused
 from understudy.gate import checks
-from understudy.registry import audit, promotion, records, registered, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry import audit, history, promotion, records, registered, registration, stages
+from understudy.registry.records import Move, SavedRecord, Verdict
 from understudy.table import TABLE
 from understudy.tracking import experiments, family_runs, provenance, runs
 
@@ -53,22 +54,22 @@ def test_a_test_score_never_decides_what_is_best(client: MlflowClient) -> None:
     runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
     worst = min(runs[:3], key=lambda run: run.data.metrics["Mean CV score"])
     worst.data.metrics["Accuracy"] = worst.data.metrics["AUC"] = 1.0
-    assert registered.best_family(runs) is not worst
+    assert registration.best_family(runs) is not worst
 
 
 def test_of_equal_scores_the_lowest_log_loss_is_best_and_never_the_floor(client: MlflowClient) -> None:
     runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
     for number, run in enumerate(runs):
         run.data.metrics.update({"Mean CV score": 0.8, "cv/log loss": 0.5 - number / 100})
-    assert family_runs.family_name(registered.best_family(runs)) == "RandomForestClassifier"
+    assert family_runs.family_name(registration.best_family(runs)) == "RandomForestClassifier"
 
 
 def test_a_version_says_what_it_is_and_where_it_comes_from(client: MlflowClient, call: Call) -> None:
     call(register, "--model", "RandomForestClassifier")
     version = registered.versions(client, NAME)[0]
     run = client.get_run(version.run_id or "")
-    for said in ["RandomForestClassifier", "`Loan_Status`", "- Gender: Female, Male, or missing", "AUC 0.", f"{NAME}@"]:
-        assert said in (version.description or "")
+    for text in ["RandomForestClassifier", "`Loan_Status`", "- Gender: Female, Male, or missing", "AUC 0.", f"{NAME}@"]:
+        assert text in (version.description or "")
     for tag in ["data.digest", "understudy.family"]:
         assert version.tags[tag] == run.data.tags[tag]
     model = client.get_logged_model(family_runs.model_id(run))
@@ -107,10 +108,10 @@ def test_versions_move_through_the_stages_and_back(registered: str, client: Mlfl
             {"1": "Production", "2": "Archived"},
         ),
     ]
-    for arguments, said, aliases, staged in steps:
+    for arguments, text, aliases, staged in steps:
         ended = call(promote, *arguments)
         assert (ended.code, ended.err) == (0, "")
-        assert said in ended.out
+        assert text in ended.out
         assert where(client) == (aliases, staged)
     shown = call(promote)
     assert shown.out.startswith("Staging: empty\nProduction: version 1\nnewest: version 2\n")
@@ -152,12 +153,12 @@ def test_every_step_is_refused_when_there_is_nothing_to_take(batch_store: str, c
         ended = call(promote, action, *(BACK[1:] if action == "rollback" else []))
         assert (ended.code, ended.err) == (2, no_model)
     call(register)
-    for action, said in [
+    for action, refusal in [
         ("production", f"error: no version of {NAME} is in Staging\nfix: python promote.py staging\n"),
         ("rollback", f"error: no version of {NAME} is in Production\nfix: python promote.py production\n"),
     ]:
         ended = call(promote, action, *(BACK[1:] if action == "rollback" else []))
-        assert (ended.code, ended.err) == (2, said)
+        assert (ended.code, ended.err) == (2, refusal)
 
 
 def test_the_version_in_production_does_not_go_to_staging(in_production: str, client: MlflowClient, call: Call) -> None:
@@ -173,7 +174,7 @@ def by_hand(client: MlflowClient, version: str, stage: str) -> None:
         client.transition_model_version_stage(NAME, version, stage)
 
 
-def last(client: MlflowClient) -> Record:
+def last(client: MlflowClient) -> SavedRecord:
     """The record that was opened last."""
     return max(records.find(client, NAME), key=lambda record: record.opened)
 
@@ -200,11 +201,11 @@ def test_a_forced_promotion_says_so_and_a_record_holds_what_it_rests_on(
     assert call(promote, "production", "--version", "2", "--force").code == 2
     assert call(promote, "production", "--version", "2", "--rule", "better", *FORCED).code == 0
     version = client.get_model_version(NAME, "2")
-    run = client.get_run(version.tags[registered.RECORD])
+    run = client.get_run(version.tags[records.LATEST])
     record = last(client)
     assert (record.version, record.before, record.who, record.reason) == ("2", "1", "anna", "because")
     assert (record.forced, record.outcome, record.run_id) == (True, "completed", run.info.run_id)
-    assert record.why.startswith("too few rows to tell whether ROC AUC less champion's is above 0.000")
+    assert (record.why or "").startswith("too few rows to tell whether ROC AUC less champion's is above 0.000")
     assert run.info.status == "FINISHED"
     assert run.data.metrics["rows"] == 186
     assert run.data.metrics["rows dropped"] == 0
@@ -216,7 +217,7 @@ def test_a_forced_promotion_says_so_and_a_record_holds_what_it_rests_on(
     assert kept["checks"][1]["value"] == figures[1]
     experiment = client.get_experiment(run.info.experiment_id)
     assert experiment.name == f"{NAME} promotions"
-    assert run.info.start_time <= record.time <= run.info.end_time
+    assert run.info.start_time <= (record.time or 0) <= run.info.end_time
     assert run.data.tags["mlflow.user"] == "anna"
 
 
@@ -230,13 +231,13 @@ def test_a_version_that_was_never_in_staging_needs_force(in_production: str, cli
 
 
 def test_nothing_moves_when_the_alias_moved_after_the_decision(in_production: str, client: MlflowClient) -> None:
-    def meanwhile(planned: Record) -> Verdict:
+    def meanwhile(planned: Move) -> Verdict:
         client.set_registered_model_alias(NAME, "production", "2")
         return Verdict()
 
     client.create_model_version(NAME, "s3://nowhere/model", await_creation_for=0)
     with pytest.raises(Refused, match="has changed meanwhile: it had version 1, it has version 2 now"):
-        promotion.promote(client, NAME, Record("production", "3", "production", forced=True), meanwhile)
+        promotion.promote(client, NAME, Move("production", "3", "production", forced=True), meanwhile)
     assert stages.aliases(client, NAME)["production"] == "2"
     assert (last(client).outcome, last(client).version) == ("refused", "3")
 
@@ -248,42 +249,42 @@ def test_a_promotion_that_lasted_no_moment_says_so_and_is_no_history(
 
     def meanwhile() -> int:
         monkeypatch.setattr(records, "now", clock)
-        promotion.promote(client, NAME, Record("production", "3", "production", forced=True), lambda planned: Verdict())
+        promotion.promote(client, NAME, Move("production", "3", "production", forced=True), lambda planned: Verdict())
         return clock()
 
     call(register, "--model", "DecisionTreeClassifier")
     monkeypatch.setattr(records, "now", meanwhile)
     ended = call(promote, "production", "--version", "2", *FORCED)
     assert (ended.code, ended.err) == (3, f"refused: version 3 of {NAME} took the place of version 2 at once\n")
-    assert records.history(records.find(client, NAME)) == ["1", "3"]
+    assert history.champions(records.find(client, NAME)) == ["1", "3"]
     assert where(client) == ({"production": "3"}, {"1": "Archived", "2": "Archived", "3": "Production"})
     assert call(promote, "check").code == 0
 
 
-def moves(*said: tuple[str, str, str]) -> list[Record]:
+def moves(*decided: tuple[str, str, str | None]) -> list[SavedRecord]:
     return [
-        Record(action, version, "production", before, outcome="completed", time=100 * number)
-        for number, (action, version, before) in enumerate(said, start=1)
+        SavedRecord(action, version, "production", before, outcome="completed", time=time, run_id="a", opened=time)
+        for time, (action, version, before) in zip(count(100, 100), decided, strict=False)
     ]
 
 
 def test_history_is_a_stack() -> None:
-    up = [("production", "1", ""), ("production", "2", "1"), ("production", "3", "2")]
-    assert records.history(moves(*up)) == ["1", "2", "3"]
-    assert records.history(moves(*up, ("rollback", "2", "3"))) == ["1", "2"]
-    assert records.history(moves(*up, ("rollback", "1", "3"), ("production", "4", "1"))) == ["1", "4"]
-    assert records.history(moves(*up, ("rollback", "2", "3"), ("rollback", "3", "2"))) == ["1", "3"]
-    assert records.history(moves(("production", "2", "1"), ("production", "2", "1"))) == ["1", "2"]
-    assert records.history(moves(("production", "1", ""), ("rollback", "1", "9"))) == ["1"]
-    elsewhere = Record("staging", "2", "staging", outcome="superseded", time=150)
-    by_hand = [*moves(("production", "1", "")), elsewhere, *moves(("production", "3", "2"))]
-    assert records.history(by_hand) == ["1", "2", "3"]
+    up = [("production", "1", None), ("production", "2", "1"), ("production", "3", "2")]
+    assert history.champions(moves(*up)) == ["1", "2", "3"]
+    assert history.champions(moves(*up, ("rollback", "2", "3"))) == ["1", "2"]
+    assert history.champions(moves(*up, ("rollback", "1", "3"), ("production", "4", "1"))) == ["1", "4"]
+    assert history.champions(moves(*up, ("rollback", "2", "3"), ("rollback", "3", "2"))) == ["1", "3"]
+    assert history.champions(moves(("production", "2", "1"), ("production", "2", "1"))) == ["1", "2"]
+    assert history.champions(moves(("production", "1", None), ("rollback", "1", "9"))) == ["1"]
+    elsewhere = SavedRecord("staging", "2", "staging", outcome="superseded", time=150, run_id="b", opened=150)
+    by_hand = [*moves(("production", "1", None)), elsewhere, *moves(("production", "3", "2"))]
+    assert history.champions(by_hand) == ["1", "2", "3"]
 
 
 def test_what_was_in_production_at_a_time_is_known() -> None:
-    found = moves(("production", "2", "1"), ("production", "3", "2"), ("rollback", "2", "3"))
-    assert [records.at(found, when) for when in (50, 100, 199, 200, 1000)] == ["1", "2", "2", "3", "2"]
-    assert records.at([], 100) == ""
+    decisions = moves(("production", "2", "1"), ("production", "3", "2"), ("rollback", "2", "3"))
+    assert [history.champion_at(decisions, when) for when in (50, 100, 199, 200, 1000)] == ["1", "2", "2", "3", "2"]
+    assert history.champion_at([], 100) is None
 
 
 def test_show_says_what_was_when_and_where_a_version_comes_from(
@@ -300,7 +301,7 @@ def test_show_says_what_was_when_and_where_a_version_comes_from(
     for tag in [provenance.DATA_DIGEST, "mlflow.source.git.commit", "lock.digest", "seed", family_runs.MODEL_DIGEST]:
         assert run.data.tags[tag] in shown
     assert f"run: {run.info.run_id}\n" in shown
-    assert f"{registered.RECORD}: {last(client).run_id}\n" in shown
+    assert f"{records.LATEST}: {last(client).run_id}\n" in shown
     assert "completed: production, version 2 in place of version 1, forced; reason: because\n" in shown
     tags = [line.partition(":")[0] for line in shown.splitlines() if line.startswith(("data.digest", "understudy."))]
     assert len(tags) > 3
@@ -327,9 +328,7 @@ def test_a_version_that_cannot_be_scored_is_never_rolled_back_to(
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(kept, folder)
     assert where(client) == before
-    started = time.perf_counter()
     assert call(promote, *BACK).code == 0
-    assert time.perf_counter() - started < 5
 
 
 def test_a_rollback_needs_a_reason_and_goes_only_where_production_was(in_production: str, call: Call) -> None:
@@ -376,20 +375,20 @@ def test_adopt_asks_which_when_the_ui_has_put_two_there(in_production: str, clie
     call(register, "--model", "DecisionTreeClassifier")
     by_hand(client, "2", "Production")
     by_hand(client, "3", "Production")
-    found = call(promote, "check").out
-    assert "Production: the alias names version 1, the stage shows version 1, 2, 3" in found
+    text = call(promote, "check").out
+    assert "Production: the alias names version 1, the stage shows version 1, 2, 3" in text
     assert call(promote, "adopt", "--reason", "x").code == 2
     assert call(promote, "adopt", "--version", "3", "--reason", "the newest").code == 3
     assert call(promote, "adopt", "--version", "3", "--reason", "the newest", "--force").code == 0
     assert where(client)[1] == {"1": "Archived", "2": "Archived", "3": "Production"}
-    assert records.history(records.find(client, NAME)) == ["1", "3"]
+    assert history.champions(records.find(client, NAME)) == ["1", "3"]
 
 
 def test_check_repairs_stages_by_the_alias_and_records_it(in_production: str, client: MlflowClient, call: Call) -> None:
     by_hand(client, "2", "Production")
-    found = call(promote, "check")
-    assert found.code == 4
-    assert found.out.endswith("next: python promote.py check --repair\n")
+    checked = call(promote, "check")
+    assert checked.code == 4
+    assert checked.out.endswith("next: python promote.py check --repair\n")
     mended = call(promote, "check", "--repair")
     assert mended.out.startswith("mended: version 2 is in the stage Archived\n")
     assert where(client) == ({"production": "1"}, {"1": "Production", "2": "Archived"})
@@ -404,10 +403,10 @@ def test_check_finds_versions_without_what_is_behind_them(in_production: str, cl
     model = client.get_logged_model(str(source.source).removeprefix("models:/"))
     client.delete_model_version(NAME, "2")
     client.delete_run(client.get_model_version(NAME, "1").run_id or "")
-    said = "\n".join(finding.what for finding in audit.findings(client, NAME))
-    assert f"version {made.version} has no run behind it" in said
-    assert f"model {model.model_id} says it is version 2, which is not there" in said
-    assert "the run of version 1 is deleted" in said
+    findings = "\n".join(finding.what for finding in audit.findings(client, NAME))
+    assert f"version {made.version} has no run behind it" in findings
+    assert f"model {model.model_id} says it is version 2, which is not there" in findings
+    assert "the run of version 1 is deleted" in findings
     client.delete_logged_model(str(client.get_model_version(NAME, "1").source).removeprefix("models:/"))
     assert "version 1 has no model behind it" in [finding.what for finding in audit.findings(client, NAME)]
 
@@ -447,9 +446,9 @@ def test_all_records_are_read_however_many_there_are(in_production: str, client:
     client.delete_tag(newest.run_id, records.TAGS["number"])
     copied(in_production, newest.run_id, 10_001)
     client.set_tag(newest.run_id, records.TAGS["version"], "2")
-    found = records.find(client, NAME)
-    assert len(found) == 10_003
-    assert records.aliases(found)["production"] == "2"
+    decisions = records.find(client, NAME)
+    assert len(decisions) == 10_003
+    assert history.aliases(decisions)["production"] == "2"
 
 
 @pytest.mark.parametrize("backend", ["sqlite"], indirect=True)

@@ -23,8 +23,8 @@ import promote
 import register
 from bench import race
 from tests.conftest import MARIADB, Ended, Rows, Team
-from understudy.registry import promotion, records, registered, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry import history, promotion, records, registered, stages
+from understudy.registry.records import Move, Verdict
 from understudy.table import TABLE
 from understudy.tracking import retrying
 
@@ -67,8 +67,8 @@ def racing_on_mariadb(team: tuple[Team, Rows]) -> Iterator[Racing]:
 
 @pytest.fixture
 def racing(backend: str, request: pytest.FixtureRequest) -> Racing:
-    found: Racing = request.getfixturevalue(f"racing_on_{backend}")
-    return found
+    started: Racing = request.getfixturevalue(f"racing_on_{backend}")
+    return started
 
 
 @pytest.mark.parametrize("occupied", [False, True], ids=["empty", "occupied"])
@@ -81,8 +81,8 @@ def test_eight_at_once_leave_one_in_production(racing: tuple[MlflowClient, race.
 
 
 def test_the_race_is_one_that_mlflows_own_call_loses(racing: tuple[MlflowClient, race.Race]) -> None:
-    found = Counter(race.one_round(*racing, "stock", False).in_production for _ in range(3))
-    assert sum(found.values()) > found[1]
+    counts = Counter(race.one_round(*racing, "stock", False).in_production for _ in range(3))
+    assert sum(counts.values()) > counts[1]
 
 
 @pytest.mark.parametrize("seed", [7, 9, 23])
@@ -126,11 +126,11 @@ def shown(client: MlflowClient) -> tuple[dict[str, str], dict[str, str]]:
 
 def to_production(client: MlflowClient) -> None:
     verdict = Verdict(metrics={"roc auc": 0.7}, files={"gate.json": "{}"})
-    promotion.promote(client, NAME, Record("production", "2", "production"), lambda planned: verdict)
+    promotion.promote(client, NAME, Move("production", "2", "production"), lambda planned: verdict)
 
 
 def back(client: MlflowClient) -> None:
-    promotion.rollback(client, NAME, "", "complaints")
+    promotion.rollback(client, NAME, None, "complaints", promotion.scores_a_row(client, NAME))
 
 
 def out_of_use(client: MlflowClient) -> None:
@@ -186,7 +186,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
     call(promote, "staging", "--version", "2")
     if before == AFTER:
         call(promote, "production")
-    found, number = set(), 1
+    are_after, number = set(), 1
     while True:
         store = copy(number)
         if not cut(store, number, verb):
@@ -196,7 +196,7 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
         if mended_by == "check":
             assert call(promote, "check", "--repair").code == 0
             assert shown(client) in (before, after)
-            found.add(shown(client) == after)
+            are_after.add(shown(client) == after)
         elif mended_by == "refusal":
             assert call(promote, "production", "--version", "3").code == 2
             whole = {**shown(client)[1]}
@@ -205,14 +205,14 @@ def test_wherever_kill_9_cuts_the_next_start_brings_it_right(
         else:
             call(promote, "staging", "--version", "2")
             current = stages.in_stage(client, NAME, "production")
-            asked = Record("production", "3", "production", forced=True)
+            asked = Move("production", "3", "production", forced=True)
             promotion.promote(client, NAME, asked, lambda planned: Verdict())
             assert shown(client)[1]["3"] == "Production"
-            assert records.history(records.find(client, NAME))[-2:] == [current, "3"]
+            assert history.champions(records.find(client, NAME))[-2:] == [current, "3"]
             assert call(promote, "check").code == 0
         number += 1
     assert number > 6
-    assert found in ({False, True}, set())
+    assert are_after in ({False, True}, set())
 
 
 @contextmanager
@@ -271,7 +271,7 @@ def test_an_answer_that_is_lost_is_asked_for_again(racing: tuple[MlflowClient, r
     with flaky(client.tracking_uri, lambda: written) as uri:
         assert race.call("ours", MlflowClient(uri), name, "2") == "done"
     assert stages.aliases(client, name) == {"production": "2"}
-    assert records.history(records.find(client, name)) == ["1", "2"]
+    assert history.champions(records.find(client, name)) == ["1", "2"]
 
 
 def test_a_write_that_failed_is_not_repeated_over_somebody_elses(racing: tuple[MlflowClient, race.Race]) -> None:
@@ -285,12 +285,12 @@ def test_a_write_that_failed_is_not_repeated_over_somebody_elses(racing: tuple[M
     with flaky(client.tracking_uri, meanwhile) as uri:
         assert race.call("ours", MlflowClient(uri), name, "2") == "refused"
     assert stages.aliases(client, name) == {"production": "3"}
-    assert records.history(records.find(client, name)) == ["1", "3"]
+    assert history.champions(records.find(client, name)) == ["1", "3"]
 
 
 def test_only_writes_that_were_undone_are_tried_again() -> None:
-    said = ["(sqlite3.OperationalError) database is locked", "(MySQLdb.IntegrityError) (1062, ...)", ""]
-    left = list(said)
+    errors = ["(sqlite3.OperationalError) database is locked", "(MySQLdb.IntegrityError) (1062, ...)", ""]
+    left = list(errors)
 
     def write() -> str:
         if text := left.pop(0):

@@ -68,28 +68,30 @@ def test_edited_data_is_named_with_what_it_changes(committed: Path, tmp_path: Pa
 
 
 def test_packages_and_metrics_that_differ_are_named_with_both_values() -> None:
-    recorded, found = {"AUC": 0.72, "cv/AUC": float("nan")}, {"AUC": 0.73, "cv/AUC": float("nan"), "f1-score": 0.5}
-    other = reproduction.Reproduction("abc", recorded, found, ["numpy 2.4.0 -> 2.4.1"])
+    recorded, again = {"AUC": 0.72, "cv/AUC": float("nan")}, {"AUC": 0.73, "cv/AUC": float("nan"), "f1-score": 0.5}
+    other = reproduction.Reproduction("abc", recorded, again, ["numpy 2.4.0 -> 2.4.1"])
     assert str(other).splitlines()[1:] == ["AUC 0.72 -> 0.73", "f1-score none -> 0.5", "numpy 2.4.0 -> 2.4.1"]
-    assert str(reproduction.Reproduction("abc", found, found, ["numpy 2.4.0 -> 2.4.1"])).endswith("2.4.1")
+    assert str(reproduction.Reproduction("abc", again, again, ["numpy 2.4.0 -> 2.4.1"])).endswith("2.4.1")
 
 
 @pytest.mark.parametrize(
-    ("tag", "value", "said"),
+    ("tag", "value", "problem"),
     [
         ("git.dirty", "true", "it was trained with changes that were not committed"),
         ("git.dirty", "unknown", "was trained outside of git"),
         ("mlflow.source.git.commit", "0" * 40, "commit 0000000000 is not known in "),
     ],
 )
-def test_what_cannot_be_reproduced_is_said(tag: str, value: str, said: str, client: MlflowClient, call: Call) -> None:
+def test_what_cannot_be_reproduced_is_said(
+    tag: str, value: str, problem: str, client: MlflowClient, call: Call
+) -> None:
     call(register)
     run_id = client.get_model_version(TABLE.name, "1").run_id or ""
     client.set_tag(run_id, "git.dirty", "false")
     client.set_tag(run_id, tag, value)
     ended = call(register, "reproduce", "1")
     assert is_refusal(ended)
-    assert said in ended.err
+    assert problem in ended.err
 
 
 def test_missing_git_is_said(client: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

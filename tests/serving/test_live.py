@@ -25,7 +25,7 @@ from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, connected, environment, is_refusal
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.test_supervise import group, is_left
-from understudy.registry import registered
+from understudy.registry import registration
 from understudy.serving import current, rowlog, server
 from understudy.serving.counters import SLOTS, Counters, exposition
 from understudy.serving.current import NAMED, Current, Version, named
@@ -133,7 +133,7 @@ def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
             client = store_connection.connect()
             runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
             for run in sorted(runs, key=family_runs.family_name)[-2:]:
-                registered.register(client, run, TABLE, NAME)
+                registration.register(client, run, TABLE, NAME)
             client.set_registered_model_alias(NAME, "production", "1")
             yield uri
 

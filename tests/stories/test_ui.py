@@ -22,8 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from deploy.mysql import free_port
 from tests.conftest import environment
 from understudy import families
-from understudy.registry import promotion, registered
-from understudy.registry.records import Record, Verdict
+from understudy.registry import promotion, registration
+from understudy.registry.records import Move, Verdict
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs
 
@@ -49,9 +49,9 @@ def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> MlflowClie
     mlflow.set_tracking_uri(f"sqlite:///{path}")
     client = MlflowClient()
     runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
-    registered.register(client, registered.best_family(runs), TABLE, TABLE.name)
+    registration.register(client, registration.best_family(runs), TABLE, TABLE.name)
     for stage in ("staging", "production"):
-        promotion.promote(client, TABLE.name, Record(stage, "1", stage), lambda planned: Verdict())
+        promotion.promote(client, TABLE.name, Move(stage, "1", stage), lambda planned: Verdict())
     return client
 
 

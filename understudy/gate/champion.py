@@ -6,12 +6,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from understudy.errors import UserError
-from understudy.registry import records, registered, stages
-from understudy.registry.records import Record
+from understudy.registry import history, records, registered, stages
+from understudy.registry.records import Move, SavedRecord
 from understudy.verification import manifest
 
 
-def choose(client: MlflowClient, name: str, planned: Record) -> str | None:
+def choose(client: MlflowClient, name: str, planned: Move) -> str | None:
     """The number of the champion; None if there has never been one.
 
     The champion is the version in Production, or else the last that was there and whose files are still the registered
@@ -31,11 +31,11 @@ def choose(client: MlflowClient, name: str, planned: Record) -> str | None:
     if in_production in versions:
         return in_production
     known = records.find(client, name)
-    for number in reversed(records.history(known)):
+    for number in reversed(history.champions(known)):
         if number == planned.version or (number in versions and _is_whole(client, versions[number])):
             return number
     # Staging needs no champion, and Production will ask again.
-    why = _nothing_left(known, [*records.lost(versions.values(), known)]) if to_production else None
+    why = _nothing_left(known, [*history.lost(versions.values(), known)]) if to_production else None
     if why is not None:
         raise UserError(f'{why}; --force --reason "..." goes ahead', "force it")
     return None
@@ -50,7 +50,7 @@ def _is_whole(client: MlflowClient, version: ModelVersion) -> bool:
         return False
 
 
-def _nothing_left(known: Sequence[Record], lost: Sequence[str]) -> str | None:
+def _nothing_left(known: Sequence[SavedRecord], lost: Sequence[str]) -> str | None:
     """What says that a version was in Production although none is left to compare with; None if nothing says so."""
     moves = [record for record in known if record.outcome == records.COMPLETED and record.stage == "production"]
     if moves:

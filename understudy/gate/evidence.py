@@ -19,7 +19,7 @@ from understudy.figures import plots
 from understudy.gate import champion, checks, decision, held_out
 from understudy.gate.checks import Check, Rule
 from understudy.gate.decision import Answers, Challenger, Decision, Terms
-from understudy.registry.records import Record, Verdict
+from understudy.registry.records import Move, Verdict
 from understudy.schema import compatibility
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines, scorer
@@ -48,7 +48,7 @@ class LoadedVersion:
         return rows[[column.name for column in self.table.columns if column.name in rows]]
 
 
-def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Record], Verdict]:
+def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Move], Verdict]:
     """The gate's verdict on a planned move of a version of a registered model.
 
     The limits are those of the table of the checkout that promotes, whatever limits a version was trained with. What
@@ -64,7 +64,7 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
         UserError: By what is returned: the challenger itself is not what was registered, or cannot be loaded.
     """
 
-    def judge(planned: Record) -> Verdict:
+    def judge(planned: Move) -> Verdict:
         challenger = _load(client, name, planned.version)
         try:
             number = champion.choose(client, name, planned)
@@ -73,7 +73,7 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
             terms = Terms(TABLE.limits, rule, planned.breaking)
             decided = _decide(planned.stage, terms, challenger, other, rows)
         except UserError as error:
-            return Verdict(allowed=False, why=f"the gate cannot decide: {error.problem}", rule=rule)
+            return Verdict(why=f"the gate cannot decide: {error.problem}", rule=rule)
         verdict = _verdict(decided, terms, counts, f"version {planned.version} less version {number}")
         if other is None:
             return verdict
@@ -183,8 +183,7 @@ def _verdict(decided: Decision, terms: Terms, counts: dict[str, int], compared: 
     for check in (*decided.checks, *decided.slices):
         measured |= _metrics(check)
     return Verdict(
-        allowed=decided.allowed,
-        why=decided.why or "",
+        why=decided.why,
         table=decided.table().to_string(index=False),
         rule=terms.rule,
         metrics=measured | counts,

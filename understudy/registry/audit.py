@@ -1,7 +1,7 @@
 """What is wrong with the registered versions of a model, and the repair of what needs no judgement."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow import MlflowClient, MlflowException
@@ -10,13 +10,14 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError, visible
-from understudy.registry import records, registered, stages
-from understudy.registry.records import Record, Verdict
+from understudy.registry import history, records, registered, stages
+from understudy.registry.records import Record, SavedRecord, Verdict
 from understudy.registry.stages import STAGES
 from understudy.tracking import connection, family_runs, runs
 from understudy.verification import manifest
 
-MEND = "python promote.py check --repair"
+REPAIR = "python promote.py check --repair"
+Versions = Mapping[str, ModelVersion]  # by number
 
 
 @dataclass(frozen=True)
@@ -32,111 +33,117 @@ class Finding:
 
 def findings(client: MlflowClient, name: str) -> list[Finding]:
     """Everything that is wrong with a model's versions. Raises `UserError` if there is no such registered model."""
-    model, versions = registered.registered_model(client, name), registered.versions(client, name)
-    there = stages.aliases_of(client, model)
-    wrong = [*_misspelt(model, there), *_stages(there, versions)]
+    model = registered.registered_model(client, name)
+    versions = {str(version.version): version for version in registered.versions(client, name)}
+    aliases = stages.aliases_of(client, model)
+    wrong = [*_misspelt(model, aliases), *_staged_otherwise(aliases, versions)]
     try:
-        found = records.find(client, name)
+        decisions = records.find(client, name)
     except UserError as error:  # their experiment is deleted
         wrong.append(Finding(error.problem, error.fix))
     else:
-        wrong += [*_unrecorded(there, versions, found), *_unfinished(found), *_gone(name, versions, found)]
-    for version in versions:
+        wrong += [*_unrecorded(aliases, versions, decisions), *_broken_records(name, versions, decisions)]
+    for version in versions.values():
         wrong += _half_made(client, version)
-    return wrong + list(_orphans(client, name, versions)) + list(_damaged(client, versions))
+    wrong += _orphans(client, name, versions)
+    for version in versions.values():
+        try:
+            with manifest.verified(client, version):
+                pass
+        except UserError as error:
+            wrong.append(Finding(error.problem, error.fix))
+    return wrong
 
 
 def repair(client: MlflowClient, name: str) -> list[str]:
     """Close the records of killed processes and make the stages follow the aliases; returns what was done.
 
-    Recorded, if it is anything. So are records that are gone for good, each by one in its place that says so.
+    What was done is recorded. A record that is gone for good gets one in its place that says so.
     """
     done = records.recover(client, name) + stages.settle(client, name)
     for number in _gaps(records.find(client, name)):
-        said = f"the record at place {number} is gone for good"
-        record = records.start(client, name, Record(records.REPAIR, "", number=number, reason=said), Verdict())
-        records.close(client, name, record, records.COMPLETED)
-        done.append(f"recorded that {said}")
+        reason = f"the record at place {number} is gone for good"
+        _record_repair(client, name, Record(records.REPAIR, reason=reason, number=number))
+        done.append(f"recorded that {reason}")
     if done:
-        record = records.start(client, name, Record(records.REPAIR, "", reason="; ".join(done)), Verdict())
-        records.close(client, name, record, records.COMPLETED)
+        _record_repair(client, name, Record(records.REPAIR, reason="; ".join(done)))
     return done
 
 
-def _misspelt(model: RegisteredModel, there: dict[str, str]) -> Iterator[Finding]:
+def _record_repair(client: MlflowClient, name: str, record: Record) -> None:
+    records.close(client, name, records.start(client, name, record, Verdict()), records.COMPLETED)
+
+
+def _misspelt(model: RegisteredModel, aliases: Mapping[str, str]) -> Iterator[Finding]:
+    others = {alias: str(number) for alias, number in model.aliases.items() if alias not in STAGES}
     for alias, stage in STAGES.items():
-        others = {other: str(version) for other, version in model.aliases.items() if other not in STAGES}
-        if alias in there and alias not in model.aliases:
-            spelt = " or ".join(other for other, version in others.items() if version == there[alias])
-            yield Finding(f"{stage}: the alias of version {there[alias]} is spelt {spelt}, and not {alias}", MEND)
+        if alias in aliases and alias not in model.aliases:
+            spelt = " or ".join(other for other, number in others.items() if number == aliases[alias])
+            yield Finding(f"{stage}: the alias of version {aliases[alias]} is spelt {spelt}, and not {alias}", REPAIR)
             continue
-        for other, version in others.items():
+        for other, number in others.items():
             if runs.folded(other) == alias:
-                fix = f"take the alias {other} away in MLflow's UI; python promote.py {alias} --version {version}"
-                yield Finding(f"{stage}: the alias {other} names version {version}, and only {alias} counts", fix)
+                fix = f"take the alias {other} away in MLflow's UI; python promote.py {alias} --version {number}"
+                yield Finding(f"{stage}: the alias {other} names version {number}, and only {alias} counts", fix)
 
 
-def _stages(there: dict[str, str], versions: list[ModelVersion]) -> Iterator[Finding]:
-    if "staging" in there and there["staging"] == there.get("production"):
-        yield Finding(f"version {there['staging']} is in Staging and in Production", MEND)
+def _staged_otherwise(aliases: Mapping[str, str], versions: Versions) -> Iterator[Finding]:
+    if "staging" in aliases and aliases["staging"] == aliases.get("production"):
+        yield Finding(f"version {aliases['staging']} is in Staging and in Production", REPAIR)
     for alias, stage in STAGES.items() if stages.KEEP_STAGES else ():
-        staged = [str(version.version) for version in versions if version.current_stage == stage]
-        named = there.get(alias)
+        staged = [number for number, version in versions.items() if version.current_stage == stage]
+        named = aliases.get(alias)
         if staged != ([named] if named else []):
             shown = f"version {', '.join(staged)}" if staged else "no version"
-            what = f"{stage}: the alias names {f'version {named}' if named else 'none'}, the stage shows {shown}"
-            by_hand = 'python promote.py adopt --version N --reason "..."'
-            yield Finding(what, f"{MEND} follows the alias; {by_hand} takes what the stage says" if named else by_hand)
+            fix = _adopt("N")
+            if named:
+                fix = f"{REPAIR} follows the alias; {fix} takes what the stage says"
+            yield Finding(f"{stage}: the alias names {registered.called(named)}, the stage shows {shown}", fix)
 
 
-def _unrecorded(there: dict[str, str], versions: list[ModelVersion], found: list[Record]) -> Iterator[Finding]:
-    done, recorded = records.completed(found), records.aliases(found)
-    numbers = {str(version.version) for version in versions}
+def _unrecorded(aliases: Mapping[str, str], versions: Versions, decisions: Sequence[SavedRecord]) -> Iterator[Finding]:
+    recorded = history.aliases(decisions)
     for alias, stage in STAGES.items():
-        named, said = there.get(alias), recorded.get(alias)
-        if named and named != said:
-            fix = f'python promote.py adopt --version {named} --reason "..."'
-            but = f", the records say version {said}" if said else ""
-            yield Finding(f"version {named} is in {stage} without a record{but}", fix)
-        elif said and not named and (said in numbers or alias == "production"):
-            what = f"{stage}: the records say version {said}, the alias names none"
-            what += "" if said in numbers else ", and the version is deleted"
-            if alias == "staging":
-                yield Finding(what, f"python promote.py staging --version {said}, or archive --version {said}")
-            elif numbers.intersection(records.history(found)):
-                yield Finding(what, 'python promote.py rollback --reason "..."')
-            else:
-                yield Finding(what, 'python promote.py production --version N --force --reason "..."')
-    known = {one for record in done for one in (record.version, record.before)}
-    for one in versions if stages.KEEP_STAGES else ():
-        number = str(one.version)
-        if one.current_stage in STAGES.values() and number not in known and number not in there.values():
-            fix = f'python promote.py adopt --version {number} --reason "..."'
-            yield Finding(f"version {number} is in {one.current_stage} without a record", fix)
+        named, expected = aliases.get(alias), recorded.get(alias)
+        if named and named != expected:
+            but = f", the records say version {expected}" if expected else ""
+            yield Finding(f"version {named} is in {stage} without a record{but}", _adopt(named))
+        elif expected and not named and (expected in versions or alias == "production"):
+            what = f"{stage}: the records say version {expected}, the alias names none"
+            fix = f"python promote.py staging --version {expected}, or archive --version {expected}"
+            if alias == "production":
+                is_left = versions.keys() & history.champions(decisions)
+                fix = 'python promote.py production --version N --force --reason "..."'
+                fix = 'python promote.py rollback --reason "..."' if is_left else fix
+            yield Finding(what if expected in versions else f"{what}, and the version is deleted", fix)
+    known = {*history.moved(history.completed(decisions)), *aliases.values()}
+    for number, version in versions.items() if stages.KEEP_STAGES else ():
+        if version.current_stage in STAGES.values() and number not in known:
+            yield Finding(f"version {number} is in {version.current_stage} without a record", _adopt(number))
 
 
-def _gone(name: str, versions: list[ModelVersion], found: list[Record]) -> Iterator[Finding]:
-    for record in found:
+def _adopt(number: str) -> str:
+    return f'python promote.py adopt --version {number} --reason "..."'
+
+
+def _broken_records(name: str, versions: Versions, decisions: Sequence[SavedRecord]) -> Iterator[Finding]:
+    for record in decisions:
+        if record.is_left:
+            yield Finding(f"a record was cut off: {records.sentence(record)}, run {record.run_id}", REPAIR)
         if record.is_deleted:
             what = f"a record is deleted: {records.sentence(record)}"
             yield Finding(what, f"mlflow runs restore --run-id {record.run_id}")
-    for version, run_id in records.lost(versions, found).items():
-        what = f"the last record of version {version}, run {run_id}, is not in {records.experiment(name)}"
-        yield Finding(what, f'python promote.py adopt --version {version} --reason "..."')
-    for number in _gaps(found):
-        yield Finding(f"the record at place {number} is gone for good", f"{MEND} records that; a backup may have it")
+    for number, run_id in history.lost(versions.values(), decisions).items():
+        what = f"the last record of version {number}, run {run_id}, is not in {records.experiment(name)}"
+        yield Finding(what, _adopt(number))
+    for place in _gaps(decisions):
+        yield Finding(f"the record at place {place} is gone for good", f"{REPAIR} records that; a backup may have it")
 
 
-def _gaps(found: list[Record]) -> list[int]:
+def _gaps(decisions: Sequence[SavedRecord]) -> list[int]:
     """The places that no record has, although later ones do."""
-    taken = {record.number for record in found if record.number}
-    return [number for number in range(1, math.floor(max(taken, default=0))) if number not in taken]
-
-
-def _unfinished(found: list[Record]) -> Iterator[Finding]:
-    for record in found:
-        if record.is_left:
-            yield Finding(f"a record was cut off: {records.sentence(record)}, run {record.run_id}", MEND)
+    taken = {record.number for record in decisions if record.number}
+    return [place for place in range(1, math.floor(max(taken, default=0))) if place not in taken]
 
 
 def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]:
@@ -174,20 +181,9 @@ def _deleted(client: MlflowClient, what: str, run: Run) -> Iterator[Finding]:
         yield Finding(f"{what} is deleted", fix)
 
 
-def _orphans(client: MlflowClient, name: str, versions: list[ModelVersion]) -> Iterator[Finding]:
-    numbers = {str(version.version) for version in versions}
+def _orphans(client: MlflowClient, name: str, versions: Versions) -> Iterator[Finding]:
     for model in family_runs.logged_models(client):
-        links = family_runs.linked_versions(model)
-        for number in [str(link["version"]) for link in links if link["name"] == name]:
-            if number not in numbers:
-                fix = f"python register.py --run {model.source_run_id}"
-                yield Finding(f"model {model.model_id} says it is version {number}, which is not there", fix)
-
-
-def _damaged(client: MlflowClient, versions: list[ModelVersion]) -> Iterator[Finding]:
-    for version in versions:
-        try:
-            with manifest.verified(client, version):
-                pass
-        except UserError as error:
-            yield Finding(error.problem, error.fix)
+        for link in family_runs.linked_versions(model):
+            if link["name"] == name and str(link["version"]) not in versions:
+                what = f"model {model.model_id} says it is version {link['version']}, which is not there"
+                yield Finding(what, f"python register.py --run {model.source_run_id}")

@@ -1,33 +1,32 @@
-"""What was decided about versions, one run each, and what follows from it: the history of Production.
+"""The records of what was decided about versions: one MLflow run for each, written in steps and read back.
 
-The runs of a model are in the experiment `<name> promotions`. One is opened before an alias is moved and closed
-after it, so that one which a killed process left behind can be closed by what the alias says.
+The runs of a registered model are in the experiment `<name> promotions`. A record is opened before an alias is moved
+and closed after it, so that one which a killed process left open can be closed by what the aliases say.
 """
 
 import getpass
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import mlflow_tags
 
 from understudy.registry import registered, stages
-from understudy.tracking import decisions, runs
+from understudy.tracking import decisions, retrying, runs
 
 COMPLETED = "completed"
 REFUSED = "refused"
-SUPERSEDED = "superseded"  # somebody else moved the alias at once
+SUPERSEDED = "superseded"  # somebody else moved the alias at the same time
 ABANDONED = "abandoned"  # cut off before the alias was moved
 STATUS = {COMPLETED: "FINISHED", REFUSED: "FINISHED", SUPERSEDED: "FINISHED", ABANDONED: "KILLED"}
 ROLLBACK, ADOPT, ARCHIVE, REPAIR = "rollback", "adopt", "archive", "repair"
+LATEST = "understudy.record"  # a version's tag: the run of the last record about it
 
 
 @dataclass(frozen=True)
@@ -35,85 +34,104 @@ class Verdict:
     """Whether a version may go where it is asked to go, and what shows it.
 
     Args:
-        allowed: Whether.
-        why: One sentence why not; "" if allowed.
+        why: Why it may not, in one sentence; None if it may.
         table: The checks, as lines for people.
-        rule: The rule that was asked.
+        rule: The rule by which it was compared.
+        against: The version that it was compared with; None for none.
         metrics: The checks' figures, by names that MLflow takes.
         files: Texts to keep with the record, by file name.
         figures: Plots to keep with the record, by file name.
-        against: The version that it was compared with; None for none.
     """
 
-    allowed: bool = True
-    why: str = ""
-    table: str = ""
-    rule: str = ""
+    why: str | None = None
+    table: str | None = None
+    rule: str | None = None
+    against: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
-    against: str | None = None
 
 
 @dataclass(frozen=True)
 class Record:
-    """One decision about a version.
+    """One decision, from the plan on; what is not known yet, or does not apply, is None.
 
     Args:
-        action: What was asked: a stage's name, or one of rollback, adopt, archive, repair.
-        version: The version it is about.
-        stage: The alias to be moved; "" for none.
-        before: The version that the alias named; "" for none.
+        action: What was asked: a stage ("staging", "production"), or one of rollback, adopt, archive, repair.
+        version: The version that it is about; None for a repair.
+        stage: The stage whose alias is to be moved.
+        before: The version that the alias named.
         reason: Why it was asked, in a person's words.
         forced: Whether a verdict against it did not count.
-        breaking: Whether it may refuse rows that the version before accepts.
+        breaking: Whether the version may refuse rows that the one before accepts.
         rule: The rule that the verdict followed.
         why: Why it was refused.
         who: Who asked.
-        outcome: One of the outcomes above; "" while it is open.
-        time: When the alias had been moved, in milliseconds since 1970; 0 while it is open.
-        number: Its place among the records; None while the alias has not been moved, and for records that were made
-            before there were numbers.
-        model: When the registered model was made, in milliseconds since 1970: another one of that name is another
-            model. None for records that were made before this was recorded.
-        against: The version that it was compared with; None for none.
+        outcome: One of the outcomes above; None while the record is open.
+        time: When the alias had been moved, in milliseconds since 1970.
+        number: Its place among the records; None until the alias has been moved, and in records that were made before
+            there were numbers.
+        model: When the registered model was made, in milliseconds since 1970, since another one of that name is another
+            model; None in records that were made before this was recorded.
+        against: The version that it was compared with.
         by_hand: Whether no record explains that the alias of Production named `before`.
-        run_id: The run that holds it.
+    """
+
+    action: str
+    version: str | None = None
+    stage: str | None = None
+    before: str | None = None
+    reason: str | None = None
+    forced: bool = False
+    breaking: bool = False
+    rule: str | None = None
+    why: str | None = None
+    who: str | None = None
+    outcome: str | None = None
+    time: int | None = None
+    number: float | None = None
+    model: int | None = None
+    against: str | None = None
+    by_hand: bool = False
+
+
+@dataclass(frozen=True)
+class Move(Record):
+    """A record of a version that goes into a stage."""
+
+    version: str
+    stage: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedRecord(Record):
+    """A record with the run that holds it.
+
+    Args:
+        run_id: The run's.
         opened: When it was opened, in milliseconds since 1970.
         is_left: Whether it is open although its process is gone.
         is_deleted: Whether its run is deleted.
         is_earlier: Whether it is about an earlier registered model of that name.
     """
 
-    action: str
-    version: str
-    stage: str = ""
-    before: str = ""
-    reason: str = ""
-    forced: bool = False
-    breaking: bool = False
-    rule: str = ""
-    why: str = ""
-    who: str = ""
-    outcome: str = ""
-    time: int = 0
-    number: float | None = None
-    model: int | None = None
-    against: str | None = None
-    by_hand: bool = False
-    run_id: str = ""
-    opened: int = 0
+    run_id: str
+    opened: int
     is_left: bool = False
     is_deleted: bool = False
     is_earlier: bool = False
 
 
-OF_THE_RUN = {"run_id", "opened", "is_left", "is_deleted", "is_earlier"}
-TAGS = {one.name: f"promotion.{one.name}" for one in fields(Record) if one.name not in OF_THE_RUN}
-READ_AS: dict[str, Callable[[str], Any]] = {
+TAGS = {part.name: f"promotion.{part.name}" for part in fields(Record)}
+PARSE: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("forced", "breaking", "by_hand"), lambda text: text == "True"),
     **{"time": int, "model": int, "number": float},
 }
+
+
+def experiment(name: str) -> str:
+    """The name of the experiment that keeps the records of a registered model."""
+    return f"{name} promotions"
 
 
 def now() -> int:
@@ -129,244 +147,141 @@ def who() -> str:
         return str(os.getuid())
 
 
-def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> Record:
-    """Open the record of a decision, with what it rests on, and let its version name it."""
-    record = replace(
-        planned,
-        who=who(),
-        rule=verdict.rule,
-        why=verdict.why,
-        against=verdict.against,
-        model=registered.registered_model(client, name).creation_timestamp,
-        by_hand=planned.stage == "production" and not _explains(find(client, name), planned.before),
-    )
-    said = {tag: str(value) for part, tag in TAGS.items() if (value := getattr(record, part))}
-    people = {mlflow_tags.MLFLOW_USER: record.who, mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
-    shown = " ".join(filter(None, [record.action, record.version]))
-    opening = decisions.Opening(shown, {**said, **people}, verdict.metrics, verdict.files, verdict.figures)
-    run = decisions.open_record(client, experiment(name), opening)
-    if record.version:
-        registered.tag(client, name, record.version, run.info.run_id)
-    return replace(record, run_id=run.info.run_id, opened=run.info.start_time)
-
-
-def _explains(records: list[Record], version: str) -> bool:
-    """Whether records say why Production's alias names a version: the last move, or one that has not ended yet.
-
-    A move that has not ended may still turn out to be replaced at once. Later nobody could tell such a version from one
-    that a person put there by hand, so whoever sees it writes down which it is.
-    """
-    moves = [record for record in records if record.stage == "production" and not record.is_earlier]
-    under_way = {record.version for record in moves if not record.outcome}
-    return version == aliases(records).get("production", "") or version in under_way
-
-
-def place(client: MlflowClient, name: str, record: Record) -> Record:
-    """Give a record its place among the others, once its alias is written and before that is read back.
-
-    Who reads the alias back after this and still sees one's own move knows that every later move has a greater number.
-    """
-    placed = replace(record, time=now(), number=_next(find(client, name)))
-    decisions.tag_record(client, placed.run_id, _said(placed, "time", "number"))
-    return placed
-
-
-def _next(records: Iterable[Record]) -> int:
-    return math.floor(max((record.number or 0 for record in records), default=0)) + 1
-
-
-def _said(record: Record, *parts: str) -> dict[str, str]:
-    return {TAGS[part]: str(getattr(record, part)) for part in parts if getattr(record, part)}
-
-
-def close(client: MlflowClient, name: str, record: Record, outcome: str, why: str = "") -> Record:
-    """Say how a decision ended, and give it its place unless it has one."""
-    ended = replace(record, outcome=outcome, time=record.time or now(), why=why or record.why)
-    if record.time == 0 and record.number is None:
-        ended = replace(ended, number=_next(find(client, name)))
-    said = _said(ended, "outcome", "time", "number", "why")
-    decisions.close_record(
-        client, record.run_id, said | {mlflow_tags.MLFLOW_RUN_NOTE: sentence(ended)}, STATUS[outcome]
-    )
-    return ended
-
-
 def sentence(record: Record) -> str:
     """What was decided, for people."""
-    what = f"{record.action}, version {record.version}" if record.version else record.action
+    what = record.action
+    what += f", version {record.version}" if record.version else ""
     what += f" in place of version {record.before}" if record.before else ""
     what += ", which a person had put there by hand" if record.before and record.by_hand else ""
     if record.stage == "production" and record.against not in (None, record.before):
         what += f", compared with version {record.against}"
     what += ", forced" if record.forced else ""
-    said = [f"{record.outcome or 'open'}: {what}", record.why, f"reason: {record.reason}" if record.reason else ""]
-    return "; ".join(filter(None, said))
+    reason = f"reason: {record.reason}" if record.reason else None
+    return "; ".join(filter(None, [f"{record.outcome or 'open'}: {what}", record.why, reason]))
 
 
-def find(client: MlflowClient, name: str) -> list[Record]:
+def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> SavedRecord:
+    """Open the record of a decision, with what it rests on, and let its version name it."""
+    model = registered.registered_model(client, name).creation_timestamp
+    judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against)
+    record = replace(judged, who=who(), model=model)
+    people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
+    called = " ".join(filter(None, [record.action, record.version]))
+    opening = decisions.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)
+    run = decisions.open_record(client, experiment(name), opening)
+    if record.version:
+        retrying.insist(client.set_model_version_tag, name, record.version, LATEST, run.info.run_id)
+    return SavedRecord(**asdict(record), run_id=run.info.run_id, opened=run.info.start_time)
+
+
+def place(client: MlflowClient, name: str, record: SavedRecord) -> SavedRecord:
+    """Give a record its place among the others, once its alias is written and before the alias is read back.
+
+    Whoever reads the alias back after this, and still sees their own move, knows that every later move has a greater
+    number.
+    """
+    placed = replace(record, time=now(), number=_next_number(find(client, name)))
+    decisions.tag_record(client, placed.run_id, _tags(placed, "time", "number"))
+    return placed
+
+
+def close(client: MlflowClient, name: str, record: SavedRecord, outcome: str, why: str | None = None) -> SavedRecord:
+    """Say how a decision ended, and give its record a place unless it has one."""
+    number = record.number
+    if number is None and record.time is None:
+        number = _next_number(find(client, name))
+    ended = replace(record, outcome=outcome, time=record.time or now(), number=number, why=why or record.why)
+    tags = _tags(ended, "outcome", "time", "number", "why") | {mlflow_tags.MLFLOW_RUN_NOTE: sentence(ended)}
+    decisions.close_record(client, record.run_id, tags, STATUS[outcome])
+    return ended
+
+
+def _tags(record: Record, *parts: str) -> dict[str, str]:
+    """The tags for some parts of a record, or for all; there is none for what is None or False."""
+    values = {tag: getattr(record, part) for part, tag in TAGS.items() if part in (parts or TAGS)}
+    return {tag: str(value) for tag, value in values.items() if value}
+
+
+def _next_number(records: Iterable[Record]) -> int:
+    return math.floor(max((record.number or 0 for record in records), default=0)) + 1
+
+
+def find(client: MlflowClient, name: str) -> list[SavedRecord]:
     """All records of the registered models that have had a name, in the order they count, those still open last.
 
     Raises:
         UserError: The experiment that keeps them is deleted.
     """
-    made = registered.registered_model(client, name).creation_timestamp
-    found = [_read(run, made) for run in decisions.records(client, experiment(name))]
+    model = registered.registered_model(client, name).creation_timestamp
+    records = [_read(run, model) for run in decisions.records(client, experiment(name))]
     # Records without a number are older than all that have one.
-    return sorted(found, key=lambda record: (not record.outcome, record.number or 0, record.time, record.opened))
+    return sorted(records, key=lambda each: (each.outcome is None, each.number or 0, each.time or 0, each.opened))
 
 
-def experiment(name: str) -> str:
-    """The name of the experiment that keeps what was decided about a registered model."""
-    return f"{name} promotions"
-
-
-def _read(run: Run, made: int) -> Record:
-    said: dict[str, Any] = {part: run.data.tags[tag] for part, tag in TAGS.items() if tag in run.data.tags}
-    said |= {part: read(said[part]) for part, read in READ_AS.items() if part in said}
+def _read(run: Run, model: int) -> SavedRecord:
+    """The record in a run, for the registered model that was made at a time in milliseconds since 1970."""
+    texts = {part: run.data.tags[tag] for part, tag in TAGS.items() if tag in run.data.tags}
+    values: dict[str, Any] = {part: PARSE.get(part, str)(text) for part, text in texts.items()}
     opened = run.info.start_time
-    return Record(
-        **{"action": "", "version": "", **said},
+    return SavedRecord(
+        **{"action": "unknown", **values},
         run_id=run.info.run_id,
         opened=opened,
         is_left=runs.is_left(run),
         is_deleted=run.info.lifecycle_stage == "deleted",
-        is_earlier=said["model"] != made if "model" in said else opened < made,
+        is_earlier=values["model"] != model if "model" in values else opened < model,
     )
-
-
-def lost(versions: Iterable[ModelVersion], records: Iterable[Record]) -> dict[str, str]:
-    """Versions whose last record is not there, by number, and the run that it was in."""
-    there = {record.run_id for record in records}
-    runs = {str(version.version): version.tags.get(registered.RECORD) for version in versions}
-    return {version: run_id for version, run_id in runs.items() if run_id is not None and run_id not in there}
-
-
-def completed(records: Iterable[Record]) -> list[Record]:
-    """What has been done with versions of this registered model, in its order."""
-    return [record for record in records if record.outcome == COMPLETED and not record.is_earlier]
-
-
-def in_production(records: Iterable[Record]) -> list[Record]:
-    """Those that moved Production's alias, in their order."""
-    return [record for record in completed(records) if record.stage == "production"]
-
-
-def aliases(records: Iterable[Record]) -> dict[str, str]:
-    """Alias to version, as the records say it."""
-    named: dict[str, str] = {}
-    for record in completed(records):
-        if record.stage:
-            named[record.stage] = record.version
-        elif record.action == ARCHIVE and named.get("staging") == record.version:
-            del named["staging"]
-        if "staging" in named and named["staging"] == named.get("production"):
-            del named["staging"]
-    return named
-
-
-def history(records: Sequence[Record]) -> list[str]:
-    """The versions that a rollback goes through, the one in Production last.
-
-    A promotion pushes its version, a rollback takes off what came after its own. A version that came into Production
-    by hand comes in when a record names it as the one before.
-    """
-    stack: list[str] = []
-    of_old = [record for record in records if record.outcome == SUPERSEDED and record.number is None]
-    at_once = {record.version for record in of_old if record.stage == "production"}
-    for record in in_production(records):
-        if record.by_hand or (record.number is None and record.before not in at_once):
-            stack = by_hand(stack, record.before)
-        if record.action == ROLLBACK and record.version not in stack:
-            stack = stack[:-1]
-        if record.action in (ROLLBACK, ADOPT):
-            stack = by_hand(stack, record.version)
-        if stack[-1:] != [record.version]:
-            stack.append(record.version)
-    return stack
-
-
-def by_hand(stack: list[str], version: str) -> list[str]:
-    """A history after somebody has pointed the alias at a version, "" for none: back to it, or on to it."""
-    if version in stack:
-        return stack[: len(stack) - stack[::-1].index(version)]
-    return [*stack, version] if version else stack
-
-
-def around(records: Iterable[Record], when: int) -> tuple[Record | None, Record | None]:
-    """The last move in Production until a time in milliseconds since 1970, and the first one after it.
-
-    A move counts from its time, or from an earlier one that a later move has: then its own clock was ahead.
-    """
-    moves = in_production(records)
-    times = list(accumulate((move.time for move in reversed(moves)), min))[::-1]
-    count = sum(time <= when for time in times)
-    return (moves[count - 1] if count else None), (moves[count] if count < len(moves) else None)
-
-
-def at(records: Iterable[Record], when: int) -> str:
-    """The version that was in Production at a time in milliseconds since 1970; "" if no record says so."""
-    last, following = around(records, when)
-    return last.version if last else following.before if following else ""
-
-
-def told(records: Iterable[Record], when: int, there: Mapping[str, str]) -> str:
-    """The same for people, with what is known of moves by hand between that and the next record, or the aliases now."""
-    records = list(records)
-    version, (last, following) = at(records, when), around(records, when)
-    seen, until = (following.before, "the next record") if following else (there.get("production", ""), "now")
-    if last is None or seen == version or (following and not following.by_hand):
-        return registered.called(version) if version else "nothing that is known of"
-    return f"version {version}, or already {registered.called(seen)}, by hand at some time before {until}"
 
 
 def recover(client: MlflowClient, name: str) -> list[str]:
     """Close the records that killed processes left open, by what the aliases say; returns what was done, for people."""
     done = []
     for record in [record for record in find(client, name) if record.is_left]:
-        ended = record if record.outcome else _ended(client, name, record)
-        if ended:
+        ended = record if record.outcome else _ended(client, name, record.run_id)
+        if ended and ended.outcome:
             close(client, name, ended, ended.outcome)
             done.append(f"closed a record: {sentence(ended)}")
             if ended.outcome == COMPLETED and not ended.is_earlier:
-                done += stages.settle(client, name, {record.version, record.before} - {""})
+                done += stages.settle(client, name, {record.version, record.before})
     return done
 
 
-def _ended(client: MlflowClient, name: str, record: Record) -> Record | None:
-    """How a cut-off decision ended, and its place; None if another process has said so by now."""
-    there = stages.aliases(client, name)
-    # Read after the alias: whoever moved it on has closed this record before.
+def _ended(client: MlflowClient, name: str, run_id: str) -> SavedRecord | None:
+    """A cut-off record with how it ended and its place; None if another process has closed it by now."""
+    aliases = stages.aliases(client, name)
+    # Read after the aliases: whoever has moved one on since has closed this record before.
     records = find(client, name)
-    [again] = [one for one in records if one.run_id == record.run_id]
-    if not again.is_left or again.outcome:
+    [record] = [record for record in records if record.run_id == run_id]
+    if not record.is_left or record.outcome:
         return None
-    later = [one for one in records if one.opened > again.opened and one.stage == again.stage]
-    followers = [one for one in later if one.stage and one.before == again.version]
-    if again.is_earlier:
+    later = [each for each in records if each.opened > record.opened and each.stage == record.stage]
+    followers = [each for each in later if each.stage and each.before == record.version]
+    if record.is_earlier:
         outcome = ABANDONED
-    elif again.why and not again.forced:
+    elif record.why and not record.forced:
         outcome = REFUSED
-    elif again.action == ARCHIVE:
-        outcome = ABANDONED if again.version in there.values() else COMPLETED
+    elif record.action == ARCHIVE:
+        outcome = ABANDONED if record.version in aliases.values() else COMPLETED
     else:
-        moved = again.number or (again.stage and (followers or again.version == there.get(again.stage)))
-        outcome = COMPLETED if moved else ABANDONED
-    if again.number is None:
-        again = replace(again, number=_between(records, followers), time=_when(records, again))
-    return replace(again, outcome=outcome)
+        is_moved = record.number or (record.stage and (followers or record.version == aliases.get(record.stage)))
+        outcome = COMPLETED if is_moved else ABANDONED
+    if record.number is None:
+        record = replace(record, number=_number_between(records, followers), time=_time_after(records, record))
+    return replace(record, outcome=outcome)
 
 
-def _between(records: list[Record], followers: list[Record]) -> float | None:
+def _number_between(records: list[SavedRecord], followers: list[SavedRecord]) -> float | None:
     """The place of a cut-off move: before the first that has followed it, or else behind all others."""
     follower = next((record for record in followers if record.outcome == COMPLETED), None)
     if follower is None:
-        return _next(records)
+        return _next_number(records)
     if follower.number is None:
         return None
-    return (follower.number + max(one.number or 0 for one in records if (one.number or 0) < follower.number)) / 2
+    numbers = [record.number or 0 for record in records]
+    return (follower.number + max(number for number in numbers if number < follower.number)) / 2
 
 
-def _when(records: list[Record], record: Record) -> int:
+def _time_after(records: list[SavedRecord], record: SavedRecord) -> int:
     """When a cut-off move counts from: as it was opened, but after all that had been opened before it."""
-    earlier = [one.time for one in records if one.outcome == COMPLETED and one.opened <= record.opened]
+    earlier = [each.time or 0 for each in records if each.outcome == COMPLETED and each.opened <= record.opened]
     return max([record.opened, *(when + 1 for when in earlier)])

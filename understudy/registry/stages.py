@@ -1,7 +1,7 @@
 """Which version is in Staging and in Production.
 
-The alias is the one truth about that, since it names at most one version at every instant. MLflow's stages, which
-people and old clients read, are made to follow it.
+The alias decides that, since it names at most one version at every instant. MLflow's stages, which people and old
+clients read, are made to follow it.
 """
 
 import warnings
@@ -14,7 +14,7 @@ from understudy.errors import Refused, UserError
 from understudy.registry import registered
 from understudy.tracking import connection, retrying
 
-STAGES = {"staging": "Staging", "production": "Production"}
+STAGES = {"staging": "Staging", "production": "Production"}  # alias to stage
 ARCHIVED = "Archived"
 KEEP_STAGES = True  # False leaves MLflow's stages alone, for the day they are gone
 
@@ -46,56 +46,59 @@ def in_stage(client: MlflowClient, name: str, stage: str) -> str:
     """The number of the version that the alias of `stage` ("staging" or "production") names.
 
     Raises:
-        UserError: No version is there.
+        UserError: It names none.
     """
     version = aliases(client, name).get(stage)
     if version is None:
-        raise UserError(f"no version of {name} is in {STAGES[stage]}", f"python promote.py {stage}")
+        raise empty(name, stage)
     return version
 
 
-def choose(client: MlflowClient, name: str, stage: str, wanted: str) -> str:
+def empty(name: str, stage: str) -> UserError:
+    """What people are told where a stage has to have a version and has none."""
+    return UserError(f"no version of {name} is in {STAGES[stage]}", f"python promote.py {stage}")
+
+
+def choose(client: MlflowClient, name: str, stage: str, wanted: str | None) -> str:
     """The version to promote: the wanted one, else the newest for Staging, else the one in Staging.
 
     Raises:
         UserError: There is no such version, or it is in Production and should go to Staging.
     """
-    there = aliases(client, name)
-    newest = [str(version.version) for version in registered.versions(client, name)][-1:]
-    if not wanted and newest and stage == "production":
+    if wanted is None and stage == "production":
         return in_stage(client, name, "staging")
-    version = str(registered.get_version(client, name, wanted or "".join(newest)).version)
-    if stage == "staging" and version == there.get("production"):
-        raise UserError(f"version {version} of {name} is in Production", "python register.py, or another --version")
-    return version
+    number = str(registered.get_version(client, name, wanted).version)
+    if stage == "staging" and number == aliases(client, name).get("production"):
+        raise UserError(f"version {number} of {name} is in Production", "python register.py, or another --version")
+    return number
 
 
-def move(client: MlflowClient, name: str, alias: str, version: str, before: str) -> None:
-    """Point an alias at a version, if it still names `before` ("" for none).
+def move(client: MlflowClient, name: str, alias: str, version: str, before: str | None) -> None:
+    """Point an alias at a version, if it still names `before`.
 
     Raises:
         Refused: It names another version by now, and is left as it is.
     """
     if not _write(client, name, alias, version, before):
-        there = aliases(client, name).get(alias, "")
-        changed = f"it had {registered.called(before)}, it has {registered.called(there)} now"
+        now = aliases(client, name).get(alias)
+        changed = f"it had {registered.called(before)}, it has {registered.called(now)} now"
         raise Refused(f"{STAGES[alias]} of {name} has changed meanwhile: {changed}")
 
 
 def remove(client: MlflowClient, name: str, alias: str, version: str) -> None:
     """Let an alias name no version, if it still names this one."""
-    _write(client, name, alias, "", version)
+    _write(client, name, alias, None, version)
 
 
-def _write(client: MlflowClient, name: str, alias: str, version: str, before: str) -> bool:
-    """Point an alias at a version ("" for none) if it still names `before`; whether that was done.
+def _write(client: MlflowClient, name: str, alias: str, version: str | None, before: str | None) -> bool:
+    """Point an alias at a version, or at none, if it still names `before`; whether that was done.
 
     Never written twice without being read in between, so that a write that failed cannot undo somebody else's.
     """
     for number in range(retrying.TRIES):
-        there = aliases(client, name).get(alias, "")
-        if there != before:
-            return number > 0 and there == version  # then the answer was lost, not the write
+        now = aliases(client, name).get(alias)
+        if now != before:
+            return number > 0 and now == version  # then the answer was lost, not the write
         try:
             with retrying.one_try():
                 if version:
@@ -110,20 +113,20 @@ def _write(client: MlflowClient, name: str, alias: str, version: str, before: st
     return False
 
 
-def settle(client: MlflowClient, name: str, gone: Collection[str] = ()) -> list[str]:
+def settle(client: MlflowClient, name: str, left: Collection[str | None] = ()) -> list[str]:
     """Make the stages follow the aliases; returns what was done, for people.
 
-    Everyone who moves an alias calls it afterwards. It ends when a pass has found nothing to write: that pass has read
+    Everyone who moves an alias calls it afterwards. It ends with a pass that has nothing to write: that pass has read
     the alias after everything that this process wrote. So whoever writes last leaves the stages as the alias says.
 
     Args:
         client: Of the store that holds the model.
         name: The registered model's.
-        gone: Versions that were in a stage by their alias, though MLflow may not show it yet: archived, unless they
-            are there again.
+        left: Versions that were in a stage by their alias, though MLflow may not show it yet: archived, unless an alias
+            names them again.
     """
     done = _respell(client, name)
-    while more := _pass(client, name, gone):
+    while more := _pass(client, name, left):
         done += more
     return done
 
@@ -138,27 +141,25 @@ def _respell(client: MlflowClient, name: str) -> list[str]:
     ]
 
 
-def _pass(client: MlflowClient, name: str, gone: Collection[str]) -> list[str]:
-    there = aliases(client, name)
-    if "staging" in there and there["staging"] == there.get("production"):
-        remove(client, name, "staging", there["staging"])
-        return [f"version {there['staging']} is in Production, and no longer in Staging"]
+def _pass(client: MlflowClient, name: str, left: Collection[str | None]) -> list[str]:
+    current = aliases(client, name)
+    if "staging" in current and current["staging"] == current.get("production"):
+        remove(client, name, "staging", current["staging"])
+        return [f"version {current['staging']} is in Production, and no longer in Staging"]
     return [
         _transition(client, name, str(version.version), stage)
         for version in registered.versions(client, name)
-        if (stage := _wanted(version, there, gone)) != version.current_stage
+        if KEEP_STAGES and (stage := _wanted(version, current, left)) != version.current_stage
     ]
 
 
-def _wanted(version: ModelVersion, there: dict[str, str], gone: Collection[str]) -> str:
+def _wanted(version: ModelVersion, current: dict[str, str], left: Collection[str | None]) -> str:
     """The stage that the aliases give a version; where a stage has no alias, people's own choice stays."""
-    number, now = str(version.version), str(version.current_stage)
-    if not KEEP_STAGES:
-        return now
-    by_alias = {there[alias]: stage for alias, stage in STAGES.items() if alias in there}
+    number, stage = str(version.version), str(version.current_stage)
+    by_alias = {current[alias]: STAGES[alias] for alias in current}
     if number in by_alias:
         return by_alias[number]
-    return ARCHIVED if number in gone or now in by_alias.values() else now
+    return ARCHIVED if number in left or stage in by_alias.values() else stage
 
 
 def _transition(client: MlflowClient, name: str, version: str, stage: str) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 DIGEST = "understudy.digest"
+LOADER = "understudy.scoring.flavor"  # that loads a model, as MLmodel names it; it was another one before 0.2
 LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
 NAMED = 3  # files that a message names
 SHOWN = 200  # characters of what MLflow says
@@ -79,7 +80,8 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
     """A private copy of a version's files, which are those that were recorded; it is removed afterwards.
 
     Raises:
-        UserError: A file was changed, added or removed, the manifest too, or nothing was recorded.
+        UserError: A file was changed, added or removed, the manifest too, nothing was recorded, or the model was saved
+            by an earlier version of the project.
     """
     if DIGEST not in version.tags:
         name = "" if version.name == TABLE.name else f" --name {version.name}"
@@ -96,6 +98,7 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
         if differences:
             fix = "bring the files back as they were, or promote another version"
             raise UserError(f"{called(version)} is not what was registered: {', '.join(differences)}", fix)
+        check_age(folder, called(version))
         yield folder
 
 
@@ -117,6 +120,18 @@ def _differences(recorded: dict[str, str], present: dict[str, str]) -> list[str]
     how |= dict.fromkeys((path for path in common if present[path] != recorded[path]), "changed")
     named = [f"{errors.visible(path)} {how[path]}" for path in sorted(how)]
     return [*named[:NAMED], *([f"and {len(named) - NAMED} more"] if len(named) > NAMED else [])]
+
+
+def check_age(folder: Path, called: str) -> None:
+    """Refuse a model that was saved before 0.2, whose code this one cannot load.
+
+    Raises:
+        UserError: MLmodel names another loader than this version of the project has.
+    """
+    python = mlflow.models.Model.load(str(folder)).flavors.get("python_function", {})
+    if python.get("loader_module") != LOADER:
+        fix = "train and register another one: python train.py; python register.py"
+        raise UserError(f"{called} was saved by an earlier version of this project, which this one cannot load", fix)
 
 
 def load(folder: Path) -> tuple[PyFuncModel, "Pipeline"]:

@@ -1,0 +1,82 @@
+"""From a family's run to a registered version: which run is the best, and what the version is given."""
+
+import json
+
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.utils import mlflow_tags
+
+from understudy.errors import UserError
+from understudy.families import FLOOR
+from understudy.figures import cards
+from understudy.registry import registered
+from understudy.schema.declaration import Table
+from understudy.tracking import family_runs, provenance, runs
+from understudy.verification import admission
+
+
+def best_family(candidates: list[Run]) -> Run:
+    """The run with the highest mean cross-validation score; of equal ones, the lowest log loss. Never the floor."""
+    searched = [run for run in candidates if family_runs.family_name(run) != FLOOR]
+    return max(searched, key=lambda run: (runs.metric(run, "Mean CV score"), -_log_loss(run)))
+
+
+def _log_loss(run: Run) -> float:
+    """The log loss in cross-validation of the probabilities that the model gives: calibrated where that is better."""
+    return min(runs.metric(run, name) for name in ("cv/log loss", "cv/log loss calibrated"))
+
+
+def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[ModelVersion, bool]:
+    """The version of a family run's model, and whether it was made now; a run never registers twice.
+
+    Raises:
+        UserError: The model's files are gone, incomplete or not what training writes, or no registered model can have
+            that name.
+    """
+    for version in registered.versions(client, name):
+        if version.run_id == run.info.run_id:
+            _link(client, family_runs.model_id(run), version)
+            return version, False
+    if client.get_logged_model(family_runs.model_id(run)).status != LoggedModelStatus.READY:
+        problem = f"the upload of the model of run {run.info.run_id} was cut off"
+        raise UserError(problem, "train again: python train.py")
+    admitted = admission.admit(client, run, family_runs.model_uri(run), f"the model of run {run.info.run_id}")
+    create(client, table, name)
+    version = client.create_model_version(
+        name,
+        source=family_runs.model_uri(run),
+        model_id=family_runs.model_id(run),
+        run_id=run.info.run_id,
+        description=cards.version_card(table, name, family_runs.family_name(run), run.data.params, run.data.metrics),
+        tags={tag: runs.tag(run, tag) for tag in (family_runs.FAMILY_NAME, provenance.DATA_DIGEST)} | admitted,
+        await_creation_for=0,  # it is there when the call returns; MLflow would say that it waits
+    )
+    _link(client, family_runs.model_id(run), version)
+    return version, True
+
+
+def create(client: MlflowClient, table: Table, name: str) -> None:
+    """Make a registered model for the table's versions, unless there is one of that name.
+
+    Raises:
+        UserError: No registered model can have that name.
+    """
+    registered.check_name(name)
+    try:
+        client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(PERMISSION_DENIED):
+            client.get_registered_model(name)  # an account that may not make one goes on if there is one
+        elif error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        registered.registered_model(client, name)  # which may be spelt in another way
+
+
+def _link(client: MlflowClient, model_id: str, version: ModelVersion) -> None:
+    """Name the version on the logged model as MLflow's register_model does; its page says "not registered" without."""
+    known = family_runs.linked_versions(client.get_logged_model(model_id))
+    link = {"name": version.name, "version": int(version.version)}  # as a server writes it; its client says text
+    if link not in known:
+        client.set_logged_model_tags(model_id, {mlflow_tags.MLFLOW_MODEL_VERSIONS: json.dumps([*known, link])})
