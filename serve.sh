@@ -5,4 +5,4 @@ set -euo pipefail
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [ -n "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] || PATH="$project/.venv/bin:$PATH"
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
-exec python -m understudy.serving.serve "$@"
+exec python -m understudy.serving "$@"

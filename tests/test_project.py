@@ -19,7 +19,7 @@ import register
 import train
 from tests.conftest import PROJECT, environment
 from understudy.registry import stages
-from understudy.serving import serve
+from understudy.serving import __main__ as serve
 
 PACKAGE = PROJECT / "understudy"
 # Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.

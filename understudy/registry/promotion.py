@@ -17,7 +17,7 @@ from understudy.registry.records import Record, Verdict
 from understudy.registry.stages import STAGES
 from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
-from understudy.verification import admission, manifest
+from understudy.verification import admission, digests, manifest
 
 # What decides about a planned record, whose `before` is the version in its stage; what it looks at is its own matter.
 Decide = Callable[[Record], Verdict]
@@ -132,7 +132,7 @@ def adopt(client: MlflowClient, name: str, wanted: str, reason: str, judge: Deci
     made = registered.get_version(client, name, version)
     said = [alias for alias, stage in STAGES.items() if there.get(alias) == version or made.current_stage == stage]
     # What has a manifest is not to be trusted anew.
-    noted = {} if manifest.DIGEST in made.tags else _admitted(client, made)
+    noted = {} if digests.DIGEST in made.tags else _admitted(client, made)
     for tag, value in noted.items():
         client.set_model_version_tag(name, version, tag, value)
     try:

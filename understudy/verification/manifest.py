@@ -28,11 +28,11 @@ from understudy import errors
 from understudy.errors import UserError
 from understudy.table import TABLE
 from understudy.tracking import provenance, runs
+from understudy.verification.digests import DIGEST, file_digests, manifest_of
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-DIGEST = "understudy.digest"
 LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
 NAMED = 3  # files that a message names
 SHOWN = 200  # characters of what MLflow says
@@ -48,19 +48,10 @@ def record(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, 
         run_id: The model's.
         folder: A private copy of the model's files, which have been inspected.
     """
-    text = _text(folder)
+    text = manifest_of(folder)
     recorded = hashlib.sha256(text.encode()).hexdigest()
     runs.log_text(client, run_id, text, _name(recorded))
     return {DIGEST: recorded}
-
-
-def digest(folder: Path) -> str:
-    """The digest of the manifest that a folder's files have now."""
-    return hashlib.sha256(_text(folder).encode()).hexdigest()
-
-
-def _text(folder: Path) -> str:
-    return json.dumps(_digests(folder), indent=1, sort_keys=True)
 
 
 @contextmanager
@@ -80,7 +71,7 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
         if recorded is None or hashlib.sha256(recorded).hexdigest() != digest:
             fault = f"{_name(digest)} of run {version.run_id} {'cannot be read' if recorded is None else 'changed'}"
         else:
-            fault = _difference(json.loads(recorded), _digests(folder))
+            fault = _difference(json.loads(recorded), file_digests(folder))
         if fault:
             fix = "bring the files back as they were, or promote another version"
             raise UserError(f"{called(version)} is not what was registered: {fault}", fix)
@@ -156,15 +147,6 @@ def _check_kinds(location: str, called: str) -> None:
 def _unreadable(called: str, error: Exception) -> UserError:
     text = " ".join(str(error).split())
     return UserError(f"the files of {called} cannot be read: {text[:SHOWN]}", "mend them, or promote another version")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _difference(recorded: dict[str, str], found: dict[str, str]) -> str:

@@ -1,6 +1,8 @@
 """A command in a process group of its own, until it ends or a signal comes; then its folder is removed.
 
-python -m understudy.serving.supervise FOLDER COMMAND...  exits as the command does, or with 128 and the signal's number
+python -m understudy.serving.supervisor FOLDER COMMAND...
+
+It exits as the command does, or with 128 and the signal's number.
 
 What starts it has made the folder and blocks the signals, so that none is lost in between. It loads nothing but the
 standard library, since it stays for as long as the command.
@@ -12,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PATIENCE = 5  # seconds to end in
@@ -21,6 +25,12 @@ PATIENCE = 5  # seconds to end in
 def block() -> None:
     """Let the signals wait."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def become(folder: Path, command: list[str]) -> NoReturn:
+    """Become the supervisor of a command, which removes the folder when the command ends."""
+    block()
+    os.execv(sys.executable, [sys.executable, "-m", "understudy.serving.supervisor", str(folder), *command])
 
 
 def unblock() -> None:
