@@ -26,6 +26,7 @@ from understudy.tracking import connection as store_connection
 from understudy.tracking import family_runs
 
 NAME = TABLE.name
+CUT_OFF = 0  # in place of the status of an answer that never came
 ENCODED = [1, 1, 0, 0, 0, 4.8, 360, 1, 2, 8.5]
 NAMES, CELLS = list(APPLICANT), list(APPLICANT.values())
 
@@ -179,9 +180,13 @@ def hammered(live: Live, number: int) -> Iterator[list[Reply]]:
         body = json.dumps({"inputs": [ENCODED], "params": {"output": "probability"}})
         with closing(http.client.HTTPConnection("127.0.0.1", live.port, timeout=20)) as connection:
             while not is_over.is_set():
-                connection.request("POST", "/invocations", body)
-                answer = connection.getresponse()
-                replies.append(Reply(answer.status, dict(answer.getheaders()), answer.read()))
+                try:
+                    connection.request("POST", "/invocations", body)
+                    answer = connection.getresponse()
+                    replies.append(Reply(answer.status, dict(answer.getheaders()), answer.read()))
+                except (ConnectionError, http.client.HTTPException):
+                    replies.append(Reply(CUT_OFF, {}, b""))
+                    return
                 if answer.getheader("connection") == "close":
                     return
 

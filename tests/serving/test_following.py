@@ -23,6 +23,7 @@ from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, environment, is_refusal
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import (
+    CUT_OFF,
     ENCODED,
     NAME,
     ONE,
@@ -148,7 +149,7 @@ def test_a_server_waits_for_a_first_version_and_drains(store: str, tmp_path: Pat
                 assert connection.recv(1000).startswith(b"HTTP/1.1 200")
                 connection.close()
             assert live.process.wait(10) == 0
-        assert {reply.status for reply in replies} == {200}
+        assert {reply.status for reply in replies} <= {200, CUT_OFF}  # a kept connection is closed between two requests
         assert not psutil.wait_procs(processes, 5)[1]
         assert list((tmp_path / "tmp").iterdir()) == []
         assert "ERROR" not in live.log.read_text()
@@ -165,8 +166,13 @@ def test_what_cannot_be_answered_within_five_seconds_of_the_end_is_cut_off(store
         time.sleep(0.5)
         live.process.terminate()
         assert live.process.wait(15) == 0
-        answers = [connection.makefile("rb").read() for connection in opened]
-    assert {answer[9:12] for answer in answers} == {b"200", b""}
+        answers = []
+        for connection in opened:
+            with suppress(ConnectionError):
+                answers.append(connection.recv(1000))
+            connection.close()
+    assert {answer[9:12] for answer in answers} <= {b"200", b""}
+    assert len([answer for answer in answers if answer]) < len(opened)
 
 
 class Relay:
@@ -248,7 +254,7 @@ def test_a_tracking_server_names_the_version_by_rest(relay: Relay, tmp_path: Pat
     settings = Settings(tmp_path, f"http://127.0.0.1:{relay.port}/", NAME, "Production", 5, tmp_path, None)
     key = named(settings)
     assert key
-    assert named(replace(settings, name="another")) is named(replace(settings, stage="Staging")) is None
+    assert named(replace(settings, name="another")) is named(replace(settings, stage="Archived")) is None
     relay.shut()
     with pytest.raises(OSError, match="refused"):
         named(settings)

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import math
+import os
 import re
 import signal
 import sys
@@ -184,9 +185,12 @@ class App:
                 reading.task.cancel()
 
     async def _flush(self) -> None:
+        parent = os.getppid()
         while True:
             await asyncio.sleep(FLUSH)
             self._tally.flush()
+            if os.getppid() != parent:  # what started the workers was killed
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _loaded(self) -> LoadedVersion:
         """The version that answers. Raises `HTTPError` if there is none yet."""

@@ -6,7 +6,6 @@ version, one process with MLflow in it fetches that (`version_cache.py`), for al
 
 import configparser
 import os
-import signal
 import sqlite3
 import sys
 import threading
@@ -83,7 +82,6 @@ class Follower:
         self._settings = settings
         self._cache = VersionCache.of(settings.cache, settings.uri, settings.name, settings.stage)
         self._told: str | None = None
-        self._parent = os.getppid()
 
     def start(self) -> None:
         """Answer with the version that the other workers answer with, if there is one, and follow in a thread."""
@@ -116,8 +114,6 @@ class Follower:
             except Exception as error:  # a full disk, or a version that cannot be loaded; the old one goes on
                 self._tell(f"{type(error).__name__}: {error}")
             time.sleep(self._settings.poll)
-            if os.getppid() != self._parent:  # what started the workers was killed
-                os.kill(os.getpid(), signal.SIGTERM)
 
     def _fetched(self, key: VersionKey) -> bool:
         """Whether the cache holds a version, after one worker of the host has had it fetched."""
