@@ -9,7 +9,8 @@ from contextlib import suppress
 import pytest
 
 from tests.serving.conftest import ENCODED, LAST, LONG, ONE, Live, connections, request, until
-from understudy.serving.app import BODIES, BODY, SHORT
+from understudy.serving.app import BODIES, SHORT
+from understudy.serving.request import BODY
 
 SLOW = request({"inputs": [ENCODED] * 200, "params": {"output": "detail"}})
 

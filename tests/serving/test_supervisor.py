@@ -76,9 +76,9 @@ def test_a_signal_that_came_before_is_not_lost(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from understudy.serving import supervisor\n"
-        "supervisor.block()\n"
-        "os.kill(os.getpid(), signal.SIGTERM)\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'understudy.serving.supervisor', *sys.argv[1:]])\n"
+        "become = os.execv\n"
+        "os.execv = lambda *args: (os.kill(os.getpid(), signal.SIGTERM), become(*args))\n"
+        "supervisor.become(sys.argv[1], sys.argv[2:])\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "copy"), "sleep", "100"]
     assert subprocess.run(command, cwd=PROJECT, env=environment(), timeout=30, check=False).returncode == 143

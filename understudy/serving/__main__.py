@@ -19,10 +19,9 @@ from understudy.serving import supervisor
 from understudy.table import TABLE
 
 PROJECT = Path(__file__).resolve().parents[2]
-HEAD = 8_000  # milliseconds for a request's head, and that a connection is kept
-HEAD_BYTES = 65_536  # that granian reads of a head at once; it refuses one that is twice as long
-BACKLOG = 2048  # connections that wait to be accepted
-CONNECTIONS = 2048  # of a worker; more wait
+LONGEST = 60  # seconds that granian waits at most for a head
+HEAD = 65_536  # bytes that granian reads at once; it refuses a head of twice as many
+CONNECTIONS = 2048  # of a worker; as many more wait
 END = 5  # seconds for the answers that are on their way when the server is stopped
 
 
@@ -41,16 +40,10 @@ def options() -> argparse.ArgumentParser:
     live.add_argument("--live", action="store_true", help="use it")
     live.add_argument("--poll", default=5, type=float, help="seconds between two looks (default: %(default)s)")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "understudy")
-    live.add_argument(
-        "--cache", default=cache, type=Path, help="keeps the last verified version (default: %(default)s)"
-    )
+    live.add_argument("--cache", default=cache, type=Path, help="holds the verified version (default: %(default)s)")
     live.add_argument("--log", type=Path, metavar="FOLDER", help="keeps accepted rows and answers as Parquet files")
     live.add_argument(
-        "--keep-alive",
-        default=8,
-        type=int,
-        metavar="SECONDS",
-        help="for a request's head, and between two requests, at most 60: behind a proxy 60 (default: %(default)s)",
+        "--keep-alive", default=8, type=int, help="seconds to wait for a request's head (default: %(default)s)"
     )
     return parser
 
@@ -65,7 +58,7 @@ def main() -> None:
 
 
 def free_address(host: str, port: int) -> str:
-    """The host's address, on which nobody listens at the port.
+    """The host's IP address, on which nobody listens at the port.
 
     Raises:
         UserError: Somebody does, or there is no such address.
@@ -105,50 +98,52 @@ def serve_mlflow(args: argparse.Namespace) -> None:
 
 def serve_live(args: argparse.Namespace, address: str) -> None:
     """Serve whatever the stage's alias names, until a signal comes."""
+    if args.workers < 1 or args.poll <= 0 or not 0 < args.keep_alive <= LONGEST:
+        needed = f"--workers has to be at least 1, --poll above 0, and --keep-alive from 1 to {LONGEST}"
+        raise UserError(needed, "./serve.sh --help")
+    if args.log:
+        args.log.mkdir(0o700, parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="understudy-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # prometheus_client reads it as it is imported, below
+        from understudy.serving.app import App
+        from understudy.serving.following import Settings
+
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
+        cache, log = args.cache.absolute(), args.log.absolute() if args.log else None
+        loader: Any = partial(App, Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log))
+        print(f"{args.name} in {args.stage}, live on http://{args.host}:{args.port}, Ctrl-C stops it", flush=True)
+        serve_granian(loader, address, args)
+
+
+def serve_granian(loader: Any, address: str, args: argparse.Namespace) -> None:
+    """Let granian run what the loader returns, in as many processes as are asked for."""
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces, Loops
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
 
-    if args.workers < 1 or args.poll <= 0:
-        raise UserError("--workers has to be at least 1, and --poll above 0", "./serve.sh --help")
-    if args.log:
-        args.log.mkdir(0o700, parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="understudy-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # before prometheus_client is imported
-        from understudy.serving.app import App
-        from understudy.serving.following import Settings
-
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
-        settings = Settings(
-            Path(folder), uri, args.name, args.stage, args.poll, args.cache.absolute(), args.log and args.log.absolute()
-        )
-        server = Granian(
-            "understudy",
-            address=address,
-            port=args.port,
-            interface=Interfaces.RSGI,
-            workers=args.workers,
-            loop=Loops.uvloop,
-            http=HTTPModes.http1,
-            websockets=False,
-            backlog=BACKLOG,
-            backpressure=CONNECTIONS,
-            http1_settings=HTTP1Settings(header_read_timeout=HEAD, max_buffer_size=HEAD_BYTES),
-            log_level=LogLevels.error,
-            respawn_failed_workers=True,
-            workers_kill_timeout=END,
-        )
-        is_hangup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN  # as nohup has it
-
-        @server.on_startup
-        def end_on_hangup() -> None:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN if is_hangup_ignored else server.signal_handler_interrupt)
-
-        where = f"http://{args.host}:{args.port}"
-        print(f"{args.name} in {args.stage}, live on {where}, Ctrl-C stops it", flush=True)
-        loader: Any = partial(App, settings)
-        server.serve(target_loader=loader, wrap_loader=False)
+    server = Granian(
+        "understudy",
+        address=address,
+        port=args.port,
+        interface=Interfaces.RSGI,
+        workers=args.workers,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=CONNECTIONS,
+        backpressure=CONNECTIONS,
+        http1_settings=HTTP1Settings(header_read_timeout=args.keep_alive * 1000, max_buffer_size=HEAD),
+        log_level=LogLevels.error,
+        respawn_failed_workers=True,
+        workers_kill_timeout=END,
+    )
+    # granian starts its workers anew on SIGHUP; a terminal that is closed should end them, unless nohup forbids it.
+    on_hangup = signal.getsignal(signal.SIGHUP)
+    if on_hangup == signal.SIG_DFL:
+        on_hangup = server.signal_handler_interrupt
+    server.on_startup(lambda: signal.signal(signal.SIGHUP, on_hangup))
+    server.serve(target_loader=loader, wrap_loader=False)
 
 
 if __name__ == "__main__":

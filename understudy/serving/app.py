@@ -8,14 +8,12 @@ import gc
 import json
 import math
 import os
-import re
 import signal
 import sys
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -27,12 +25,10 @@ from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import DETAIL
 from understudy.serving import metrics
 from understudy.serving.following import Follower, LoadedVersion, Settings
-from understudy.serving.request_body import HTTPError, rows_of
+from understudy.serving.request import BODY, PATH, HTTPError, check_head, check_host, rows_of
 from understudy.serving.row_log import RowLog
 
-PATH = "/invocations"
 PAGES = ("/ping", "/health", "/version", "/schema", "/metrics")
-BODY = 8_000_000  # bytes of a request's body
 BODIES = 64_000_000  # bytes of all long bodies that a worker reads and scores at once
 SHORT = 20_000  # bytes up to which a body is answered at once; a longer one goes to a thread, and holds up no short one
 SLOW = (b'"detail"', b"\\")  # what a short body that asks for reasons holds, which take long, or may be hidden behind
@@ -42,7 +38,6 @@ TICK = 0.25  # seconds between two looks at the deadlines
 FLUSH = 1.0  # seconds between two times that counts are handed over
 SWITCH = 0.001  # seconds that a long request in its thread keeps a short one waiting
 GARBAGE = 100_000  # new objects until cycles are looked for
-HOST = re.compile(r"(?:(?:[\w.~!$&'()*+,;=-]++|%[\da-fA-F]{2})+|\[[\da-fA-F:.]+\])(?::\d*)?")  # RFC 3986, 3.2.2
 JSON = "application/json"
 
 Headers = list[tuple[str, str]]
@@ -230,41 +225,6 @@ class App:
             number = self._follower.loaded and self._follower.loaded.key.number
             content = {"status": "serving", "version": number} if number else {"status": "waiting"}
         return JSON, json.dumps(content).encode()
-
-
-def check_head(scope: Scope) -> str:
-    """The Content-Type of a request for answers, empty for none.
-
-    Raises:
-        HTTPError: Something in the request's head says that there is no answer.
-    """
-    check_host(scope)
-    named: Any = scope.headers  # its types lack get_all
-    if scope.method != "POST":
-        raise HTTPError(405, f"{PATH} takes POST", allow="POST")
-    if "upgrade" in named:
-        raise HTTPError(400, "there is HTTP/1.1 and no upgrade from it")
-    if named.get("transfer-encoding", "chunked").lower() != "chunked" or len(named.get_all("transfer-encoding")) > 1:
-        raise HTTPError(501, "the Transfer-Encoding is not known; allowed: chunked")
-    if ", ".join(named.get_all("content-encoding")).lower() not in ("", "identity"):
-        raise HTTPError(415, "a body may not be compressed", accept_encoding="identity")
-    if int(named.get("content-length", 0)) > BODY:
-        raise HTTPError(413, f"a body may have {BODY} bytes")
-    return ", ".join(named.get_all("content-type"))
-
-
-def check_host(scope: Scope) -> None:
-    """Refuse a request that does not name one server, as HTTP/1.1 has to. Raises `HTTPError`."""
-    named: Any = scope.headers
-    hosts = named.get_all("host")
-    if not (len(hosts) == 1 and is_host(hosts[0])) and (hosts or scope.http_version != "1"):
-        raise HTTPError(400, "a request has one Host header, with the name or the address of the server")
-
-
-@lru_cache(maxsize=64)  # a client sends the same each time
-def is_host(host: str) -> bool:
-    """Whether it is a host and perhaps a port."""
-    return HOST.fullmatch(host) is not None
 
 
 def score(loaded: LoadedVersion, body: bytes, content_type: str) -> Scored:

@@ -1,4 +1,4 @@
-"""A request's body as rows: JSON in MLflow's forms of today and of its 1.x, and CSV.
+"""What a request asks for: the checks of its head; and its body as rows, from JSON in MLflow's forms, or from CSV.
 
 Whatever is wrong is said without a word of what was sent.
 """
@@ -6,6 +6,7 @@ Whatever is wrong is said without a word of what was sent.
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
@@ -13,11 +14,15 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 import msgspec
+from granian.rsgi import Scope
 
 from understudy.schema.columns import Fault, repeated
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import Scorer
 
+PATH = "/invocations"
+BODY = 8_000_000  # bytes of a request's body
+HOST = re.compile(r"(?:(?:[\w.~!$&'()*+,;=-]++|%[\da-fA-F]{2})+|\[[\da-fA-F:.]+\])(?::\d*)?")  # RFC 3986, 3.2.2
 MARK = b"\xef\xbb\xbf"  # some programs begin UTF-8 with it
 TYPES = "application/json or text/csv, in UTF-8"
 CODES = {400: "INVALID_PARAMETER_VALUE", 404: "RESOURCE_DOES_NOT_EXIST", 500: "INTERNAL_ERROR"}  # MLflow's words
@@ -42,6 +47,41 @@ class HTTPError(Exception):
     def body(self) -> dict[str, str]:
         """The answer's body."""
         return {"error_code": CODES.get(self.status, HTTPStatus(self.status).name), "message": self.message}
+
+
+def check_head(scope: Scope) -> str:
+    """The Content-Type of a request for answers, empty for none.
+
+    Raises:
+        HTTPError: Something in the request's head says that there is no answer.
+    """
+    check_host(scope)
+    named: Any = scope.headers  # its types lack get_all
+    if scope.method != "POST":
+        raise HTTPError(405, f"{PATH} takes POST", allow="POST")
+    if "upgrade" in named:
+        raise HTTPError(400, "there is HTTP/1.1 and no upgrade from it")
+    if named.get("transfer-encoding", "chunked").lower() != "chunked" or len(named.get_all("transfer-encoding")) > 1:
+        raise HTTPError(501, "the Transfer-Encoding is not known; allowed: chunked")
+    if ", ".join(named.get_all("content-encoding")).lower() not in ("", "identity"):
+        raise HTTPError(415, "a body may not be compressed", accept_encoding="identity")
+    if int(named.get("content-length", 0)) > BODY:
+        raise HTTPError(413, f"a body may have {BODY} bytes")
+    return ", ".join(named.get_all("content-type"))
+
+
+def check_host(scope: Scope) -> None:
+    """Refuse a request that does not name one server, as HTTP/1.1 has to. Raises `HTTPError`."""
+    named: Any = scope.headers
+    hosts = named.get_all("host")
+    if not (len(hosts) == 1 and is_host(hosts[0])) and (hosts or scope.http_version != "1"):
+        raise HTTPError(400, "a request has one Host header, with the name or the address of the server")
+
+
+@lru_cache(maxsize=64)  # a client sends the same each time
+def is_host(host: str) -> bool:
+    """Whether it is a host and perhaps a port."""
+    return HOST.fullmatch(host) is not None
 
 
 def rows_of(content: bytes, content_type: str, scorer: Scorer) -> tuple[Any, str]:
@@ -79,10 +119,10 @@ def reader_of(content_type: str) -> Callable[[Any], Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    keyed = dict(pairs)
+    if len(keyed) != len(pairs):
         raise HTTPError(400, "a JSON object has a key twice")
-    return found
+    return keyed
 
 
 def _no_number(text: str) -> NoReturn:
@@ -130,20 +170,20 @@ def _json_closely(text: str) -> Any:
         raise HTTPError(400, "a number in the body is too long") from None
 
 
-def _read(found: Any) -> tuple[Any, str]:
-    if type(found) is list:
-        return _records_1x(found)
-    if type(found) is not dict:
+def _read(value: Any) -> tuple[Any, str]:
+    if type(value) is list:
+        return _records_1x(value)
+    if type(value) is not dict:
         raise HTTPError(400, f"the body has to be a JSON object with one of {FORMS}")
-    if "columns" in found and "data" in found:
-        return _split_1x(found)
-    params = found.pop("params", None)
-    if len(found) != 1:
+    if "columns" in value and "data" in value:
+        return _split_1x(value)
+    params = value.pop("params", None)
+    if len(value) != 1:
         raise HTTPError(400, f"the body has to have exactly one of {FORMS}, and params or nothing beside it")
-    [(form, value)] = found.items()
+    [(form, rows)] = value.items()
     if form not in _FORMS:
         raise HTTPError(400, f"the body's key is not known; allowed: {FORMS}")
-    return _FORMS[form](value), "label" if params is None else _output(params)
+    return _FORMS[form](rows), "label" if params is None else _output(params)
 
 
 def _output(params: Any) -> str:
@@ -152,14 +192,14 @@ def _output(params: Any) -> str:
     return str(params.get("output", "label"))
 
 
-def _split_1x(found: Any) -> tuple[Any, str]:
-    return _split(found), "label"
+def _split_1x(value: Any) -> tuple[Any, str]:
+    return _split(value), "label"
 
 
-def _records_1x(found: Any) -> tuple[Any, str]:
-    if type(found) is not list or not found or type(found[0]) is not dict:
+def _records_1x(value: Any) -> tuple[Any, str]:
+    if type(value) is not list or not value or type(value[0]) is not dict:
         raise HTTPError(400, f"a JSON list as the body has to hold records; else an object with one of {FORMS}")
-    return _records(found), "label"
+    return _records(value), "label"
 
 
 def _split(value: Any) -> Any:
@@ -198,12 +238,7 @@ def _inputs(value: Any) -> Any:
     return value
 
 
-_FORMS = {
-    "dataframe_split": _split,
-    "dataframe_records": _records,
-    "instances": _instances,
-    "inputs": _inputs,
-}
+_FORMS = {"dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs}
 
 
 def _named(columns: list[str], data: list[list[Any]]) -> dict[str, list[Any]]:
