@@ -277,6 +277,7 @@ def test_what_was_kept_and_changed_is_not_used(tmp_path: Path) -> None:
     assert cache.last() is None
     assert not cache.holds(key)
     cache.put(key, files)
+    cache.answers(key)
     assert (cache.last(), cache.holds(key)) == (key, True)
     assert not cache.holds(VersionKey("7", ""))
     (cache.files(key) / "MLmodel").write_text("changed")
@@ -284,8 +285,13 @@ def test_what_was_kept_and_changed_is_not_used(tmp_path: Path) -> None:
     cache.put(key, files)
     assert cache.holds(key)
     (files / "MLmodel").write_text("another")
-    cache.put(VersionKey("8", digest(files)), files)
-    assert not cache.holds(key)
+    another = VersionKey("8", digest(files))
+    cache.put(another, files)
+    assert (cache.holds(key), cache.holds(another)) == (True, True)  # a rollback finds what it goes back to
+    cache.answers(another)
+    (files / "MLmodel").write_text("a third")
+    cache.put(VersionKey("9", digest(files)), files)
+    assert (cache.holds(key), cache.holds(another)) == (False, True)
 
 
 @pytest.fixture
@@ -295,7 +301,9 @@ def kept(store: str, tmp_path: Path) -> Settings:
     files = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1", dst_path=str(tmp_path / "files")))
     (files / manifest.LEFT_OUT).unlink()
     uri = f"http://127.0.0.1:{free_port()}"
-    VersionCache.of(tmp_path, uri, NAME, "Staging").put(VersionKey("1", digest(files)), files)
+    cache, key = VersionCache.of(tmp_path, uri, NAME, "Staging"), VersionKey("1", digest(files))
+    cache.put(key, files)
+    cache.answers(key)
     return Settings(tmp_path, uri, NAME, "Staging", 5, tmp_path, None)
 
 
@@ -317,6 +325,7 @@ def test_what_was_kept_is_not_for_a_stage_that_is_known_to_be_empty(kept: Settin
     last = cached(kept).last()
     assert last
     cached(known).put(last, cached(kept).files(last))
+    cached(known).answers(last)
     follower = Follower(known)
     follower.look()
     assert follower.loaded is None
@@ -329,6 +338,7 @@ def test_what_was_kept_and_does_not_work_any_more_is_not_used(kept: Settings, tm
     shutil.copytree(cached(kept).files(last), files)
     lie(files)
     cached(kept).put(VersionKey("1", digest(files)), files)
+    cached(kept).answers(VersionKey("1", digest(files)))
     follower = Follower(kept)
     with pytest.raises(ValueError, match="stored answers"):
         follower.look()

@@ -138,6 +138,7 @@ class Follower:
             if before and VersionKey.read(current) != key:
                 metrics.SWAPS.inc()
             key.write(current)
+            self._cache.answers(key)
         if before:
             metrics.VERSION.labels(self._settings.name, before.key.number).set(0)
         metrics.VERSION.labels(self._settings.name, key.number).set(1)

@@ -1,4 +1,4 @@
-"""The last verified version of a stage, kept in a folder of the user's; and the process that fetches one into it.
+"""The last verified versions of a stage, kept in a folder of the user's; and the process that fetches one into it.
 
 python -m understudy.serving.version_cache FOLDER NAME NUMBER
 
@@ -80,18 +80,22 @@ class VersionCache:
         return bool(key.digest) and self.files(key).is_dir() and digest(self.files(key)) == key.digest
 
     def last(self) -> VersionKey | None:
-        """The version that was put here last."""
+        """The version that has answered last."""
         return VersionKey.read(self.folder / LAST)
 
+    def answers(self, key: VersionKey) -> None:
+        """Note that a version answers."""
+        key.write(self.folder / LAST)
+
     def put(self, key: VersionKey, files: Path) -> None:
-        """Keep a copy of a version's files, and of no other's."""
+        """Keep a copy of a version's files beside those of the version that answers, and no other's."""
         new = self.folder / f"{key.digest}.{os.getpid()}"
         shutil.copytree(files, new)
         shutil.rmtree(self.files(key), ignore_errors=True)
         new.rename(self.files(key))
-        key.write(self.folder / LAST)
+        kept = {self.files(version) for version in (key, self.last()) if version}
         for path in self.folder.iterdir():
-            if path.is_dir() and path != self.files(key):
+            if path.is_dir() and path not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
     def refuse(self, key: VersionKey) -> None:
