@@ -50,7 +50,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 CONNECTIONS = (1, 8, 32)
 ROWS = (1, 100, 10_000)
 LONGER = 5  # times, for the most rows, of which a second sees a handful of answers
-LONGEST = 120  # seconds to wait for a first answer
+LONGEST = 300  # seconds to wait for a first answer
 CLASSIFIERS: dict[str, BaseEstimator] = {
     "logistic": linear_model.LogisticRegression(solver="liblinear"),
     "forest": ensemble.RandomForestClassifier(n_estimators=300, min_samples_leaf=2, random_state=0),
@@ -253,9 +253,9 @@ def started(server: Server, body: bytes) -> Iterator[tuple[int, subprocess.Popen
             try:
                 urllib.request.urlopen(request, timeout=LONGEST).read()
                 break
-            except OSError:
+            except OSError as error:
                 if process.poll() is not None or time.perf_counter() - begun > LONGEST:
-                    raise
+                    raise RuntimeError(f"{' '.join(server.command)} does not answer") from error
                 time.sleep(0.01)
         yield port, process, time.perf_counter() - begun
     finally:
