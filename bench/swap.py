@@ -1,7 +1,7 @@
 """Promotions and rollbacks while 16 connections ask the live server: failures, answers that mix versions, seconds.
 
 python -m bench.swap                    20 moves, a look at the alias every 5 seconds, one worker
-python -m bench.swap --poll 0.5 --workers 2
+python -m bench.swap --poll 0.5 --workers 2 --server
 """
 
 import argparse
@@ -17,7 +17,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--moves", type=int, default=20, help="promotions and rollbacks (default: %(default)s)")
     parser.add_argument("--poll", default="5", help="seconds between two looks at the alias (default: %(default)s)")
     parser.add_argument("--workers", default="1", help="processes that answer (default: %(default)s)")
+    parser.add_argument("--server", action="store_true", help="follow over a tracking server, not by the SQLite file")
     return parser
 
 
@@ -78,7 +79,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         client = prepared(Path(folder))
         own = {version: answer(client, version) for version in ("1", "2")}
-        with served(Path(folder), args.poll, args.workers) as port:
+        store = tracking_server(Path(folder), client.tracking_uri) if args.server else nullcontext(client.tracking_uri)
+        with store as uri, served(Path(folder), uri, args) as port:
             clients = [Client(port) for _ in range(CONNECTIONS)]
             for one in clients:
                 one.start()
@@ -111,12 +113,27 @@ def answer(client: MlflowClient, version: str) -> Any:
 
 
 @contextmanager
-def served(folder: Path, poll: str, workers: str) -> Iterator[int]:
+def tracking_server(folder: Path, store: str) -> Iterator[str]:
+    """`mlflow server` on the store; yields its address."""
+    port = free_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port)]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen([*command, "--workers", "1"], stdout=log, stderr=log, process_group=0)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def served(folder: Path, uri: str, args: argparse.Namespace) -> Iterator[int]:
     """A live server with a first version; yields its port."""
     port = free_port()
-    command = [str(PROJECT / "serve.sh"), "--live", "--port", str(port), "--poll", poll, "--workers", workers]
+    command = [str(PROJECT / "serve.sh"), "--live", "--port", str(port)]
+    command += ["--poll", args.poll, "--workers", args.workers]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    settings = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix}
+    settings = {**os.environ, "PATH": path, "VIRTUAL_ENV": sys.prefix, "MLFLOW_TRACKING_URI": uri}
     process = subprocess.Popen([*command, "--cache", str(folder / "cache")], env=settings)
     try:
         while not is_serving(port):

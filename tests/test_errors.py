@@ -17,7 +17,7 @@ import train
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, SAMPLE, Ended, environment, is_refusal
 from understudy import errors
-from understudy.serving import serve
+from understudy.serving import __main__ as serve
 from understudy.tracking import family_runs
 
 Call = Callable[..., Ended]

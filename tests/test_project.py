@@ -20,7 +20,7 @@ import register
 import train
 from tests.conftest import PROJECT, environment
 from understudy.registry import stages
-from understudy.serving import serve
+from understudy.serving import __main__ as serve
 
 PACKAGE = PROJECT / "understudy"
 # Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
@@ -169,8 +169,8 @@ def test_conda_pins_what_the_locks_pin() -> None:
     dependencies = yaml.safe_load((PROJECT / "conda.yaml").read_text())["dependencies"]
     *conda, pip = dependencies
     wanted = dict(pin.split("==") for pin in pip["pip"])
-    training = {"mlflow", "scikit-learn", "pandas", "matplotlib", "joblib", "onnx", "onnxruntime"}
-    assert set(wanted) == training | {"uvloop", "httptools", "prometheus-client"}
+    training = {"mlflow", "scikit-learn", "pandas", "fsspec", "psutil", "matplotlib", "joblib", "onnx", "onnxruntime"}
+    assert set(wanted) == training | {"granian", "msgspec", "uvloop", "httptools", "prometheus-client"}
     assert {name: pins("requirements.lock")[name] for name in wanted} == wanted
     assert f"mysqlclient={pins('requirements-server.lock')['mysqlclient']}" in conda
 

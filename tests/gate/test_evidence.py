@@ -26,7 +26,7 @@ from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, connection, family_runs
 from understudy.training import evaluation
-from understudy.verification import admission, manifest
+from understudy.verification import admission, digests, manifest
 
 NAME = TABLE.name
 FORCED = ["--force", "--reason", "because"]
@@ -283,7 +283,7 @@ def test_a_refused_adoption_leaves_no_manifest(in_production: str, client: Mlflo
     )
     client.set_registered_model_alias(NAME, "production", "3")
     assert call(promote, "adopt", "--reason", "I like trees").code == 3
-    assert manifest.DIGEST not in client.get_model_version(NAME, "3").tags
+    assert digests.DIGEST not in client.get_model_version(NAME, "3").tags
 
 
 def test_an_alias_that_somebody_moved_is_not_taken_away(in_production: str, client: MlflowClient, call: Call) -> None:

@@ -15,7 +15,7 @@ from tests.conftest import MARIADB, Ended, is_refusal
 from understudy.errors import Refused
 from understudy.registry import audit, history, promotion, records, stages
 from understudy.registry.records import Move, SavedRecord, Verdict
-from understudy.serving import serve
+from understudy.serving import __main__ as serve
 from understudy.table import TABLE
 from understudy.tracking import runs
 

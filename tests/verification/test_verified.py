@@ -23,12 +23,12 @@ from bench.planted import PLANTED, canary
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, environment, is_refusal
 from tests.scoring.test_scoring import APPLICANT
-from tests.serving.test_supervise import group, is_left
+from tests.serving.test_supervisor import group, is_left
 from understudy.errors import UserError
 from understudy.scoring import flavor
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs
-from understudy.verification import manifest
+from understudy.verification import digests, manifest
 
 NAME = TABLE.name
 Call = Callable[..., Ended]
@@ -159,7 +159,7 @@ def test_files_that_change_while_they_are_copied_end_in_two_lines(
 
 
 def test_a_manifest_that_changed_or_is_gone_is_said_by_name(version: ModelVersion, client: MlflowClient) -> None:
-    name = f"manifests/{version.tags[manifest.DIGEST][:12]}.json"
+    name = f"manifests/{version.tags[digests.DIGEST][:12]}.json"
     artifacts = Path(client.get_run(version.run_id or "").info.artifact_uri or "")
     recorded = (artifacts / name).read_text()
     (artifacts / name).write_text(recorded.replace("MLmodel", "model"))

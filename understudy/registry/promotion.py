@@ -18,7 +18,7 @@ from understudy.registry.stages import STAGES
 from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
-from understudy.verification import admission, manifest
+from understudy.verification import admission, digests, manifest
 
 # Decides about a planned move, whose `before` is the version that is in the stage now.
 Judge = Callable[[Move], Verdict]
@@ -168,7 +168,7 @@ def adopt(
     number = wanted or _put_there_by_hand(client, name)
     version = registered.get_version(client, name, number)
     # A version that has a manifest is not trusted anew.
-    admitted = {} if manifest.DIGEST in version.tags else _admitted(client, version)
+    admitted = {} if digests.DIGEST in version.tags else _admitted(client, version)
     for tag, value in admitted.items():
         client.set_model_version_tag(name, number, tag, value)
     try:

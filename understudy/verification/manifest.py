@@ -27,11 +27,11 @@ from understudy import errors
 from understudy.errors import UserError
 from understudy.table import TABLE
 from understudy.tracking import provenance, runs
+from understudy.verification.digests import DIGEST, digest, file_digests, manifest_of
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-DIGEST = "understudy.digest"
 LOADER = "understudy.scoring.flavor"  # that loads a model, as MLmodel names it; it was another one before 0.2
 LEFT_OUT = "registered_model_meta"  # MLflow writes it wherever it downloads a registered version to
 NAMED = 3  # files that a message names
@@ -49,26 +49,8 @@ def record(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, 
         folder: A private copy of the model's files, which have been inspected.
     """
     recorded = digest(folder)
-    runs.log_text(client, run_id, _text(folder), _name(recorded))
+    runs.log_text(client, run_id, manifest_of(folder), _name(recorded))
     return {DIGEST: recorded}
-
-
-def digest(folder: Path) -> str:
-    """The digest of the manifest that a folder's files have now."""
-    return hashlib.sha256(_text(folder).encode()).hexdigest()
-
-
-def _text(folder: Path) -> str:
-    return json.dumps(_digests(folder), indent=1, sort_keys=True)
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    digests = {}
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                digests[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def _name(digest: str) -> str:
@@ -94,7 +76,7 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
             how = "cannot be read" if recorded is None else "changed"
             differences = [f"{_name(digest)} of run {version.run_id} {how}"]
         else:
-            differences = _differences(json.loads(recorded), _digests(folder))
+            differences = _differences(json.loads(recorded), file_digests(folder))
         if differences:
             fix = "bring the files back as they were, or promote another version"
             raise UserError(f"{called(version)} is not what was registered: {', '.join(differences)}", fix)

@@ -1,9 +1,8 @@
 """A command in a process group of its own, until it ends or a signal comes; then its folder is removed.
 
-python -m understudy.serving.supervise FOLDER COMMAND...  exits as the command does, or with 128 and the signal's number
+python -m understudy.serving.supervisor FOLDER COMMAND...   exits as the command does, or with 128 and a signal's number
 
-What starts it has made the folder and blocks the signals, so that none is lost in between. It loads nothing but the
-standard library, since it stays for as long as the command.
+It loads nothing but the standard library, since it stays for as long as the command.
 """
 
 import os
@@ -12,20 +11,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PATIENCE = 5  # seconds to end in
 
 
-def block() -> None:
-    """Let the signals wait."""
+def become(folder: Path, command: list[str]) -> NoReturn:
+    """Become the supervisor of a command, which removes the folder when the command ends; no signal is lost."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
-def unblock() -> None:
-    """Let the signals come."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    os.execv(sys.executable, [sys.executable, "-m", "understudy.serving.supervisor", str(folder), *command])
 
 
 def main() -> None:
@@ -42,13 +39,17 @@ def main() -> None:
 
 def run(command: list[str]) -> int:
     """The exit code of a command, of which no process is left."""
-    process = subprocess.Popen(command, process_group=0, preexec_fn=unblock)
+    process = subprocess.Popen(command, process_group=0, preexec_fn=_unblock)
     try:
-        unblock()
+        _unblock()
         code = process.wait()
         return code if code >= 0 else 128 - code
     finally:
         _end(process)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -56,7 +57,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    block()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     # The first process of a container gets the orphans, which stay in the group until somebody collects them.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:

@@ -1,7 +1,7 @@
 """Accepted rows and their answers, kept as Parquet files: `--log FOLDER`.
 
 A worker only puts what it has at hand into a list. A thread passes the list on to a process of its own, which makes
-columns of it and writes them: `python -m understudy.rowlog FOLDER COUNTERS`, until its standard input ends.
+columns of it and writes them: `python -m understudy.serving.row_log FOLDER`, until its standard input ends.
 """
 
 import marshal
@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from understudy.serving.counters import Counters
-from understudy.serving.current import Served, tell
+from understudy.serving.following import LoadedVersion, tell
+from understudy.serving.metrics import DROPPED, LOGGED
 
 ROWS = 100_000  # that wait at most, and of a file
 WAIT = 0.25  # seconds between two lists that are passed on
@@ -26,7 +26,7 @@ PAUSE = 1.0  # seconds until a writer that has ended is started again
 PART = 60.0  # seconds that rows wait at most for a file
 
 
-class Answer(NamedTuple):
+class LoggedAnswer(NamedTuple):
     """Rows that were accepted, as they came, and what was answered when by which version."""
 
     time: float
@@ -40,30 +40,29 @@ class Answer(NamedTuple):
 class RowLog:
     """What a worker passes rows to; it never waits, and counts the rows that there is no room for."""
 
-    def __init__(self, folder: Path, counters: Counters, path: Path) -> None:
-        self._command = [sys.executable, "-m", "understudy.rowlog", str(folder), str(path)]
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
-        self._counters = counters
-        self._waiting: list[tuple[Any, ...]] = []
+    def __init__(self, folder: Path) -> None:
+        self._command = [sys.executable, "-m", "understudy.serving.row_log", str(folder)]
+        self.writer = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        self._waiting: list[LoggedAnswer] = []
         self._rows = 0
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._pass_on)
         self._thread.start()
 
-    def put(self, served: Served, rows: Any, output: str, predictions: list[Any]) -> None:
+    def put(self, loaded: LoadedVersion, rows: Any, output: str, predictions: list[Any]) -> None:
         """Keep rows; called by the event loop alone."""
         if self._rows + len(predictions) > ROWS:
-            self._counters.add(len(predictions), "dropped_rows")
+            DROPPED.inc(len(predictions))
             return
         self._rows += len(predictions)
-        one = time.time(), served.version.number, served.types, rows, output, predictions
-        self._waiting.append(one)  # at once, for the other thread exchanges the list
+        answer = LoggedAnswer(time.time(), loaded.key.number, loaded.types, rows, output, predictions)
+        self._waiting.append(answer)  # at once, for the other thread exchanges the list
 
     def close(self) -> None:
         """Pass on what waits, and wait until it is written."""
         self._is_over.set()
         self._thread.join()
-        self._process.wait()
+        self.writer.wait()
 
     def _pass_on(self) -> None:
         is_over = False
@@ -73,39 +72,42 @@ class RowLog:
             try:
                 self._send(waiting)
             except OSError:
-                self._counters.add(sum(len(one[-1]) for one in waiting), "dropped_rows")
+                DROPPED.inc(sum(len(answer.predictions) for answer in waiting))
                 if not is_over:
-                    self._is_over.wait(PAUSE)
-                    tell("what writes the rows has ended, and is started again")
-                    with suppress(OSError):
-                        self._pipe.close()
-                    self._process.wait()
-                    self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+                    self._restart()
         with suppress(OSError):
             self._pipe.close()
 
+    def _restart(self) -> None:
+        self._is_over.wait(PAUSE)
+        tell("what writes the rows has ended, and is started again")
+        with suppress(OSError):
+            self._pipe.close()
+        self.writer.wait()
+        self.writer = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+
     @property
     def _pipe(self) -> IO[bytes]:
-        assert self._process.stdin is not None  # noqa: S101
-        return self._process.stdin
+        assert self.writer.stdin is not None  # noqa: S101
+        return self.writer.stdin
 
-    def _send(self, waiting: list[tuple[Any, ...]]) -> None:
-        for one in waiting:  # each by itself, for the other threads have to wait meanwhile
-            marshal.dump(one, self._pipe)
-        marshal.dump(None, self._pipe)  # so that it is looked at the time even when nothing comes
+    def _send(self, waiting: list[LoggedAnswer]) -> None:
+        for answer in waiting:  # each by itself, for the other threads have to wait meanwhile
+            marshal.dump(tuple(answer), self._pipe)
+        marshal.dump(None, self._pipe)  # so that the writer looks at the time even when nothing comes
         self._pipe.flush()
 
 
 class Parts:
     """The files that one process writes, each of rows of one form."""
 
-    def __init__(self, folder: Path, counters: Counters) -> None:
-        self._folder, self._counters = folder, counters
-        self._answers: list[Answer] = []
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._answers: list[LoggedAnswer] = []
         self._rows = self._number = 0
         self._since = 0.0  # of the first answer
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: LoggedAnswer) -> None:
         """Keep an answer, and write all there are when they are enough."""
         self._since = self._since if self._answers else time.monotonic()
         self._answers.append(answer)
@@ -114,30 +116,30 @@ class Parts:
             self.write()
 
     def tick(self) -> None:
-        """Write all there is when it is time."""
+        """Write all answers when it is time."""
         if time.monotonic() - self._since > PART:
             self.write()
 
     def write(self) -> None:
-        """Write what is there; what cannot be written, as on a full disk, is counted and dropped."""
+        """Write all answers; what cannot be written, as on a full disk, is counted and dropped."""
         if not self._answers:
             return
         from pyarrow import ArrowException
 
-        forms: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+        forms: dict[tuple[str, str], list[LoggedAnswer]] = defaultdict(list)
         for answer in self._answers:
             forms[form(answer), answer.version].append(answer)  # versions may have tables of their own
         for (name, _), answers in forms.items():
             count = sum(len(answer.predictions) for answer in answers)
             try:
                 self._write(name, answers)
-                self._counters.add(count, "logged_rows")
+                LOGGED.inc(count)
             except (OSError, ArrowException) as error:
-                self._counters.add(count, "dropped_rows")
+                DROPPED.inc(count)
                 tell(f"{count} rows could not be logged: {error}")
         self._answers, self._rows = [], 0
 
-    def _write(self, name: str, answers: list[Answer]) -> None:
+    def _write(self, name: str, answers: list[LoggedAnswer]) -> None:
         from pyarrow import parquet
 
         self._number += 1
@@ -151,13 +153,13 @@ class Parts:
             new.unlink(missing_ok=True)
 
 
-def form(answer: Answer) -> str:
-    """Of its rows, as the scorer tells it: "raw" or "encoded", which unnamed ones are."""
+def form(answer: LoggedAnswer) -> str:
+    """The form of an answer's rows, as the scorer tells it: "raw" or "encoded", which unnamed ones are."""
     is_named = isinstance(answer.rows, dict) or isinstance(answer.rows[0], dict)
     return "raw" if is_named and columns(answer).keys() == answer.types["raw"].keys() else "encoded"
 
 
-def columns(answer: Answer) -> dict[str, list[Any]]:
+def columns(answer: LoggedAnswer) -> dict[str, list[Any]]:
     """An answer's rows as columns; unnamed rows have those of the encoded form."""
     rows = answer.rows
     if isinstance(rows, dict):
@@ -167,7 +169,7 @@ def columns(answer: Answer) -> dict[str, list[Any]]:
     return dict(zip(answer.types["encoded"], map(list, zip(*rows, strict=True)), strict=True))
 
 
-def table(name: str, answers: list[Answer]) -> Any:
+def table(name: str, answers: list[LoggedAnswer]) -> Any:
     """Rows of a form and a version in Arrow: time, version, label and probability where asked for, columns."""
     import pyarrow
 
@@ -178,18 +180,19 @@ def table(name: str, answers: list[Answer]) -> Any:
         cells["time"] += [datetime.fromtimestamp(answer.time, UTC)] * count
         cells["version"] += [answer.version] * count
         for key in ("label", "probability"):
-            cells[key] += [_said(answer.output, prediction, key) for prediction in answer.predictions]
-        found = columns(answer)
+            cells[key] += [predicted(answer.output, prediction, key) for prediction in answer.predictions]
+        rows = columns(answer)
         for key, is_text in types.items():
             # A whole number that is too long for Arrow was a float to the model.
-            cells[key] += found[key] if is_text else [None if cell is None else float(cell) for cell in found[key]]
+            cells[key] += rows[key] if is_text else [None if cell is None else float(cell) for cell in rows[key]]
     text, number = pyarrow.string(), pyarrow.float64()
     kinds = {"time": pyarrow.timestamp("us", "UTC"), "version": text, "label": text, "probability": number}
     kinds |= {key: text if is_text else number for key, is_text in types.items()}
     return pyarrow.table({key: pyarrow.array(cells[key], kinds[key]) for key in cells})
 
 
-def _said(output: str, prediction: Any, key: str) -> Any:
+def predicted(output: str, prediction: Any, key: str) -> Any:
+    """A prediction's label or probability; None if it was not asked for."""
     if output == "detail":
         return prediction[key]
     return prediction if output == key else None
@@ -199,12 +202,12 @@ def read(pipe: IO[bytes], parts: Parts) -> None:
     """Take what a worker passes on, until it has no more."""
     while True:
         try:
-            found = marshal.load(pipe)  # noqa: S302
+            answer = marshal.load(pipe)  # noqa: S302
         except EOFError:
             parts.write()
             return
-        if found is not None:
-            parts.add(Answer(*found))
+        if answer is not None:
+            parts.add(LoggedAnswer(*answer))
         parts.tick()
 
 
@@ -212,4 +215,4 @@ if __name__ == "__main__":
     os.umask(0o077)  # these are people's data
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends after the worker, which passes on all it has
-    read(sys.stdin.buffer, Parts(Path(sys.argv[1]), Counters(Path(sys.argv[2]))))
+    read(sys.stdin.buffer, Parts(Path(sys.argv[1])))

@@ -15,7 +15,7 @@ def supervised(folder: Path, command: str) -> subprocess.Popen[bytes]:
     arguments = [
         sys.executable,
         "-m",
-        "understudy.serving.supervise",
+        "understudy.serving.supervisor",
         str(folder),
         "sh",
         "-c",
@@ -75,10 +75,10 @@ def test_a_signal_that_came_before_is_not_lost(tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     program = (
         "import os, signal, sys\n"
-        "from understudy import supervise\n"
-        "supervise.block()\n"
-        "os.kill(os.getpid(), signal.SIGTERM)\n"
-        "os.execv(sys.executable, [sys.executable, '-m', 'understudy.serving.supervise', *sys.argv[1:]])\n"
+        "from understudy.serving import supervisor\n"
+        "become = os.execv\n"
+        "os.execv = lambda *args: (os.kill(os.getpid(), signal.SIGTERM), become(*args))\n"
+        "supervisor.become(sys.argv[1], sys.argv[2:])\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "copy"), "sleep", "100"]
     assert subprocess.run(command, cwd=PROJECT, env=environment(), timeout=30, check=False).returncode == 143

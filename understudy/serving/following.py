@@ -1,0 +1,223 @@
+"""Following a stage: a thread in each worker asks what its alias names, and exchanges the version that answers.
+
+It asks over plain REST or by one SELECT, since MLflow's client takes 200 MB. Only where the alias names another
+version, one process with MLflow in it fetches that (`version_cache.py`), for all workers of a host.
+"""
+
+import configparser
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from understudy.scoring import scorer
+from understudy.scoring.scorer import Scorer
+from understudy.serving import metrics
+from understudy.serving.version_cache import VersionCache, VersionKey
+from understudy.verification.digests import DIGEST
+
+PATIENCE = 5.0  # seconds for the tracking server's answer
+CURRENT = "current.json"  # in the server's own folder: which version answers, for a worker that is started anew
+ALIAS = "/api/2.0/mlflow/registered-models/alias"
+NOT_THERE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}  # no such registered model, no such alias
+SELECT = f"""
+    SELECT a.version, t.value FROM registered_model_aliases a LEFT JOIN model_version_tags t
+    ON t.workspace = a.workspace AND t.name = a.name AND t.version = a.version AND t.key = '{DIGEST}'
+    WHERE a.workspace = :workspace AND a.name = :name AND a.alias = :alias
+"""  # noqa: S608
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `serve.sh --live` was started with.
+
+    Args:
+        folder: The server's own; removed when it ends.
+        uri: Of the tracking store.
+        name: The registered model's.
+        stage: That is followed.
+        poll: Seconds between two looks at the alias.
+        cache: The folder of all version caches.
+        log: The folder for accepted rows; None to keep none.
+    """
+
+    folder: Path
+    uri: str
+    name: str
+    stage: str
+    poll: float
+    cache: Path
+    log: Path | None
+
+
+@dataclass(frozen=True)
+class LoadedVersion:
+    """A version that can answer.
+
+    Args:
+        key: Which version.
+        scorer: What answers.
+        types: Form ("raw", "encoded") to column to whether its cells are text.
+        since: When it was loaded, in seconds since 1970.
+    """
+
+    key: VersionKey
+    scorer: Scorer
+    types: dict[str, dict[str, bool]]
+    since: float
+
+
+class Follower:
+    """What one worker knows of the stage; `loaded` is the version that answers, None until there is a first one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.loaded: LoadedVersion | None = None
+        self._settings = settings
+        self._cache = VersionCache.of(settings.cache, settings.uri, settings.name, settings.stage)
+        self._told: str | None = None
+
+    def start(self) -> None:
+        """Answer with the version that the other workers answer with, if there is one, and follow in a thread."""
+        if key := VersionKey.read(self._settings.folder / CURRENT):
+            with suppress(Exception):  # the thread tries again, and tells what is wrong
+                self._exchange(key)
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def look(self) -> None:
+        """Ask once what the alias names, and let that answer if it is another version than before."""
+        try:
+            key = named(self._settings)
+        except Exception as error:  # whatever it is, the version that answers goes on
+            metrics.AWAY.set(1)
+            self._tell(f"the tracking server does not answer: {type(error).__name__}")
+            key = self._cache.last()
+            if self.loaded is None and key and self._cache.holds(key):
+                self._exchange(key)
+            return
+        metrics.AWAY.set(0)
+        if key is None:
+            self._tell(f"no version is in {self._settings.stage}")
+        elif (self.loaded is None or self.loaded.key != key) and self._fetched(key):
+            self._exchange(key)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception as error:  # a full disk, or a version that cannot be loaded; the old one goes on
+                self._tell(f"{type(error).__name__}: {error}")
+            time.sleep(self._settings.poll)
+
+    def _fetched(self, key: VersionKey) -> bool:
+        """Whether the cache holds a version, after one worker of the host has had it fetched."""
+        with self._cache.lock():
+            if self._cache.holds(key):
+                return True
+            if self._cache.refuses(key):
+                return False
+            why = self._cache.fetch(self._settings.uri, self._settings.name, key.number, self._settings.folder)
+            if why and named(self._settings) == key:  # raises if the files cannot be read since the server has gone
+                self._cache.refuse(key)
+                metrics.REFUSED.inc()
+                goes_on = f"version {self.loaded.key.number} goes on" if self.loaded else "there is no other"
+                self._tell(f"version {key.number} is refused, {goes_on}: {why}")
+            return not why
+
+    def _exchange(self, key: VersionKey) -> None:
+        """Load a version beside the one that answers, and let it take over."""
+        before, current = self.loaded, self._settings.folder / CURRENT
+        self.loaded = load(key, self._cache.files(key))
+        with self._cache.lock():  # a swap is counted once, though every worker makes it
+            if before and VersionKey.read(current) != key:
+                metrics.SWAPS.inc()
+            key.write(current)
+            self._cache.answers(key)
+        if before:
+            metrics.VERSION.labels(self._settings.name, before.key.number).set(0)
+        metrics.VERSION.labels(self._settings.name, key.number).set(1)
+        self._tell(f"version {key.number} answers" + (f", {before.key.number} did" if before else ""))
+
+    def _tell(self, line: str) -> None:
+        """Tell something once, not at every look."""
+        if line != self._told:
+            tell(f"{self._settings.name}: {line}")
+        self._told = line
+
+
+def load(key: VersionKey, folder: Path) -> LoadedVersion:
+    """A version that has given its stored answers. Raises whatever is wrong with it."""
+    loaded = scorer.load(folder)
+    loaded.smoke()
+    forms = {"raw": loaded.table.columns, "encoded": loaded.table.encoded}
+    types = {form: {column.name: column.is_text for column in columns} for form, columns in forms.items()}
+    return LoadedVersion(key, loaded, types, time.time())
+
+
+def named(settings: Settings) -> VersionKey | None:
+    """The version that the stage's alias names; None if it names none.
+
+    Raises:
+        Exception: The store does not answer, in whatever way.
+    """
+    alias = {"name": settings.name, "alias": settings.stage.lower()}
+    if settings.uri.startswith(("http://", "https://")):
+        return _by_rest(settings.uri, alias)
+    asked = alias | {"workspace": os.environ.get("MLFLOW_WORKSPACE", "default")}
+    if settings.uri.startswith("sqlite:///"):
+        path = quote(settings.uri.removeprefix("sqlite:///").partition("?")[0])
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)) as file:
+            row: Any = file.execute(SELECT, asked).fetchone()
+    else:
+        import sqlalchemy  # takes 12 MB
+
+        with sqlalchemy.create_engine(settings.uri, poolclass=sqlalchemy.NullPool).connect() as database:
+            row = database.execute(sqlalchemy.text(SELECT), asked).first()
+    return VersionKey(str(row[0]), row[1] or "") if row else None
+
+
+def _by_rest(uri: str, alias: Mapping[str, str]) -> VersionKey | None:
+    import requests  # takes 5 MB
+
+    env, account = os.environ, _account()
+    said = {"X-MLFLOW-WORKSPACE": env.get("MLFLOW_WORKSPACE")}
+    if not account and "MLFLOW_TRACKING_TOKEN" in env:
+        said["Authorization"] = f"Bearer {env['MLFLOW_TRACKING_TOKEN']}"
+    is_checked = env.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("true", "1")
+    answer = requests.get(
+        uri.rstrip("/") + ALIAS,
+        alias,
+        headers=said,
+        auth=account,
+        timeout=PATIENCE,
+        verify=env.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or is_checked,
+        cert=env.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"),
+    )
+    if answer.status_code in (400, 404) and answer.json()["error_code"] in NOT_THERE:
+        return None
+    answer.raise_for_status()
+    version = answer.json()["model_version"]
+    tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+    return VersionKey(version["version"], tags.get(DIGEST, ""))
+
+
+def _account() -> tuple[str, str] | None:
+    """The account's name and password, from where MLflow's client takes them too."""
+    file = configparser.ConfigParser()
+    file.read(Path.home() / ".mlflow" / "credentials")
+    saved = dict(file["mlflow"]) if file.has_section("mlflow") else {}
+    keys = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    name, password = (os.environ.get(key) or saved.get(key.lower()) for key in keys)
+    return (name, password) if name and password else None
+
+
+def tell(line: str) -> None:
+    """Print a line for people, whole even when several processes print."""
+    sys.stderr.flush()
+    os.write(2, f"{' '.join(line.split())}\n".encode())
