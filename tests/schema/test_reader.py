@@ -268,6 +268,7 @@ def refused(call: Call, store: str, address: str, said: str) -> None:
     ended = call(train, "--data", address)
     assert is_refusal(ended), ended.err
     assert said in ended.err
+    assert "sesame" not in ended.err
     assert ended.out == ""
     assert [experiment.name for experiment in MlflowClient(store).search_experiments()] == ["Default"]
 
