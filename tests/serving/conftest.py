@@ -82,7 +82,9 @@ class Live:
         return sum(each.memory_full_info().uss for each in [process, *process.children(recursive=True)]) / 1e6
 
     def workers(self) -> list[psutil.Process]:
-        return [each for each in psutil.Process(self.process.pid).children() if "--live" in each.cmdline()]
+        children = psutil.Process(self.process.pid).children()
+        running = [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
+        return [each for each in running if "--live" in each.cmdline()]
 
     def metric(self, sample: str) -> float:
         lines = self.ask(path="/metrics").body.decode().splitlines()

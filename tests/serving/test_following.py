@@ -124,7 +124,7 @@ def test_workers_end_when_what_started_them_was_killed(store: str, tmp_path: Pat
     with served(tmp_path, store, "--workers", "2") as live:
         workers = live.workers()
         live.process.kill()
-        gone, _ = psutil.wait_procs(workers, 10)
+        gone, _ = psutil.wait_procs(workers, 60)
     assert len(gone) == 2
 
 
