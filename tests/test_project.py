@@ -217,3 +217,18 @@ def test_pages_keep_their_length() -> None:
     assert len((PROJECT / "docs" / "operations.md").read_text().splitlines()) <= 150
     for page in (PROJECT / "docs" / "decisions").glob("*.md"):
         assert len(page.read_text().splitlines()) <= 30, page
+
+
+def test_no_two_classes_have_one_name() -> None:
+    nodes = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    names = [node.name for node in nodes if isinstance(node, ast.ClassDef)]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_modules_and_functions_are_short() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 300, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 45, f"{path}: {node.name}"

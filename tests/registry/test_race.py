@@ -26,7 +26,7 @@ from tests.conftest import MARIADB, Ended, Rows, Team
 from understudy.registry import history, promotion, records, registered, stages
 from understudy.registry.records import Move, Verdict
 from understudy.table import TABLE
-from understudy.tracking import retrying
+from understudy.tracking import waiting
 
 NAME = TABLE.name
 ROUNDS = 2
@@ -297,9 +297,9 @@ def test_only_writes_that_were_undone_are_tried_again() -> None:
             raise MlflowException(text, TEMPORARILY_UNAVAILABLE if "locked" in text else BAD_REQUEST)
         return "written"
 
-    assert retrying.insist(write) == "written"
+    assert waiting.insist(write) == "written"
     with pytest.raises(MlflowException, match="no such column"):
-        retrying.insist(lambda: raising(MlflowException("no such column", BAD_REQUEST)))
+        waiting.insist(lambda: raising(MlflowException("no such column", BAD_REQUEST)))
 
 
 def raising(error: Exception) -> None:

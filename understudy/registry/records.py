@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow.utils import mlflow_tags
 
 from understudy.registry import registered, stages
-from understudy.tracking import decisions, retrying, runs
+from understudy.tracking import decisions, runs, waiting
 
 COMPLETED = "completed"
 REFUSED = "refused"
@@ -170,7 +170,7 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     opening = decisions.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)
     run = decisions.open_record(client, experiment(name), opening)
     if record.version:
-        retrying.insist(client.set_model_version_tag, name, record.version, LATEST, run.info.run_id)
+        waiting.insist(client.set_model_version_tag, name, record.version, LATEST, run.info.run_id)
     return SavedRecord(**asdict(record), run_id=run.info.run_id, opened=run.info.start_time)
 
 

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from understudy.errors import Refused, UserError
 from understudy.registry import registered
-from understudy.tracking import connection, retrying
+from understudy.tracking import connection, waiting
 
 STAGES = {"staging": "Staging", "production": "Production"}  # alias to stage
 ARCHIVED = "Archived"
@@ -95,21 +95,21 @@ def _write(client: MlflowClient, name: str, alias: str, version: str | None, bef
 
     Never written twice without being read in between, so that a write that failed cannot undo somebody else's.
     """
-    for number in range(retrying.TRIES):
+    for number in range(waiting.TRIES):
         now = aliases(client, name).get(alias)
         if now != before:
             return number > 0 and now == version  # then the answer was lost, not the write
         try:
-            with retrying.one_try():
+            with waiting.one_try():
                 if version:
                     client.set_registered_model_alias(name, alias, version)
                 else:
                     client.delete_registered_model_alias(name, alias)
             return True
         except MlflowException as error:
-            if number == retrying.TRIES - 1 or not (retrying.is_undone(error) or retrying.is_unclear(error)):
+            if number == waiting.TRIES - 1 or not (waiting.is_undone(error) or waiting.is_unclear(error)):
                 raise
-        retrying.pause(number)
+        waiting.pause(number)
     return False
 
 
@@ -164,5 +164,5 @@ def _wanted(version: ModelVersion, current: dict[str, str], left: Collection[str
 
 def _transition(client: MlflowClient, name: str, version: str, stage: str) -> str:
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # stages are deprecated, and used
-        retrying.insist(client.transition_model_version_stage, name, version, stage)
+        waiting.insist(client.transition_model_version_stage, name, version, stage)
     return f"version {version} is in the stage {stage}"

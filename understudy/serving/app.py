@@ -24,7 +24,7 @@ from understudy.schema.json_schema import row_schema
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import DETAIL
 from understudy.serving import metrics
-from understudy.serving.following import Follower, LoadedVersion, Settings
+from understudy.serving.following import Follower, ServedVersion, Settings
 from understudy.serving.request import BODY, PATH, HTTPError, check_head, check_host, rows_of
 from understudy.serving.row_log import RowLog
 
@@ -51,7 +51,7 @@ class Answer(NamedTuple):
     content: bytes
 
 
-class Scored(NamedTuple):
+class ScoredRows(NamedTuple):
     """An answer's body, and what it was made from."""
 
     content: bytes
@@ -187,7 +187,7 @@ class App:
             if os.getppid() != parent:  # what started the workers was killed
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def _loaded(self) -> LoadedVersion:
+    def _loaded(self) -> ServedVersion:
         """The version that answers. Raises `HTTPError` if there is none yet."""
         if self._follower.loaded is None:
             none = f"{self._name} has no version in {self._stage} that could be served yet"
@@ -227,7 +227,7 @@ class App:
         return JSON, json.dumps(content).encode()
 
 
-def score(loaded: LoadedVersion, body: bytes, content_type: str) -> Scored:
+def score(loaded: ServedVersion, body: bytes, content_type: str) -> ScoredRows:
     """The answer to a body.
 
     Raises:
@@ -240,16 +240,16 @@ def score(loaded: LoadedVersion, body: bytes, content_type: str) -> Scored:
     if output == DETAIL and count > DETAILS:
         raise HTTPError(400, f"{DETAIL} is for at most {DETAILS} rows of a request")
     predictions = loaded.scorer.predict(rows, output, loaded.key.number)
-    return Scored(msgspec.json.encode({"predictions": predictions}), rows, output, predictions)
+    return ScoredRows(msgspec.json.encode({"predictions": predictions}), rows, output, predictions)
 
 
-def headers(loaded: LoadedVersion | None, content_type: str = JSON) -> Headers:
+def headers(loaded: ServedVersion | None, content_type: str = JSON) -> Headers:
     """The headers of an answer that a version gives, if there is one."""
     version = [("x-model-version", loaded.key.number)] if loaded else []
     return [("content-type", content_type), *version]
 
 
-def refusal(error: Exception, loaded: LoadedVersion | None) -> Answer:
+def refusal(error: Exception, loaded: ServedVersion | None) -> Answer:
     """The answer that says what is wrong with a request, or that the server has made a mistake."""
     if isinstance(error, RowsRefused):
         count_rejected(error, loaded)
@@ -260,7 +260,7 @@ def refusal(error: Exception, loaded: LoadedVersion | None) -> Answer:
     return Answer(error.status, [*headers(loaded), *error.headers], json.dumps(error.body()).encode())
 
 
-def count_rejected(refused: RowsRefused, loaded: LoadedVersion | None) -> None:
+def count_rejected(refused: RowsRefused, loaded: ServedVersion | None) -> None:
     """Count refused rows by column and fault."""
     columns = (*loaded.scorer.table.columns, *loaded.scorer.table.encoded) if loaded else ()
     known = {column.name for column in columns}

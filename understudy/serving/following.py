@@ -58,7 +58,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class LoadedVersion:
+class ServedVersion:
     """A version that can answer.
 
     Args:
@@ -78,7 +78,7 @@ class Follower:
     """What one worker knows of the stage; `loaded` is the version that answers, None until there is a first one."""
 
     def __init__(self, settings: Settings) -> None:
-        self.loaded: LoadedVersion | None = None
+        self.loaded: ServedVersion | None = None
         self._settings = settings
         self._cache = VersionCache.of(settings.cache, settings.uri, settings.name, settings.stage)
         self._told: str | None = None
@@ -151,13 +151,13 @@ class Follower:
         self._told = line
 
 
-def load(key: VersionKey, folder: Path) -> LoadedVersion:
+def load(key: VersionKey, folder: Path) -> ServedVersion:
     """A version that has given its stored answers. Raises whatever is wrong with it."""
     loaded = scorer.load(folder)
     loaded.smoke()
     forms = {"raw": loaded.table.columns, "encoded": loaded.table.encoded}
     types = {form: {column.name: column.is_text for column in columns} for form, columns in forms.items()}
-    return LoadedVersion(key, loaded, types, time.time())
+    return ServedVersion(key, loaded, types, time.time())
 
 
 def named(settings: Settings) -> VersionKey | None:

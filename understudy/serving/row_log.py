@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from understudy.serving.following import LoadedVersion, tell
+from understudy.serving.following import ServedVersion, tell
 from understudy.serving.metrics import DROPPED, LOGGED
 
 ROWS = 100_000  # that wait at most, and of a file
@@ -49,7 +49,7 @@ class RowLog:
         self._thread = threading.Thread(target=self._pass_on)
         self._thread.start()
 
-    def put(self, loaded: LoadedVersion, rows: Any, output: str, predictions: list[Any]) -> None:
+    def put(self, loaded: ServedVersion, rows: Any, output: str, predictions: list[Any]) -> None:
         """Keep rows; called by the event loop alone."""
         if self._rows + len(predictions) > ROWS:
             DROPPED.inc(len(predictions))

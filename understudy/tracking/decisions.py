@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import mlflow
 from mlflow.entities import Metric, Run, RunTag, ViewType
 
-from understudy.tracking import connection, experiments, retrying, runs
+from understudy.tracking import connection, experiments, runs, waiting
 
 if TYPE_CHECKING:  # matplotlib takes half a second, and most who ask for records draw nothing
     from matplotlib.figure import Figure
@@ -58,13 +58,13 @@ def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) 
 
 def tag_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
     """Write more about a decision; doing it again changes nothing."""
-    retrying.insist(client.log_batch, run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+    waiting.insist(client.log_batch, run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
 
 def close_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str], status: str) -> None:
     """Say how a decision ended, then end its run; doing it again changes nothing."""
     tag_record(client, run_id, tags)
-    retrying.insist(client.set_terminated, run_id, status)
+    waiting.insist(client.set_terminated, run_id, status)
 
 
 def records(client: mlflow.MlflowClient, experiment: str) -> list[Run]:

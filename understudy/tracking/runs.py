@@ -17,7 +17,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, ErrorCode
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError, stopped
-from understudy.tracking import connection, experiments
+from understudy.tracking import connection, experiments, waiting
 
 KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
@@ -45,8 +45,8 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
         yield active.info.run_id
         status = "FINISHED"
     finally:
-        if status == "FAILED":
-            connection.hurry()
+        if status == "FAILED" and connection.is_server():
+            waiting.hurry(connection.uri())
         mlflow.end_run("KILLED" if stopped() else status)
 
 
