@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -263,25 +265,33 @@ def in_production(registered: str, prepared: Callable[..., None]) -> str:
 
 
 @pytest.fixture(scope="session")
-def made() -> dict[tuple[Any, ...], Rows]:
-    """What the team's server holds after some commands."""
+def made() -> dict[tuple[Any, ...], Any]:
+    """What a store holds after some commands: the rows of MariaDB, or a SQLite database in memory."""
     return {}
 
 
 @pytest.fixture
 def prepared(
-    call: Callable[..., Ended], backend: str, made: dict[tuple[Any, ...], Rows], request: pytest.FixtureRequest
+    call: Callable[..., Ended], backend: str, made: dict[tuple[Any, ...], Any], request: pytest.FixtureRequest
 ) -> Callable[..., None]:
-    """Call scripts; on MariaDB only the first time, and then put back what they left, which is much faster."""
+    """Call scripts the first time, and then put back what they left in the store, which is much faster."""
 
     def prepare(*commands: tuple[Any, ...]) -> None:
-        if backend == MARIADB and commands in made:
-            request.getfixturevalue("team")[0].put_back(made[commands])
-            return
-        for command in commands:
-            call(*command)
-        if backend == MARIADB:
-            made[commands] = request.getfixturevalue("team")[0].rows()
+        key = (backend, *commands)
+        if key in made and backend == MARIADB:
+            request.getfixturevalue("team")[0].put_back(made[key])
+        elif key in made:
+            with closing(sqlite3.connect(connection.EMBEDDED.removeprefix("sqlite:///"))) as store:
+                made[key].backup(store)  # into the same file, which MLflow has open
+        else:
+            for command in commands:
+                assert call(*command).code == 0
+            if backend == MARIADB:
+                made[key] = request.getfixturevalue("team")[0].rows()
+            else:
+                made[key] = sqlite3.connect(":memory:")
+                with closing(sqlite3.connect(connection.EMBEDDED.removeprefix("sqlite:///"))) as store:
+                    store.backup(made[key])
 
     return prepare
 

@@ -81,15 +81,18 @@ def test_what_is_planted_runs_where_nothing_is_inspected(saved: dict[str, Path],
         shutil.copytree(saved["DecisionTreeClassifier"], tmp_path / name)
         PLANTED[name].plant(tmp_path / name, canary(tmp_path / f"{name} ran"))
     program = (
-        "import contextlib, sys, mlflow\n"
+        "import contextlib, os, sys, mlflow, mlflow.pyfunc, mlflow.sklearn\n"
         "for name in sys.argv[1:]:\n"
+        "    if os.fork():\n"  # each model has a process of its own, and MLflow is imported once
+        "        os.wait()\n"
+        "        continue\n"
         "    with contextlib.suppress(Exception): mlflow.pyfunc.load_model(name).predict([])\n"
         "    with contextlib.suppress(Exception): import onnxruntime\n"
         "    with contextlib.suppress(Exception): mlflow.sklearn.load_model(name).predict([['x']])\n"
+        "    os._exit(0)\n"
     )
-    for name in running:
-        command = [sys.executable, "-c", program, name]
-        subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
+    command = [sys.executable, "-c", program, *running]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True)
     assert [name for name in running if not (tmp_path / f"{name} ran").exists()] == []
 
 

@@ -119,7 +119,8 @@ def importance(
     losses = {}
     for name in rows.columns:
         order = np.concatenate([rng.permutation(len(rows)) for _ in range(repeats)])
-        shuffled = copies.assign(**{name: rows[name].array[order]})
+        shuffled = copies.copy()
+        shuffled[name] = rows[name].array[order]
         losses[name] = [whole - roc_auc_score(labels, scores) for scores in score(shuffled).reshape(repeats, -1)]
     return pd.DataFrame(losses)
 

@@ -5,21 +5,8 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from understudy.errors import UserError
+from understudy.schema.model_names import check_name
 from understudy.tracking import connection
-
-LONGEST = 200  # letters of a name; with what the project adds, MySQL's columns take 256
-
-
-def check_name(name: str) -> None:
-    """Refuse what cannot name a registered model, before anything is asked or written.
-
-    Raises:
-        UserError: MLflow takes it for a path, a database has no room for it, or MLflow has no way to ask for it, as for
-            a name with a quotation mark.
-    """
-    is_path = name == "." or name.startswith("..")
-    if is_path or not name.strip() or set(name) & set("/:'") or len(name) > LONGEST:
-        raise UserError(f"{name!r} cannot name a registered model", "choose another --name")
 
 
 def registered_model(client: MlflowClient, name: str) -> RegisteredModel:

@@ -12,6 +12,7 @@ from understudy.errors import UserError
 from understudy.families import FLOOR
 from understudy.figures import cards
 from understudy.registry import registered
+from understudy.schema import model_names
 from understudy.schema.declaration import Table
 from understudy.tracking import family_runs, provenance, runs
 from understudy.verification import admission
@@ -63,7 +64,7 @@ def create(client: MlflowClient, table: Table, name: str) -> None:
     Raises:
         UserError: No registered model can have that name.
     """
-    registered.check_name(name)
+    model_names.check_name(name)
     try:
         client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
     except MlflowException as error:

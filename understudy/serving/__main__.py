@@ -15,6 +15,7 @@ from typing import Any
 
 from understudy import errors
 from understudy.errors import UserError
+from understudy.schema.model_names import check_name
 from understudy.serving import supervisor
 from understudy.table import TABLE
 
@@ -101,6 +102,7 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
     if args.workers < 1 or args.poll <= 0 or not 0 < args.keep_alive <= LONGEST:
         needed = f"--workers has to be at least 1, --poll above 0, and --keep-alive from 1 to {LONGEST}"
         raise UserError(needed, "./serve.sh --help")
+    check_name(args.name)
     if args.log:
         args.log.mkdir(0o700, parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="understudy-") as folder:

@@ -25,7 +25,7 @@ from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import DETAIL
 from understudy.serving import metrics
 from understudy.serving.following import Follower, ServedVersion, Settings
-from understudy.serving.request import BODY, PATH, HTTPError, check_head, check_host, rows_of
+from understudy.serving.request import PATH, HTTPError, check_head, check_host, check_size, rows_of
 from understudy.serving.row_log import RowLog
 
 PAGES = ("/ping", "/health", "/version", "/schema", "/metrics")
@@ -166,8 +166,7 @@ class App:
     def _buffer(self, size: int, reading: Reading) -> None:
         reading.size += size
         self._buffered += size
-        if reading.size > BODY:
-            raise HTTPError(413, f"a body may have {BODY} bytes")
+        check_size(reading.size)
         if self._buffered > BODIES:
             raise HTTPError(503, "too much to read at once", retry_after="1")
 

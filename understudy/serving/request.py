@@ -65,9 +65,14 @@ def check_head(scope: Scope) -> str:
         raise HTTPError(501, "the Transfer-Encoding is not known; allowed: chunked")
     if ", ".join(named.get_all("content-encoding")).lower() not in ("", "identity"):
         raise HTTPError(415, "a body may not be compressed", accept_encoding="identity")
-    if int(named.get("content-length", 0)) > BODY:
-        raise HTTPError(413, f"a body may have {BODY} bytes")
+    check_size(int(named.get("content-length", 0)))
     return ", ".join(named.get_all("content-type"))
+
+
+def check_size(size: int) -> None:
+    """Refuse a body of so many bytes if they are too many. Raises `HTTPError`."""
+    if size > BODY:
+        raise HTTPError(413, f"a body may have {BODY} bytes")
 
 
 def check_host(scope: Scope) -> None:
