@@ -1,4 +1,4 @@
-"""Which of scikit-learn's classifiers have one skeleton whatever rows they have learned from, and what that costs.
+"""Which of scikit-learn's classifiers have one structure whatever rows they have learned from, and what that costs.
 
 python -m bench.inspection [FILE]   on a table's two sides, the sample's by default
 """
@@ -13,7 +13,7 @@ from skops import io as skops
 from understudy.families import Family
 from understudy.table import TABLE
 from understudy.verification import reference
-from understudy.verification.skeleton import skeleton
+from understudy.verification.skops_structure import structure
 
 
 def main() -> None:
@@ -34,12 +34,12 @@ def main() -> None:
             continue
         trained += 1
         started = time.perf_counter()
-        wanted = set().union(*(skeleton(skops.dumps(each)) for each in reference.shapes(TABLE, held_out, family)))
-        others = set().union(*map(skeleton, models_of)) - wanted
+        wanted = set().union(*(structure(skops.dumps(each)) for each in reference.shapes(TABLE, held_out, family)))
+        others = set().union(*map(structure, models_of)) - wanted
         same += not others
         took = time.perf_counter() - started
         print(f"{name}: {f'{len(others)} places differ' if others else 'the same'}, {took:.2f} s")
-    print(f"{known} classifiers, {trained} can be trained on this table, {same} of them have one skeleton")
+    print(f"{known} classifiers, {trained} can be trained on this table, {same} of them have one structure")
 
 
 if __name__ == "__main__":

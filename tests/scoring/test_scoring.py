@@ -350,6 +350,7 @@ def test_a_model_brings_the_code_that_it_needs_and_no_more(
     assert {path.name for path in (folder / "code" / "understudy").iterdir()} - {"__pycache__"} == {
         "__init__.py",
         "errors.py",
+        "families.py",
         "schema",
         "scoring",
     }

@@ -32,7 +32,7 @@ from understudy.scoring.predictors import TREES
 from understudy.table import TABLE
 from understudy.tracking import family_runs
 from understudy.verification import manifest, reference, repository
-from understudy.verification.skeleton import Place, check_trees, skeleton
+from understudy.verification.skops_structure import Place, check_trees, structure
 
 MLMODEL, SKOPS = "MLmodel", "model.skops"
 CODE = f"code/{repository.PACKAGE.name}"
@@ -102,7 +102,7 @@ def _inspect(folder: Path, written: Path, family: str, rows: pd.DataFrame) -> Pi
     with _naming(f"the table in {scorer.FILE}"):
         enough = reference.some(table, rows)
         made = [skops.dumps(pipeline) for pipeline in reference.shapes(table, enough, FAMILIES[family])]
-        known = frozenset[Place]().union(*map(skeleton, made))
+        known = frozenset[Place]().union(*map(structure, made))
     _check_objects(folder, table, known)
     with _naming(SKOPS):
         pipeline = _pipeline(folder, table)
@@ -163,7 +163,7 @@ def _check_names(folder: Path) -> None:
 @_naming(SKOPS)
 def _check_objects(folder: Path, table: Table, known: frozenset[Place]) -> None:
     """Loading and using the Pipeline makes and calls nothing but what training puts there."""
-    if foreign := skeleton(folder / SKOPS) - known:
+    if foreign := structure(folder / SKOPS) - known:
         first = min(foreign, key=lambda place: (len(place), place))
         raise Foreign(f"{SKOPS} has something that its family has not: {_named(first)}")
     check_trees(folder / SKOPS, _columns(table))

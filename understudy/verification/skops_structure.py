@@ -1,7 +1,7 @@
-"""The skeleton of a skops file: all that decides what is made and called when it is loaded, without its numbers.
+"""The structure of a skops file: all that decides what is made and called when it is loaded, without its numbers.
 
 A skops file is a tree of objects as JSON, with arrays beside it. Two models of one family that learned from different
-rows have the same skeleton, so whatever the skeleton of one has and that of the other lacks does not come from rows.
+rows have the same structure, so whatever the structure of one has and that of the other lacks does not come from rows.
 """
 
 import json
@@ -24,7 +24,7 @@ FILES = {"NdArrayNode": re.compile(r"\d+\.npy"), "BytesNode": re.compile(r"[\da-
 VERSION = re.compile(r"\d+(\.\w+)+")
 
 
-def skeleton(file: Path | bytes) -> frozenset[Place]:
+def structure(file: Path | bytes) -> frozenset[Place]:
     """The places of a skops file: for each object, the keys and types from the root to it, and its text if it is one.
 
     All items of a list have one place, and so have all numbers; a text that is a version number counts as any other.
