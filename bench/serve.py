@@ -240,7 +240,7 @@ def started(server: Server, body: bytes) -> Iterator[tuple[int, subprocess.Popen
     process = subprocess.Popen(
         [*server.command, str(port)],
         cwd=PROJECT,
-        env={**os.environ, **server.settings},
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **server.settings},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
