@@ -84,9 +84,10 @@ class Follower:
         self._told: str | None = None
 
     def start(self) -> None:
-        """Answer with the version that the other workers answer with, if there is one, and follow in a thread."""
-        if key := VersionKey.read(self._settings.folder / CURRENT):
-            with suppress(Exception):  # the thread tries again, and tells what is wrong
+        """Follow in a thread; a version that the cache holds answers from the first request on."""
+        with suppress(Exception):  # the thread tries again, and tells what is wrong
+            key = VersionKey.read(self._settings.folder / CURRENT) or named(self._settings)
+            if key and self._cache.holds(key):
                 self._exchange(key)
         threading.Thread(target=self._run, daemon=True).start()
 
