@@ -163,6 +163,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByStore(config, log)
 
 
+@pytest.fixture(autouse=True)
+def path_without_models() -> Iterator[None]:
+    """MLflow leaves the code of each model that it loads on the path, where joblib's processes would look first."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before
+
+
 @pytest.fixture
 def store(
     tmp_path: Path, migrated: Path, backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

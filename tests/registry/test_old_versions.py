@@ -29,7 +29,8 @@ def old(client: MlflowClient, call: Call, tmp_path: Path) -> MlflowClient:
     """A store with a version of today, and in Production version 2, whose folder has the form of 0.1."""
     call(register)
     version, folder = client.get_model_version(NAME, "1"), tmp_path / "model"
-    shutil.copytree(client.get_model_version_download_uri(NAME, "1"), folder)
+    left_out = shutil.ignore_patterns(manifest.LEFT_OUT, "__pycache__")
+    shutil.copytree(client.get_model_version_download_uri(NAME, "1"), folder, ignore=left_out)
     code, text = folder / "code" / "understudy", (folder / "MLmodel").read_text()
     for module in (code / "scoring").iterdir():
         module.rename(code / module.name.replace("flavor", "scoring"))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import psutil
 import pytest
 from mlflow import MlflowClient
@@ -127,7 +128,7 @@ def served(folder: Path, uri: str, *options: str) -> Iterator[Live]:
 
 
 @pytest.fixture(scope="session")
-def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with two versions of a model, of which the first is in Production; only its alias says so."""
     folder = tmp_path_factory.mktemp("live")
     shutil.copy(trained / "mlflow.db", folder)
@@ -138,7 +139,14 @@ def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
             for run in sorted(runs, key=family_runs.family_name)[-2:]:
                 registration.register(client, run, TABLE, NAME)
             client.set_registered_model_alias(NAME, "production", "1")
-            yield uri
+    return uri
+
+
+@pytest.fixture(autouse=True)
+def connected_to_the_store(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of other stores may have run in this process meanwhile."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    mlflow.set_tracking_uri(store)
 
 
 @pytest.fixture(scope="session")
