@@ -133,13 +133,13 @@ def store(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("live")
     shutil.copy(trained / "mlflow.db", folder)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        for uri in connected(folder, monkeypatch):
+        for _ in connected(folder, monkeypatch):
             client = store_connection.connect()
             runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
             for run in sorted(runs, key=family_runs.family_name)[-2:]:
                 registration.register(client, run, TABLE, NAME)
             client.set_registered_model_alias(NAME, "production", "1")
-    return uri
+    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 @pytest.fixture(autouse=True)

@@ -160,7 +160,7 @@ def test_what_cannot_be_answered_within_five_seconds_of_the_end_is_cut_off(store
     slow = request({"inputs": [ENCODED] * 1_000, "params": {"output": "detail"}})
     with served(tmp_path, store, "--stage", "Staging") as live:
         until(lambda: live.version() == "2")
-        opened = connections(live, 100)
+        opened = connections(live, 400)
         for connection in opened:
             connection.sendall(slow)
         time.sleep(0.5)
