@@ -120,7 +120,7 @@ def dropped_after(address: str, said: bytes) -> float:
 def wait_for(address: str) -> None:
     """Until the model server says that the applicant gets the loan."""
     deadline = time.monotonic() + PATIENCE
-    while (answered := ask(f"{address}/invocations", ROW)) != (200, '{"predictions": ["Y"]}'):
+    while (answered := ask(f"{address}/invocations", ROW)) != (200, '{"predictions":["Y"]}'):
         assert time.monotonic() < deadline, answered
         time.sleep(0.5)
 
