@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope
+from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from understudy.schema.json_schema import row_schema
@@ -38,6 +38,7 @@ TICK = 0.25  # seconds between two looks at the deadlines
 FLUSH = 1.0  # seconds between two times that counts are handed over
 SWITCH = 0.001  # seconds that a long request in its thread keeps a short one waiting
 GARBAGE = 100_000  # new objects until cycles are looked for
+GONE = (ProtocolClosed, ProtocolError)  # what granian raises once a client has hung up, soon or late
 JSON = "application/json"
 
 Headers = list[tuple[str, str]]
@@ -111,7 +112,7 @@ class App:
             protocol.response_bytes(*answer)
             async for _ in protocol:  # to close at once would let the system throw the refusal away
                 pass
-        except (asyncio.CancelledError, ProtocolClosed):
+        except (asyncio.CancelledError, *GONE):
             pass  # the rest of a refused body comes too slowly, or the client has gone
         finally:
             self._readings.discard(reading)
@@ -133,7 +134,7 @@ class App:
             if self._log:
                 self._log.put(loaded, scored.rows, scored.output, scored.predictions)
             answer = Answer(200, headers(loaded), scored.content)
-        except ProtocolClosed:
+        except GONE:
             raise
         except Exception as error:
             answer = refusal(error, loaded)
