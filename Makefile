@@ -75,9 +75,9 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' |
 	echo 'fix: name a newer one, as in: make $(MAKECMDGOALS) PYTHON=python3.12' >&2; exit 2; }
 
 # Measured from empty caches, for Python 3.11 on Linux (x86-64).
-.venv/requirements.lock: MB = 233
-.venv/requirements-test.lock: MB = 300
-.venv/requirements-server.lock: MB = 250
+.venv/requirements.lock: MB = 239
+.venv/requirements-test.lock: MB = 306
+.venv/requirements-server.lock: MB = 256
 
 # pip prints three lines for each of a hundred packages, or with --quiet nothing: what it says of the large ones is the
 # progress. It compiles bytecode as it installs, which spares every first import seconds.
