@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from deploy import migrate, mysql, secrets
 from deploy.mysql import free_port
 from understudy import errors
 from understudy.table import TABLE
-from understudy.tracking import connection
+from understudy.tracking import connection, experiments
 
 PROJECT = Path(__file__).resolve().parents[1]
 REAL = PROJECT.parent / "shared" / "data" / "loan_prediction_train.csv"
@@ -327,3 +328,20 @@ def environment(**extra: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**kept, "PATH": path, "VIRTUAL_ENV": sys.prefix, "MLFLOW_DISABLE_TELEMETRY": "true", **extra}
+
+
+def started_training(uri: str, folder: Path) -> subprocess.Popen[str]:
+    """A training of some minutes in a process group of its own, once it has made both of its runs."""
+    process = subprocess.Popen(
+        [sys.executable, PROJECT / "train.py", "--grid", "book", "--models", "RandomForestClassifier"],
+        cwd=folder,
+        env=environment(MLFLOW_TRACKING_URI=uri),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    client, deadline = mlflow.MlflowClient(uri), time.monotonic() + 60
+    while time.monotonic() < deadline and len(client.search_runs(experiments.all_ids(client))) < 2:
+        time.sleep(0.2)
+    return process

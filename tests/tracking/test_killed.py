@@ -14,8 +14,8 @@ import pytest
 from mlflow import MlflowClient
 
 import train
-from tests.conftest import PROJECT, Ended, environment
-from understudy.tracking import runs
+from tests.conftest import PROJECT, Ended, environment, started_training
+from understudy.tracking import experiments, runs
 from understudy.tracking.runs import HOST, PID, STARTED
 
 Call = Callable[..., Ended]
@@ -51,19 +51,8 @@ def ended() -> int:
 
 def test_a_killed_training_is_closed_by_the_next_one(store: str, tmp_path: Path, call: Call) -> None:
     client = MlflowClient(store)
-    process = subprocess.Popen(
-        [sys.executable, PROJECT / "train.py", "--grid", "book", "--models", "RandomForestClassifier"],
-        cwd=tmp_path,
-        env=environment(MLFLOW_TRACKING_URI=store),
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        made = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-        if len(made) == 2:
-            break
-        time.sleep(0.2)
+    process = started_training(store, tmp_path)
+    made = client.search_runs(experiments.all_ids(client))
     assert runs.close_killed(client) == []  # it lives
     os.killpg(process.pid, signal.SIGKILL)
     time.sleep(1)
@@ -99,7 +88,7 @@ def test_only_runs_of_processes_of_this_host_that_are_gone_are_closed(
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare here")
 def test_process_ids_of_a_container_are_not_taken_for_those_of_its_host() -> None:
-    program = [sys.executable, "-c", "from understudy.tracking import runs; print(runs.host())"]
+    program = [sys.executable, "-c", "from understudy.tracking import experiments, runs; print(runs.host())"]
     inside = subprocess.run(
         ["unshare", "--pid", "--fork", "--mount-proc", *program],
         cwd=PROJECT,

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from mlflow.entities import Run
 
 import evaluate
 import train
-from tests.conftest import PROJECT, REAL, SAMPLE, Ended, environment, needs_real_table
+from tests.conftest import REAL, SAMPLE, Ended, needs_real_table, started_training
 from understudy import families
 from understudy.errors import UserError
 from understudy.table import TABLE
@@ -220,21 +218,7 @@ def test_an_interrupted_training_ends_killed(migrated: Path, tmp_path: Path, num
     shutil.copy(migrated, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client = MlflowClient(uri)
-    process = subprocess.Popen(
-        [sys.executable, PROJECT / "train.py", "--grid", "book", "--models", "RandomForestClassifier"],
-        cwd=tmp_path,
-        env=environment(MLFLOW_TRACKING_URI=uri),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
-        if len(runs) == 2:
-            break
-        time.sleep(0.2)
+    process = started_training(uri, tmp_path)
     time.sleep(1)
     # As a terminal does it: the whole group gets it.
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)

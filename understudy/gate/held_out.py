@@ -28,10 +28,10 @@ def rows(client: MlflowClient, name: str, number: str, data: str | None) -> tupl
         return kept, {}
     _, named = TABLE.split(TABLE.read(data))
     counts, columns = _differences(kept, named)
-    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    said = f"differ: {said}" if said else "are the same"
-    said += f" ({', '.join(columns)})" if columns else ""
-    print(f"{len(named)} held-out rows of the table decide; those that training kept {said}")
+    differences = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    comparison = f"differ: {differences}" if differences else "are the same"
+    comparison += f" ({', '.join(columns)})" if columns else ""
+    print(f"{len(named)} held-out rows of the table decide; those that training kept {comparison}")
     return named, counts
 
 

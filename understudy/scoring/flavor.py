@@ -59,10 +59,6 @@ class PyfuncScorer:
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
 
-    def get_raw_model(self) -> Scorer:
-        """What MLflow's method of this name hands out."""
-        return self.scorer
-
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
 

@@ -187,14 +187,14 @@ def _by_rest(uri: str, alias: Mapping[str, str]) -> VersionKey | None:
     import requests  # takes 5 MB
 
     env, account = os.environ, _account()
-    said = {"X-MLFLOW-WORKSPACE": env.get("MLFLOW_WORKSPACE")}
+    headers = {"X-MLFLOW-WORKSPACE": env.get("MLFLOW_WORKSPACE")}
     if not account and "MLFLOW_TRACKING_TOKEN" in env:
-        said["Authorization"] = f"Bearer {env['MLFLOW_TRACKING_TOKEN']}"
+        headers["Authorization"] = f"Bearer {env['MLFLOW_TRACKING_TOKEN']}"
     is_checked = env.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() not in ("true", "1")
     answer = requests.get(
         uri.rstrip("/") + ALIAS,
         alias,
-        headers=said,
+        headers=headers,
         auth=account,
         timeout=PATIENCE,
         verify=env.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or is_checked,

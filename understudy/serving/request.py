@@ -111,8 +111,8 @@ def reader_of(content_type: str) -> Callable[[Any], Any]:
     Raises:
         HTTPError: Nothing does.
     """
-    kind, *said = (part.strip() for part in content_type.lower().split(";"))
-    parameters = {key: value.strip('"') for key, _, value in (part.partition("=") for part in said if part)}
+    kind, *pairs = (part.strip() for part in content_type.lower().split(";"))
+    parameters = {key: value.strip('"') for key, _, value in (part.partition("=") for part in pairs if part)}
     readers = {"application/json": _read, "": _read, "text/csv": _csv}
     form = parameters.pop("format", None) if kind == "application/json" else None
     charset = parameters.pop("charset", "utf-8")

@@ -193,8 +193,8 @@ def _check_packages(folder: Path, written: Path, name: str) -> None:
 
 def _check_code(folder: Path, written: Path) -> None:
     """Every module is that of this checkout, or of a commit before it."""
-    found, known = _modules(folder / CODE), _modules(written / CODE)
-    others = [module for module, content in found.items() if content != known.get(module)]
+    saved, known = _modules(folder / CODE), _modules(written / CODE)
+    others = [module for module, content in saved.items() if content != known.get(module)]
     if others and not repository.is_past(folder / CODE, others):
         raise Foreign(f"{CODE}/{min(others)} is not the module of this checkout or of a commit before it")
 
@@ -208,35 +208,35 @@ def _modules(package: Path) -> dict[str, bytes]:
 def _check_mlmodel(folder: Path, written: Path) -> None:
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(_text(folder, MLMODEL))):
         raise Foreign(f"{MLMODEL} refers to itself")
-    found, known = (yaml.safe_load(_text(where, MLMODEL)) for where in (folder, written))
+    saved, known = (yaml.safe_load(_text(where, MLMODEL)) for where in (folder, written))
     for key in OF_ONE_MODEL:
-        found.pop(key, None), known.pop(key, None)
-    _compare(found, known, MLMODEL)
+        saved.pop(key, None), known.pop(key, None)
+    _compare(saved, known, MLMODEL)
 
 
-def _compare(found: object, known: object, place: str) -> None:
+def _compare(saved: object, known: object, place: str) -> None:
     """Refuse whatever differs in more than the number of a version."""
-    if isinstance(found, dict) and isinstance(known, dict):
-        for key in found.keys() ^ known.keys():
-            raise Foreign(f"{place}: {_shown(str(key))} is {'not known' if key in found else 'missing'}")
+    if isinstance(saved, dict) and isinstance(known, dict):
+        for key in saved.keys() ^ known.keys():
+            raise Foreign(f"{place}: {_shown(str(key))} is {'not known' if key in saved else 'missing'}")
         for key in known:
-            _compare(found[key], known[key], f"{place}: {key}" if ":" not in place else f"{place}.{key}")
-    elif found != known and not (place.endswith("_version") and re.fullmatch(r"\d+(\.\w+)+", str(found))):
-        raise Foreign(f"{place} is {_shown(repr(found))} and not {_shown(repr(known))}")
+            _compare(saved[key], known[key], f"{place}: {key}" if ":" not in place else f"{place}.{key}")
+    elif saved != known and not (place.endswith("_version") and re.fullmatch(r"\d+(\.\w+)+", str(saved))):
+        raise Foreign(f"{place} is {_shown(repr(saved))} and not {_shown(repr(known))}")
 
 
 @_naming(scorer.FILE)
 def _check_scorer(folder: Path, written: Path, table: Table) -> None:
     """What is served is what the Pipeline becomes here; the figures about training rows are figures."""
-    found, known = (json.loads(_text(where, scorer.FILE)) for where in (folder, written))
-    if found.keys() != known.keys():
+    saved, known = (json.loads(_text(where, scorer.FILE)) for where in (folder, written))
+    if saved.keys() != known.keys():
         raise Foreign(f"{scorer.FILE} has other keys")
     for key in known:
-        if key not in OF_THE_ROWS and json.dumps(found[key]) != json.dumps(known[key]):
+        if key not in OF_THE_ROWS and json.dumps(saved[key]) != json.dumps(known[key]):
             raise Foreign(f"{scorer.FILE}: {key} is not what {SKOPS} says")
-    if not _are_figures(found.get("mean", []), len(known.get("mean", []))):
+    if not _are_figures(saved.get("mean", []), len(known.get("mean", []))):
         raise Foreign(f"{scorer.FILE}: mean")
-    spread = zip(found["spread"], table.encoded, strict=True)
+    spread = zip(saved["spread"], table.encoded, strict=True)
     if not all(_is_spread(values, shares, column) for (values, shares), column in spread):
         raise Foreign(f"{scorer.FILE}: spread")
     trees = [(where / TREES).read_bytes() if (where / TREES).exists() else None for where in (folder, written)]
