@@ -58,7 +58,7 @@ def test_a_killed_training_is_closed_by_the_next_one(store: str, tmp_path: Path,
     time.sleep(1)
     assert process.returncode is None  # nobody has collected it, as in a container without an init
     trained = call(train, "--models", "LogisticRegression")
-    process.wait()
+    process.communicate()
     assert [status(store, run.info.run_id) for run in made] == ["KILLED", "KILLED"]
     assert trained.code == 0
     assert trained.out.splitlines()[:2] == [
