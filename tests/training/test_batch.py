@@ -15,7 +15,7 @@ from mlflow.entities import Run
 
 import evaluate
 import train
-from tests.conftest import REAL, SAMPLE, Ended, needs_real_table, started_training
+from tests.conftest import PROJECT, REAL, SAMPLE, Ended, needs_real_table, started_training
 from understudy import families
 from understudy.errors import UserError
 from understudy.table import TABLE
