@@ -35,6 +35,7 @@ SAMPLE = PROJECT / TABLE.path
 
 ON_BOTH = {"test_by_hand", "test_promotion", "test_race", "test_story"}  # on SQLite, and on MariaDB behind a server
 MARIADB = "mariadb"
+MEMORY, ROOM = Path("/dev/shm"), 6_000_000_000  # noqa: S108 - bytes; a whole run writes half of that
 Rows = list[tuple[sqlalchemy.Table, list[dict[str, Any]]]]
 
 LACKING = mysql.missing() or ", ".join(name for name in ("MySQLdb", "flask_wtf") if not find_spec(name))
@@ -140,6 +141,12 @@ def team_trained(team: tuple[Team, Rows], tmp_path_factory: pytest.TempPathFacto
 def backend(request: pytest.FixtureRequest) -> str:
     """Where the test's store is: "sqlite", and in some files also "mariadb"."""
     return str(getattr(request, "param", "sqlite"))
+
+
+def pytest_configure() -> None:
+    """Tests write to memory where there is room: their stores, put on a disk, wait for it at each commit."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
