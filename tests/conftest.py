@@ -301,7 +301,7 @@ def prepared(
                 made[key].backup(store)  # into the same file, which MLflow has open
         else:
             for command in commands:
-                assert call(*command).code == 0
+                assert call(*command).code in (0, 3)  # a refusal is on record too
             if backend == MARIADB:
                 made[key] = request.getfixturevalue("team")[0].rows()
             else:

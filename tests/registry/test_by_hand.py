@@ -51,11 +51,12 @@ def check(client: MlflowClient) -> str:
 
 
 @pytest.fixture
-def three(in_production: str, client: MlflowClient, call: Call) -> MlflowClient:
+def three(in_production: str, client: MlflowClient, prepared: Callable[..., None]) -> MlflowClient:
     """A store with version 1 in Production, and a tree as version 3, which the gate lets replace neither 1 nor 2."""
-    call(register, "--model", "DecisionTreeClassifier")
-    call(promote, "staging", "--version", "3")
-    assert call(promote, "production").code == 3
+    prepared(
+        (register, "--model", "DecisionTreeClassifier"), (promote, "staging", "--version", "3"), (promote, "production")
+    )
+    assert stages.aliases(client, NAME) == {"production": "1", "staging": "3"}
     return client
 
 
