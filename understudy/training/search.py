@@ -1,19 +1,17 @@
 """The search over a family's grid: which values are best, by cross-validation, at which threshold."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn import linear_model
 from sklearn.base import BaseEstimator, clone
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
-from sklearn.model_selection import ParameterGrid, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline
 
 from understudy import families
@@ -24,8 +22,6 @@ from understudy.scoring import pipelines
 from understudy.training import threshold
 
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
-Cells: TypeAlias = NDArray[Any]
-Candidates: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -82,21 +78,6 @@ class SearchResult:
         }
 
 
-@dataclass(frozen=True)
-class _Folds:
-    """The training rows, and how cross-validation divides them.
-
-    Args:
-        x: Their features, not yet prepared, shape (n, features).
-        labels: 0 or 1, shape (n,).
-        splits: For each fold, the indices of the rows to learn from and of those to score.
-    """
-
-    x: Cells
-    labels: Labels
-    splits: Sequence[tuple[Cells, Cells]]
-
-
 def choose(names: str) -> list[str]:
     """The families asked for, by name with commas between or "all", and the floor that every batch has.
 
@@ -114,10 +95,10 @@ def choose(names: str) -> list[str]:
 def search(
     table: Table, rows: pd.DataFrame, family: families.Family, grid: families.Grid, seed: int, jobs: int
 ) -> SearchResult:
-    """Cross-validated search over a grid, as GridSearchCV does it: the first candidate of the best mean accuracy.
+    """Cross-validated search over a grid: the first candidate of the best mean accuracy.
 
-    What candidates have in common is computed once: the features, each fold's preparation, a forest's trees. The
-    best one's probabilities on the folds then decide on calibration and on the threshold.
+    The best one's probabilities on the folds, each by the fit that has not seen the row, then decide on calibration and
+    on the threshold.
 
     Args:
         table: What the rows are.
@@ -131,100 +112,51 @@ def search(
     if "random_state" in classifier.get_params():
         classifier.set_params(random_state=seed)
     x, y, labels = features[1].transform(rows), rows[table.target.name].to_numpy(), table.labels(rows)
-    stratified = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=seed)
-    folds = _Folds(x, labels, list(stratified.split(x, y)))
-    candidates = list(ParameterGrid(grid))
-    tried = _out_of_fold(Pipeline([*prepare, ("classifier", classifier)]), candidates, folds, jobs)
-    best = _most_accurate(tried, folds)
-    classifier.set_params(**candidates[best])
-    raw, sigmoid = tried[best], _calibrated(classifier, tried[best], folds)
+    folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=seed)
+    learned = Pipeline([*prepare, ("classifier", classifier)])
+    values, scores = _best(learned, grid, x, labels, folds, jobs)
+    classifier.set_params(**values)
+    raw = cross_val_predict(learned, x, labels, cv=folds, method="predict_proba")[:, 1]
+    sigmoid = _calibrated(classifier, raw, labels, folds)
     losses = log_loss(labels, raw), log_loss(labels, sigmoid)
     calibrate = losses[1] < losses[0]
     thresholds = threshold.curve(table, labels, sigmoid if calibrate else raw)
     chosen = threshold.choose(table, thresholds)
-    decided = pipelines.decided(table, classifier, stratified if calibrate else None, chosen)
+    decided = pipelines.decided(table, classifier, folds if calibrate else None, chosen)
     fitted = Pipeline([*prepare, ("classifier", decided)]).fit(x, y)
-    return SearchResult(candidates[best], _scores(raw, folds), *losses, thresholds, Pipeline([features, *fitted.steps]))
+    return SearchResult(values, scores, *losses, thresholds, Pipeline([features, *fitted.steps]))
 
 
-def _out_of_fold(learned: Pipeline, candidates: Candidates, folds: _Folds, jobs: int) -> Floats:
-    """Each candidate's probabilities of label 1 for every row, by the fit that has not seen it: (candidates, n)."""
-    chains = _chains(learned[-1], candidates)
-    tasks = (
-        delayed(_chain_probabilities)(learned[-1], [candidates[i] for i in chain], *prepared)
-        for prepared in _prepared(learned[:-1], folds)
-        for chain in chains
-    )
-    probabilities = np.empty((len(candidates), len(folds.labels)))
-    for number, of_chain in enumerate(_computed(tasks, len(folds.splits) * len(chains), jobs)):
-        fold, chain = divmod(number, len(chains))
-        probabilities[np.array(chains[chain])[:, None], folds.splits[fold][1]] = of_chain
-    return probabilities
-
-
-def _chains(classifier: BaseEstimator, candidates: Candidates) -> list[list[int]]:
-    """The candidates' indices; in one list, by size, those that a warm start makes from one another."""
-    grows = {"n_estimators", "warm_start"} <= classifier.get_params().keys()
-    chains: dict[str, list[int]] = {}
-    for i in sorted(range(len(candidates)), key=lambda i: candidates[i].get("n_estimators", 0)):
-        rest = {**candidates[i], "n_estimators": None} if grows else i
-        chains.setdefault(repr(rest), []).append(i)
-    return list(chains.values())
-
-
-def _prepared(prepare: Pipeline, folds: _Folds) -> Iterator[tuple[Cells, Labels, Cells]]:
-    """For each fold, prepared rows and labels to fit on, and rows to score, of which the preparation learns nothing."""
-    for learned, scored in folds.splits:
-        fresh = clone(prepare)
-        yield fresh.fit_transform(folds.x[learned]), folds.labels[learned], fresh.transform(folds.x[scored])
-
-
-def _chain_probabilities(
-    classifier: BaseEstimator, chain: Candidates, x: Cells, labels: Labels, scored: Cells
-) -> list[Floats]:
-    """The candidates' probabilities of label 1 for the rows to score, shape (rows,) each."""
-    classifier = clone(classifier)
-    if len(chain) > 1:
-        # A forest of 400 trees is the first 400 of the 700 with the same seed.
-        classifier.set_params(warm_start=True)
-    probabilities = []
-    for candidate in chain:
-        classifier.set_params(**candidate).fit(x, labels)
-        probabilities.append(classifier.predict_proba(scored)[:, 1])
-    return probabilities
-
-
-def _computed(tasks: Iterator[Any], count: int, jobs: int) -> list[Any]:
-    """The results of `count` tasks, in processes if the first one says that starting them pays."""
+def _best(
+    learned: Pipeline, grid: families.Grid, x: Floats, labels: Labels, folds: StratifiedKFold, jobs: int
+) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """The best values of a grid, and accuracy and roc_auc at them on each fold, shape (FOLDS,)."""
+    candidates = ParameterGrid({f"classifier__{name}": values for name, values in grid.items()})
     started = time.perf_counter()
-    function, arguments, _ = next(tasks)
-    first = function(*arguments)
-    left = (time.perf_counter() - started) * (count - 1)
-    return [first, *Parallel(n_jobs=jobs if left > SECONDS_TO_START else 1)(tasks)]
+    clone(learned).set_params(**candidates[0]).fit(x, labels)
+    is_long = (time.perf_counter() - started) * len(candidates) * pipelines.FOLDS > SECONDS_TO_START
+    options = {"scoring": _scores, "refit": False, "cv": folds, "error_score": "raise"}
+    searched = GridSearchCV(learned, candidates.param_grid, n_jobs=jobs if is_long else 1, **options).fit(x, labels)
+    results: Any = pd.DataFrame(searched.cv_results_)
+    best = results.loc[results["rank_test_accuracy"].idxmin()]  # the first of equal ones
+    values = {name.removeprefix("classifier__"): value for name, value in best["params"].items()}
+    splits = {name: [f"split{fold}_test_{name}" for fold in range(pipelines.FOLDS)] for name in ("accuracy", "roc_auc")}
+    return values, {name: best[columns].to_numpy(dtype=float) for name, columns in splits.items()}
 
 
-def _most_accurate(probabilities: Floats, folds: _Folds) -> int:
-    """The first candidate of the best mean accuracy over the folds; `probabilities` as of `_out_of_fold`."""
-    right = (probabilities > 0.5) == folds.labels
-    return int(np.mean([right[:, scored].mean(axis=1) for _, scored in folds.splits], axis=0).argmax())
+def _scores(fitted: Pipeline, x: Floats, labels: Labels) -> dict[str, float]:
+    """Accuracy and ROC AUC by scikit-learn's names for them, from one prediction."""
+    probabilities = fitted.predict_proba(x)[:, 1]
+    accuracy = accuracy_score(labels, probabilities > 0.5)
+    return {"accuracy": accuracy, "roc_auc": roc_auc_score(labels, probabilities)}
 
 
-def _calibrated(classifier: BaseEstimator, probabilities: Floats, folds: _Folds) -> Floats:
+def _calibrated(classifier: BaseEstimator, probabilities: Floats, labels: Labels, folds: StratifiedKFold) -> Floats:
     """What a sigmoid that is fitted on the other folds' probabilities makes of each fold's, shape (n,)."""
     # A classifier's decision function, where it has one, is what CalibratedClassifierCV would fit its sigmoid on.
     edge = np.finfo(float).eps
     has_logits = hasattr(classifier, "decision_function")
     responses = logit(np.clip(probabilities, edge, 1 - edge)) if has_logits else probabilities
     sigmoid = linear_model.LogisticRegression(C=np.inf)
-    calibrated = cross_val_predict(sigmoid, responses[:, None], folds.labels, cv=folds.splits, method="predict_proba")
-    column: Floats = calibrated[:, 1]
-    return column
-
-
-def _scores(probabilities: Floats, folds: _Folds) -> dict[str, Floats]:
-    """Accuracy and ROC AUC on each fold, shape (FOLDS,), by scikit-learn's names for them."""
-    scored = [(folds.labels[rows], probabilities[rows]) for _, rows in folds.splits]
-    return {
-        "accuracy": np.array([accuracy_score(labels, answers > 0.5) for labels, answers in scored]),
-        "roc_auc": np.array([roc_auc_score(labels, answers) for labels, answers in scored]),
-    }
+    calibrated: Floats = cross_val_predict(sigmoid, responses[:, None], labels, cv=folds, method="predict_proba")
+    return calibrated[:, 1]
