@@ -258,10 +258,10 @@ def main() -> None:
         team.does("promoter", "promote.py", "production")
         wanted = {name: attack for name, attack in ATTACKS.items() if name[0] in (sys.argv[3:] or name[0])}
         for number, attack in wanted.items():
-            for what, is_refused, said in attack(team):
+            for what, is_refused, answer in attack(team):
                 passed += not is_refused
                 print(f"{number}: {what}: {'refused' if is_refused else 'PASSED'}", flush=True)
-                print(f"    {' '.join(said.split())[:300]}", flush=True)
+                print(f"    {' '.join(answer.split())[:300]}", flush=True)
     sys.exit(passed > 0)
 
 

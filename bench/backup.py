@@ -32,16 +32,16 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     runs = options().parse_args().runs
     with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
-        one = opened.enter_context(stack.running(Path(folder, "one")))
-        clients.storm(one, 10, runs // 10)
+        original = opened.enter_context(stack.running(Path(folder, "one")))
+        clients.storm(original, 10, runs // 10)
         for name in ("train.py", "register.py", "promote.py staging", "promote.py production"):
-            one.finish(*name.split())
+            original.finish(*name.split())
         for number, during in enumerate([False, True]):
             archive, other = Path(folder, f"{number}.tar"), Path(folder, f"other-{number}")
-            training = one.script("train.py") if during else None
+            training = original.script("train.py") if during else None
             time.sleep(8 if during else 0)
             started = time.monotonic()
-            back_up(one, archive)
+            back_up(original, archive)
             backed_up = time.monotonic()
             if training:
                 print(f"training went on: {training.poll() is None}")
@@ -50,14 +50,14 @@ def main() -> None:
                 before = time.monotonic()
                 restore(host, other, archive)
                 took = f"{backed_up - started:.1f} s to back up, {time.monotonic() - before:.1f} s to restore"
-                print(f"{len(one.runs())} runs, {archive.stat().st_size / 1e6:.0f} MB: {took}")
-                print(f"    not in the archive: {incomplete(one, host, other) or 'nothing'}")
+                print(f"{len(original.runs())} runs, {archive.stat().st_size / 1e6:.0f} MB: {took}")
+                print(f"    not in the archive: {incomplete(original, host, other) or 'nothing'}")
                 if not during:
-                    print(f"    differs: {differences(one, host, other) or 'nothing'}", flush=True)
+                    print(f"    differs: {differences(original, host, other) or 'nothing'}", flush=True)
 
 
-def back_up(one: Stack, archive: Path) -> None:
-    _script("backup.sh", archive, one.host, one.folder)
+def back_up(original: Stack, archive: Path) -> None:
+    _script("backup.sh", archive, original.host, original.folder)
 
 
 def restore(host: str, folder: Path, archive: Path) -> None:
@@ -67,33 +67,33 @@ def restore(host: str, folder: Path, archive: Path) -> None:
 
 def _script(name: str, archive: Path, host: str, folder: Path) -> None:
     accounts = folder / "secrets" / secrets.MIGRATOR
-    said = subprocess.run(
+    ended = subprocess.run(
         [PROJECT / "deploy" / name, archive, host, accounts, folder / "artifacts"], capture_output=True, text=True
     )
-    if said.returncode:
-        raise RuntimeError(said.stderr)
+    if ended.returncode:
+        raise RuntimeError(ended.stderr)
 
 
-def differences(one: Stack, host: str, folder: Path) -> list[str]:
+def differences(original: Stack, host: str, folder: Path) -> list[str]:
     """The tables of both databases whose rows differ, and the files whose bytes do."""
-    here, there = tables(one.host, one.folder), tables(host, folder)
-    wrong = [name for name in here.keys() | there.keys() if here.get(name) != there.get(name)]
-    ours, theirs = digests(one.folder / "artifacts"), digests(folder / "artifacts")
+    here, restored = tables(original.host, original.folder), tables(host, folder)
+    wrong = [name for name in here.keys() | restored.keys() if here.get(name) != restored.get(name)]
+    ours, theirs = digests(original.folder / "artifacts"), digests(folder / "artifacts")
     return wrong + [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
 
 
 def tables(host: str, folder: Path) -> dict[str, Counter[str]]:
     """All rows of all tables of both databases."""
-    found = {}
+    rows = {}
     for database in secrets.DATABASES:
         engine = sqlalchemy.create_engine(secrets.address(host, database, folder / "secrets" / secrets.MIGRATOR))
-        there = sqlalchemy.MetaData()
-        there.reflect(engine)
+        schema = sqlalchemy.MetaData()
+        schema.reflect(engine)
         with engine.connect() as connection:
-            for name, table in there.tables.items():
-                found[f"{database}.{name}"] = Counter(map(str, connection.execute(sqlalchemy.select(table))))
+            for name, table in schema.tables.items():
+                rows[f"{database}.{name}"] = Counter(map(str, connection.execute(sqlalchemy.select(table))))
         engine.dispose()
-    return found
+    return rows
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -104,7 +104,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def incomplete(one: Stack, host: str, folder: Path) -> list[str]:
+def incomplete(original: Stack, host: str, folder: Path) -> list[str]:
     """The files that runs and models have which had ended in a restored database, and that are not there or differ."""
     client = MlflowClient(secrets.address(host, "tracking", folder / "secrets" / secrets.RUNTIME))
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
@@ -121,7 +121,7 @@ def incomplete(one: Stack, host: str, folder: Path) -> list[str]:
         for model in client.search_logged_models(experiments)
         if model.status == LoggedModelStatus.READY
     }
-    ours, theirs = digests(one.folder / "artifacts"), digests(folder / "artifacts")
+    ours, theirs = digests(original.folder / "artifacts"), digests(folder / "artifacts")
     return [name for name in ours if name.split("/artifacts/")[0] in whole and ours[name] != theirs.get(name)]
 
 

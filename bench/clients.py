@@ -54,17 +54,19 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     for name, more in LOOPS.items():
-        with tempfile.TemporaryDirectory() as folder, stack.running(Path(folder), *more) as one:
-            found = storm(one, args.clients, args.runs)
-            print(f"{name}: {found.logged} of {args.clients * args.runs} runs, lost {len(found.lost)}; ", end="")
-            print(f"{found.a_second:.1f} a second, median {found.median:.2f} s, p99 {found.p99:.2f} s", flush=True)
+        with tempfile.TemporaryDirectory() as folder, stack.running(Path(folder), *more) as server:
+            results = storm(server, args.clients, args.runs)
+            print(f"{name}: {results.logged} of {args.clients * args.runs} runs, lost {len(results.lost)}; ", end="")
+            print(
+                f"{results.a_second:.1f} a second, median {results.median:.2f} s, p99 {results.p99:.2f} s", flush=True
+            )
 
 
-def storm(one: Stack, clients: int, runs: int) -> Storm:
+def storm(server: Stack, clients: int, runs: int) -> Storm:
     """Let clients log runs, all at once."""
-    experiment = one.client.create_experiment(f"storm {time.time_ns()}")
+    experiment = server.client.create_experiment(f"storm {time.time_ns()}")
     barrier, seconds = FORK.Barrier(clients + 1), FORK.SimpleQueue()
-    arguments = (one.uri, experiment, runs, barrier, seconds, drawn(one.folder))
+    arguments = (server.uri, experiment, runs, barrier, seconds, drawn(server.folder))
     processes = [FORK.Process(target=log_runs, args=arguments) for _ in range(clients)]
     for process in processes:
         process.start()
@@ -74,8 +76,8 @@ def storm(one: Stack, clients: int, runs: int) -> Storm:
     took = time.monotonic() - started
     for process in processes:
         process.join()
-    there = one.client.search_runs([experiment], max_results=50_000)
-    lost = [what for run in there for what in missing(one, run)]
+    logged = server.client.search_runs([experiment], max_results=50_000)
+    lost = [what for run in logged for what in missing(server, run)]
     return Storm(len(each), lost, len(each) / took, float(np.median(each)), float(np.quantile(each, 0.99)))
 
 
@@ -113,9 +115,9 @@ def log_run(client: MlflowClient, experiment: str, plots: Sequence[Path]) -> Non
     client.set_terminated(run_id)
 
 
-def missing(one: Stack, run: Run) -> list[str]:
+def missing(server: Stack, run: Run) -> list[str]:
     """What a run lacks."""
-    folder = one.folder / "artifacts" / run.info.experiment_id / run.info.run_id / "artifacts"
+    folder = server.folder / "artifacts" / run.info.experiment_id / run.info.run_id / "artifacts"
     lost = [key for key, value in PARAMS.items() if run.data.params.get(key) != value]
     lost += [key for key, value in METRICS.items() if run.data.metrics.get(key) != value]
     lost += [name for name in PLOTS if not (folder / f"{name}.png").exists()]

@@ -70,8 +70,8 @@ def families(times: int) -> None:
     print(f"{'rows':>6} {'better by':>10}" + "".join(f"{name:>14}" for name in verdicts))
     for rows in ROWS:
         for better in (-0.10, -0.05, 0.0, 0.05):
-            found = simulated(times, one, rows, better)
-            line = "".join(f"{shares(found, name):>14}" for name in verdicts)
+            trials = simulated(times, one_challenger, rows, better)
+            line = "".join(f"{shares(trials, name):>14}" for name in verdicts)
             print(f"{rows:>6} {better:>+10.2f}{line}", flush=True)
 
 
@@ -79,26 +79,26 @@ def one_holdout(times: int) -> None:
     print(f"\n2. {IN_A_ROW} challengers in a row on the same held-out rows, each no better, by `better`")
     for rows in ROWS:
         for replace in (False, True):
-            found = simulated(times, in_a_row, rows, "better", 0.0, replace)
+            chains = simulated(times, in_a_row, rows, "better", 0.0, replace)
             kept = "replaced by each that passes" if replace else "kept"
-            print(f"{rows:>6} rows, champion {kept}: {said(found)}", flush=True)
+            print(f"{rows:>6} rows, champion {kept}: {summary(chains)}", flush=True)
 
 
 def small_losses(times: int) -> None:
     print(f"\n3. {IN_A_ROW} on rows of their own, each worse by 0.02 than the champion then, by `not-worse`")
     for rows in ROWS:
-        found = simulated(times, in_a_row, rows, "not-worse", -0.02, True, True)
-        print(f"{rows:>6} rows: {said(found)}; it began with {AREA:.3f}", flush=True)
+        chains = simulated(times, in_a_row, rows, "not-worse", -0.02, True, True)
+        print(f"{rows:>6} rows: {summary(chains)}; it began with {AREA:.3f}", flush=True)
 
 
 def groups(times: int) -> None:
     print("\n4. How often slices refuse a challenger, in per cent, and how often with an interval of its own for each")
     for rows in ROWS:
         for spoilt in (False, True):
-            found = simulated(times, sliced, rows, spoilt)
+            trials = simulated(times, sliced, rows, spoilt)
             kind = "one that says 0.5 to a slice of 38 % of rows" if spoilt else "one as good as the champion"
-            refused = f"{shares(found, 'refused')}, alone {shares(found, 'alone')}"
-            print(f"{rows:>6} rows, {found['slices'].mean():.0f} slices, {kind}: {refused}", flush=True)
+            refused = f"{shares(trials, 'refused')}, alone {shares(trials, 'alone')}"
+            print(f"{rows:>6} rows, {trials['slices'].mean():.0f} slices, {kind}: {refused}", flush=True)
 
 
 def simulated(times: int, simulation: Callable[..., dict[str, float]], *arguments: Any) -> pd.DataFrame:
@@ -107,16 +107,16 @@ def simulated(times: int, simulation: Callable[..., dict[str, float]], *argument
     return pd.DataFrame(Parallel(n_jobs=-1)(tasks))
 
 
-def shares(found: pd.DataFrame, name: str) -> str:
-    share = found[name].mean()
-    return f"{100 * share:.1f} ({100 * math.sqrt(share * (1 - share) / len(found)):.1f})"
+def shares(trials: pd.DataFrame, name: str) -> str:
+    share = trials[name].mean()
+    return f"{100 * share:.1f} ({100 * math.sqrt(share * (1 - share) / len(trials)):.1f})"
 
 
-def said(found: pd.DataFrame) -> str:
+def summary(chains: pd.DataFrame) -> str:
     return (
-        f"{shares(found.assign(any=found['passed'] > 0), 'any')} % pass at least one, "
-        f"{100 * found['passed'].mean() / IN_A_ROW:.1f} % of all pass, the last champion's true area is "
-        f"{found['area'].mean():.3f}"
+        f"{shares(chains.assign(any=chains['passed'] > 0), 'any')} % pass at least one, "
+        f"{100 * chains['passed'].mean() / IN_A_ROW:.1f} % of all pass, the last champion's true area is "
+        f"{chains['area'].mean():.3f}"
     )
 
 
@@ -136,16 +136,16 @@ def like(rng: np.random.Generator, noise: Floats) -> Floats:
     return CORRELATION * noise + math.sqrt(1 - CORRELATION**2) * rng.normal(size=len(noise))
 
 
-def one(rng: np.random.Generator, rows: int, better: float) -> dict[str, float]:
+def one_challenger(rng: np.random.Generator, rows: int, better: float) -> dict[str, float]:
     """By each rule, whether a challenger passes."""
     labels, (champion, challenger) = drawn(rng, rows, better)
     value, draws = difference(rng, labels, challenger, champion, decision.RESAMPLES)
-    found = {rule: checks.difference(value, draws, rule, Limits().margin, rows) for rule in get_args(Rule)}
+    compared = {rule: checks.difference(value, draws, rule, Limits().margin, rows) for rule in get_args(Rule)}
     return {
-        **{rule: bool(check.passed) for rule, check in found.items()},
+        **{rule: bool(check.passed) for rule, check in compared.items()},
         "fewer": checks.bounds(draws[:FEWER])[0] > 0,
         "one-sided": bool(np.percentile(draws, 5) > 0),
-        "unsure": (found["not-worse"].note or "").startswith("too few"),
+        "unsure": (compared["not-worse"].note or "").startswith("too few"),
     }
 
 
@@ -184,12 +184,12 @@ def sliced(rng: np.random.Generator, rows: int, spoilt: bool) -> dict[str, float
     if spoilt:
         challenger = np.where(groups["x6"] == 1, 0.5, challenger)
     margin = Limits().slice_margin
-    found = checks.slices(labels, challenger, champion, groups, margin)
+    slices = checks.slices(labels, challenger, champion, groups, margin)
     losses = metrics.log_losses(labels, challenger) - metrics.log_losses(labels, champion)
     alone = any(
         part.mean() > margin and stats.ttest_1samp(part, 0).pvalue < checks.ERROR for part in parts(losses, groups)
     )
-    return {"refused": any(not check.passed for check in found), "alone": alone, "slices": len(found)}
+    return {"refused": any(not check.passed for check in slices), "alone": alone, "slices": len(slices)}
 
 
 def parts(values: Floats, groups: pd.DataFrame) -> Iterator[NDArray[np.float64]]:

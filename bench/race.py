@@ -70,10 +70,10 @@ def main() -> None:
                 outcomes = [one_round(client, race, way, occupied) for _ in range(rounds)]
                 seconds = (time.perf_counter() - started) / rounds
                 print(f"{way}, Production {'occupied' if occupied else 'empty'} before:")
-                found = Counter(outcome.in_production for outcome in outcomes)
+                champions = Counter(outcome.in_production for outcome in outcomes)
                 ended = sum((outcome.ended for outcome in outcomes), Counter[str]())
                 wrong = [what for outcome in outcomes for what in outcome.wrong]
-                shown = [f"{found[1]} of {rounds}", spread(found), spread(ended), f"{seconds:.1f}"]
+                shown = [f"{champions[1]} of {rounds}", spread(champions), spread(ended), f"{seconds:.1f}"]
                 for label, value in zip(head, shown, strict=True):
                     print(f"    {label}: {value}")
                 print(f"    what does not fit together: {'; '.join(sorted(set(wrong))) or 'nothing'}", flush=True)
@@ -120,13 +120,13 @@ def by_hand_round(client: MlflowClient, seed: int) -> list[str]:
     for number in range(STEPS):
         action = chance.choice(["promote", "rollback", "move", "remove", "misspell", "stage"])
         current = in_production(client, name)
-        version = chance.choice([str(one + 1) for one in range(PROCESSES) if str(one + 1) != current])
+        version = chance.choice([str(other) for other in range(1, PROCESSES + 1) if str(other) != current])
         if action == "promote":
             call("ours", client, name, version)
             stack = back_to(stack, current)
             stack += [version] * (stack[-1:] != [version])  # taken out by hand, and back
         elif action == "rollback":
-            earlier = [one for one in back_to(stack, current) if one != current]
+            earlier = [champion for champion in back_to(stack, current) if champion != current]
             with suppress(UserError):  # there is nothing to go back to
                 promotion.rollback(client, name, None, "by chance", lambda planned: Verdict())
             stack = back_to(back_to(stack, current), earlier[-1]) if earlier else stack
@@ -166,7 +166,7 @@ def misread(client: MlflowClient, name: str, stack: list[str], recorded: str | N
     current, spelt = in_production(client, name), client.get_registered_model(name).aliases
     versions = client.search_model_versions(f"name = '{name}'")
     staged = [str(version.version) for version in versions if version.current_stage == "Production"]
-    said = "\n".join(finding.what for finding in audit.findings(client, name))
+    report = "\n".join(finding.what for finding in audit.findings(client, name))
     expected = {
         f"version {current} is in Production without a record": current not in (None, recorded),
         f"the records say version {recorded}, the alias names none": recorded is not None and current is None,
@@ -174,7 +174,7 @@ def misread(client: MlflowClient, name: str, stack: list[str], recorded: str | N
         "Production: the alias of": current is not None and "production" not in spelt,
         "Production: the alias Production": "Production" in spelt and (current is None or "production" in spelt),
     }
-    wrong = [f"check on '{what}'" for what, is_so in expected.items() if (what in said) != is_so]
+    wrong = [f"check on '{what}'" for what, is_so in expected.items() if (what in report) != is_so]
     if history.after_hand_move(history.champions(records.find(client, name)), current) != back_to(stack, current):
         wrong.append("the history")
     if is_ours and (current != recorded or staged != [current] or "production" not in spelt):
@@ -186,17 +186,17 @@ def misfits(client: MlflowClient, name: str, ended: Counter[str], occupied: bool
     """What a race of ours has left that does not fit together."""
     alias = stages.aliases(client, name).get("production")
     staged = {str(version.version): version.current_stage for version in registered.versions(client, name)}
-    found = records.find(client, name)
-    moved = [record for record in found if record.outcome in (records.COMPLETED, records.SUPERSEDED)]
+    decisions = records.find(client, name)
+    moved = [record for record in decisions if record.outcome in (records.COMPLETED, records.SUPERSEDED)]
     was_there = {record.version for record in moved} - {alias}
     wrong = []
     if [version for version, stage in staged.items() if stage == "Production"] != [alias]:
         wrong.append("stage and alias")
     if {version for version, stage in staged.items() if stage == "Archived"} != was_there:
         wrong.append("who was there is not archived")
-    if len(moved) != occupied + ended["done"] + ended["superseded"] or len(found) != occupied + PROCESSES:
+    if len(moved) != occupied + ended["done"] + ended["superseded"] or len(decisions) != occupied + PROCESSES:
         wrong.append("records")
-    if any(not record.outcome for record in found) or history.champions(found)[-1:] != [alias]:
+    if any(not record.outcome for record in decisions) or history.champions(decisions)[-1:] != [alias]:
         wrong.append("history")
     return wrong
 

@@ -35,18 +35,18 @@ def main() -> None:
     for name, classifier in CLASSIFIERS.items():
         pipeline, served = made(training, classifier)
         for rows in (many[:1], many):
-            found = measured(pipeline, served, rows.reset_index(drop=True))
-            said = ", ".join(f"{what} {shown(seconds, len(rows))}" for what, seconds in found.items())
-            print(f"{name}, {len(rows):,} rows: {said}", flush=True)
+            times = measured(pipeline, served, rows.reset_index(drop=True))
+            summary = ", ".join(f"{what} {shown(seconds, len(rows))}" for what, seconds in times.items())
+            print(f"{name}, {len(rows):,} rows: {summary}", flush=True)
 
 
 def measured(pipeline: Pipeline, served: scorer.Scorer, rows: pd.DataFrame) -> dict[str, float]:
     """Seconds that each part takes."""
     columns, features = {name: listed(rows[name]) for name in rows}, TABLE.encode(rows)
-    one = features[0].tolist()
+    row = features[0].tolist()
 
     def predictor() -> object:
-        return served.predictor.probability(one) if len(rows) == 1 else served.predictor.probabilities(features)
+        return served.predictor.probability(row) if len(rows) == 1 else served.predictor.probabilities(features)
 
     sent = {"columns": list(columns), "data": list(map(list, zip(*columns.values(), strict=True)))}
     content = json.dumps({"dataframe_split": sent}).encode()

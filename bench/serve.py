@@ -71,7 +71,7 @@ Load = tuple[int, int]
 
 
 @dataclass
-class Found:
+class Measurement:
     """What was measured of a server, a value a round."""
 
     start: list[float] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Found:
     loads: dict[Load, list[dict[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def median(self, load: Load, what: str) -> float:
-        return statistics.median(found[what] for found in self.loads[load])
+        return statistics.median(figures[what] for figures in self.loads[load])
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ def main() -> None:
         folder = Path(name)
         servers = prepared(folder, args.rivals)
         chosen = [name for name in servers if not args.only or name in args.only.split(",")]
-        found: dict[str, Found] = {name: Found() for name in chosen}
+        measurements: dict[str, Measurement] = {name: Measurement() for name in chosen}
         order = random.Random(0)  # noqa: S311
         for number in range(args.rounds):
             order.shuffle(chosen)
             for name in chosen:
-                measure(servers[name], found[name], folder, args.seconds)
+                measure(servers[name], measurements[name], folder, args.seconds)
                 print(f"round {number + 1}: {name}", file=sys.stderr, flush=True)
-    report(found)
+    report(measurements)
 
 
 def prepared(folder: Path, rivals: str) -> dict[str, Server]:
@@ -216,10 +216,10 @@ def nothing(folder: Path) -> None:
     mlflow.pyfunc.save_model(str(folder), python_model=Nothing(), pip_requirements=[])
 
 
-def measure(server: Server, found: Found, folder: Path, seconds: int) -> None:
+def measure(server: Server, measurement: Measurement, folder: Path, seconds: int) -> None:
     """Start a server, and ask it with every load."""
     with started(server, (folder / "1.json").read_bytes()) as (port, process, start):
-        found.start.append(start)
+        measurement.start.append(start)
         for rows in ROWS:
             for connections in CONNECTIONS:
                 lasts = seconds * (LONGER if rows == ROWS[-1] else 1)
@@ -228,8 +228,8 @@ def measure(server: Server, found: Found, folder: Path, seconds: int) -> None:
                 ran = subprocess.run(command, capture_output=True, text=True, check=True)
                 requests, lasted, p50, p99, failed = json.loads(ran.stdout.splitlines()[-1])
                 figures = {"per second": requests / lasted, "p50": p50, "p99": p99, "failed": failed}
-                found.loads[rows, connections].append(figures)
-        found.megabytes.append(memory(process.pid))
+                measurement.loads[rows, connections].append(figures)
+        measurement.megabytes.append(memory(process.pid))
 
 
 @contextmanager
@@ -285,28 +285,32 @@ def memory(leader: int) -> float:
     return total / 1e6
 
 
-def report(found: dict[str, Found]) -> None:
+def report(measurements: dict[str, Measurement]) -> None:
     head = [f"{rows} x {connections}" for rows in ROWS for connections in CONNECTIONS]
     for what, unit in [("per second", "requests a second"), ("p50", "median, ms"), ("p99", "99th percentile, ms")]:
         loads = [(rows, connections) for rows in ROWS for connections in CONNECTIONS]
-        table = pd.DataFrame({name: [one.median(load, what) for load in loads] for name, one in found.items()}).T
+        table = pd.DataFrame(
+            {name: [measurement.median(load, what) for load in loads] for name, measurement in measurements.items()}
+        ).T
         print(f"\n{unit}; rows x connections\n{table.set_axis(head, axis=1).sort_index().round(1).to_string()}")
     costs = {
         name: {
-            "seconds to the first answer": statistics.median(one.start),
-            "MB": statistics.median(one.megabytes),
-            "failed": sum(load["failed"] for loads in one.loads.values() for load in loads),
+            "seconds to the first answer": statistics.median(measurement.start),
+            "MB": statistics.median(measurement.megabytes),
+            "failed": sum(load["failed"] for loads in measurement.loads.values() for load in loads),
         }
-        for name, one in found.items()
+        for name, measurement in measurements.items()
     }
     print(f"\n{pd.DataFrame(costs).T.sort_index().round(1).to_string()}")
     for name, times in AIMS.items():
         names = [f"{name}: {kind}" for kind in ("live", "two workers", "stock")]
-        if all(each in found for each in names):
-            print(f"\n{name}, beside the aims:\n" + "\n".join(beside_aims([found[each] for each in names], times)))
+        if all(each in measurements for each in names):
+            print(
+                f"\n{name}, beside the aims:\n" + "\n".join(beside_aims([measurements[each] for each in names], times))
+            )
 
 
-def beside_aims(measured: list[Found], times: int) -> Iterator[str]:
+def beside_aims(measured: list[Measurement], times: int) -> Iterator[str]:
     """What the live server is meant to reach, and what was measured of it, of two workers, and of stock."""
     live, two, stock = measured
     one_row = (1, 8)

@@ -61,8 +61,8 @@ class Stack:
     def kill_server(self) -> None:
         """As kill -9 does, with all its workers."""
         ours = ["pgrep", "--parent", str(os.getpid()), "--full", f"server .*--port {self.ports[1]}"]
-        found = subprocess.run(ours, check=True, capture_output=True, text=True)
-        os.killpg(int(found.stdout), signal.SIGKILL)
+        listed = subprocess.run(ours, check=True, capture_output=True, text=True)
+        os.killpg(int(listed.stdout), signal.SIGKILL)
         self._server.close()
 
     def script(self, name: str, *arguments: str, **extra: str) -> subprocess.Popen[str]:
@@ -80,9 +80,9 @@ class Stack:
     def finish(self, name: str, *arguments: str) -> None:
         """Run a script that must end well."""
         with self.script(name, *arguments) as process:
-            _, said = process.communicate()
+            _, errors = process.communicate()
         if process.returncode:
-            raise RuntimeError(said)
+            raise RuntimeError(errors)
 
     def runs(self) -> list[Run]:
         """All runs, the oldest first."""

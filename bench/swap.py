@@ -58,8 +58,8 @@ class Client(threading.Thread):
                 content = answer.read()
                 if answer.status != 200:
                     raise ValueError(f"status {answer.status}")
-                said = (answer.headers["X-Model-Version"], json.loads(content)["predictions"][0])
-                self.seen.append((time.monotonic(), *said))
+                answered = (answer.headers["X-Model-Version"], json.loads(content)["predictions"][0])
+                self.seen.append((time.monotonic(), *answered))
             except (OSError, ValueError, http.client.HTTPException) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
                 connection.close()
@@ -82,19 +82,22 @@ def main() -> None:
         store = tracking_server(Path(folder), client.tracking_uri) if args.server else nullcontext(client.tracking_uri)
         with store as uri, served(Path(folder), uri, args) as port:
             clients = [Client(port) for _ in range(CONNECTIONS)]
-            for one in clients:
-                one.start()
+            for asking in clients:
+                asking.start()
             seconds = [moved(client, clients, to="21"[number % 2]) for number in range(args.moves)]
-            for one in clients:
-                one.is_over.set()
-                one.join()
+            for asking in clients:
+                asking.is_over.set()
+                asking.join()
     report(clients, own, seconds)
 
 
 def prepared(folder: Path) -> MlflowClient:
     """A store in a folder with two versions, the first of which is in Production."""
     os.environ |= {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    commands = [["train.py", "--models", ",".join(FAMILIES)], *(["register.py", "--model", one] for one in FAMILIES)]
+    commands = [
+        ["train.py", "--models", ",".join(FAMILIES)],
+        *(["register.py", "--model", family] for family in FAMILIES),
+    ]
     for script, *arguments in commands:
         command = [sys.executable, str(PROJECT / script), *arguments]
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
@@ -165,16 +168,16 @@ def moved(client: MlflowClient, clients: list[Client], to: str) -> float:
     if process.returncode:
         raise RuntimeError(f"promote.py ended with {process.returncode}")
     while time.monotonic() < named + LONGEST:
-        firsts = [at for one in clients for at, version, _ in one.seen if version == to and at > started]
-        if firsts and all(one.seen[-1][1] == to for one in clients):
+        firsts = [at for asking in clients for at, version, _ in asking.seen if version == to and at > started]
+        if firsts and all(asking.seen[-1][1] == to for asking in clients):
             return max(0.0, min(firsts) - named)
         time.sleep(0.2)
     raise TimeoutError(f"version {to} has not answered within {LONGEST} seconds")
 
 
 def report(clients: list[Client], own: dict[str, Any], seconds: list[float]) -> None:
-    seen = [one for client in clients for one in client.seen]
-    mixed = [said for _, version, said in seen if said != own[version]]
+    seen = [answer for client in clients for answer in client.seen]
+    mixed = [probability for _, version, probability in seen if probability != own[version]]
     failures = [failure for client in clients for failure in client.failures]
     print(f"{len(seen):,} answers on {CONNECTIONS} connections during {len(seconds)} promotions and rollbacks")
     print(f"failed requests: {len(failures)} {sorted(set(failures)) or ''}")

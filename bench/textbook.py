@@ -108,15 +108,15 @@ def train(name: str, classifier: Any, grid: dict[str, list[Any]], x: Any, y: Any
     spend("search", started)
     for key, value in search.best_params_.items():
         mlflow.log_param(key.split("__")[1], value)
-    found = search.cv_results_
+    results = search.cv_results_
     best = search.best_index_
-    folds = [found[f"split{fold}_test_accuracy"][best] for fold in range(5)]
-    mlflow.log_metric("Mean CV score", found["mean_test_accuracy"][best])
-    mlflow.log_metric("CV score std", found["std_test_accuracy"][best])
+    folds = [results[f"split{fold}_test_accuracy"][best] for fold in range(5)]
+    mlflow.log_metric("Mean CV score", results["mean_test_accuracy"][best])
+    mlflow.log_metric("CV score std", results["std_test_accuracy"][best])
     mlflow.log_metric("CV score min", min(folds))
     mlflow.log_metric("CV score max", max(folds))
-    mlflow.log_metric("CV AUC", found["mean_test_roc_auc"][best])
-    mlflow.log_metric("CV log loss", -found["mean_test_neg_log_loss"][best])
+    mlflow.log_metric("CV AUC", results["mean_test_roc_auc"][best])
+    mlflow.log_metric("CV log loss", -results["mean_test_neg_log_loss"][best])
     started = time.perf_counter()
     model = search.best_estimator_
     mlflow.sklearn.log_model(

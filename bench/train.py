@@ -46,11 +46,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as uri:
         for number in range(args.rounds):
             for name, command in commands.items():
-                took, said = run(command, uri)
+                took, printed = run(command, uri)
                 seconds[name].append(took)
                 print(f"round {number + 1}: {name} {took:.1f} s", flush=True)
                 if name == "textbook":
-                    extras.append(phases(said))
+                    extras.append(phases(printed))
     report(seconds, extras)
 
 
@@ -97,10 +97,10 @@ def run(command: list[str], uri: str) -> tuple[float, str]:
     return time.perf_counter() - started, done.stdout
 
 
-def phases(said: str) -> dict[str, float]:
+def phases(printed: str) -> dict[str, float]:
     """The phases that the textbook's script prints last, in seconds."""
     names = ("search", "log_model", "intervals", "importance", "plots")
-    words = [line.split() for line in said.splitlines()]
+    words = [line.split() for line in printed.splitlines()]
     return {pair[0]: float(pair[1]) for pair in words if len(pair) == 2 and pair[0] in names}
 
 

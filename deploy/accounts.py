@@ -50,13 +50,13 @@ def set_role(accounts: AuthServiceClient, name: str, grants: Grants) -> int:
     """Make a role have exactly these grants; returns its id."""
     known = {role.name: role for role in accounts.list_roles(WORKSPACE)}
     role = known.get(name) or accounts.create_role(WORKSPACE, name)
-    there = {
+    granted = {
         (grant.resource_type, grant.resource_pattern, grant.permission): grant.id
         for grant in accounts.list_role_permissions(role.id)
     }
-    for grant in there.keys() - grants:
-        accounts.remove_role_permission(there[grant])
-    for grant in grants - there.keys():
+    for grant in granted.keys() - grants:
+        accounts.remove_role_permission(granted[grant])
+    for grant in grants - granted.keys():
         accounts.add_role_permission(role.id, *grant)
     return int(role.id)
 

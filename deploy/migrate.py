@@ -38,13 +38,15 @@ def upgrade(host: str, database: str, accounts: Path) -> None:
             check(connection, database)
         STEPS[database](engine)
     except DBAPIError as error:
-        code, said = error.orig.args[:2] if error.orig and len(error.orig.args) > 1 else (0, error.orig)
+        code, problem = error.orig.args[:2] if error.orig and len(error.orig.args) > 1 else (0, error.orig)
         if code in HALF_DONE:
             raise UserError(
-                f"{database} at {host} is half migrated, an earlier migration was cut off: {said}",
+                f"{database} at {host} is half migrated, an earlier migration was cut off: {problem}",
                 "restore its backup, or if it holds nothing yet drop and create it; then migrate again",
             ) from None
-        raise UserError(f"cannot migrate {database} at {host}: {said}", "see docs/operations.md, then again") from None
+        raise UserError(
+            f"cannot migrate {database} at {host}: {problem}", "see docs/operations.md, then again"
+        ) from None
     finally:
         engine.dispose()
 

@@ -37,7 +37,7 @@ def missing() -> str:
         "pkg-config": _program("pkg-config"),
         "compiler": _program("cc"),
     }
-    return ", ".join(name for name, found in wanted.items() if not found)
+    return ", ".join(name for name, path in wanted.items() if not path)
 
 
 def check() -> None:
@@ -94,8 +94,8 @@ def _install(data: Path) -> list[str]:
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         if ran.returncode:
             shutil.rmtree(data, ignore_errors=True)
-            said = ran.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            raise UserError(f"{command[0]} cannot make {data}: {said[0]}", "mend that, then: make mysql")
+            reason = ran.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            raise UserError(f"{command[0]} cannot make {data}: {reason[0]}", "mend that, then: make mysql")
     return [program, *common]
 
 

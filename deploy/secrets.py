@@ -92,12 +92,12 @@ def check(folder: Path) -> None:
     Raises:
         UserError: One is missing, empty, short or an example, or is the database's and not `PLAIN`.
     """
-    found = {name: read(folder / name) for name in SINGLE}
-    databases = {"root_password": found["root_password"]}
+    values = {name: read(folder / name) for name in SINGLE}
+    databases = {"root_password": values["root_password"]}
     for name in (MIGRATOR, RUNTIME):
         accounts = _accounts(folder / name)
-        databases |= {f"{name} [{one}]": accounts.get(one, "password", fallback="") for one in DATABASES}
-    for name, value in (found | databases).items():
+        databases |= {f"{name} [{database}]": accounts.get(database, "password", fallback="") for database in DATABASES}
+    for name, value in (values | databases).items():
         fault = _fault(value)
         if not fault and name in databases and not PLAIN.fullmatch(value):
             fault = "has other characters than A-Z, a-z, 0-9, _ and -"

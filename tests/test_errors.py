@@ -119,8 +119,8 @@ def test_a_file_that_may_not_be_read_is_said(tmp_path: Path, capsys: pytest.Capt
     finally:
         os.seteuid(user)
     assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: cannot open {path}: Permission denied\nfix: make it readable ")
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: cannot open {path}: Permission denied\nfix: make it readable ")
 
 
 def test_a_run_of_another_kind_is_said(batch_store: str, call: Call) -> None:

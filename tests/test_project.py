@@ -130,12 +130,12 @@ def test_the_entry_point_promote_can_say_every_verb() -> None:
     defaults = {name: parameter["default"] for name, parameter in point["parameters"].items()}
     assert defaults == {"action": "show", "version": "", "name": "", "reason": ""}
     for verb in verbs():
-        said = point["command"].format(action=verb, name="A", version="''", reason="''").replace("python", "echo")
-        words = subprocess.run(["bash", "-c", said], capture_output=True, text=True, check=True).stdout.split()
+        shell = point["command"].format(action=verb, name="A", version="''", reason="''").replace("python", "echo")
+        words = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout.split()
         assert promote.options().parse_args(words[1:]).action == verb
     given = point["command"].format(action="rollback", name="A", version="3", reason="'so it was'")
-    said = given.replace("python", "printf '%s\\n'")
-    words = subprocess.run(["bash", "-c", said], capture_output=True, text=True, check=True).stdout.splitlines()
+    shell = given.replace("python", "printf '%s\\n'")
+    words = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
     asked = promote.options().parse_args(words[1:])
     assert (asked.action, asked.name, asked.version, asked.reason) == ("rollback", "A", "3", "so it was")
 
@@ -149,8 +149,10 @@ def test_every_verb_says_what_it_takes(verb: str) -> None:
 @pytest.mark.parametrize("script", [train, evaluate, register, promote, serve])
 def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
     command = [sys.executable, "-X", "importtime", str(script.__file__), "--help"]
-    said = subprocess.run(command, env=environment(PYTHONPATH=str(PROJECT)), capture_output=True, text=True, check=True)
-    loaded = {line.rsplit("|", 1)[1].strip() for line in said.stderr.splitlines()}
+    ended = subprocess.run(
+        command, env=environment(PYTHONPATH=str(PROJECT)), capture_output=True, text=True, check=True
+    )
+    loaded = {line.rsplit("|", 1)[1].strip() for line in ended.stderr.splitlines()}
     assert "understudy.table" in loaded
     assert not loaded & {"mlflow", "sklearn", "matplotlib", "scipy", "sqlalchemy", "requests"}
 
@@ -200,11 +202,11 @@ def test_the_readmes_picture_is_what_its_script_draws() -> None:
 
 
 def test_serve_sh_says_what_it_takes() -> None:
-    said = subprocess.run(
+    ended = subprocess.run(
         [PROJECT / "serve.sh", "--help"], env=environment(), capture_output=True, text=True, check=True
     )
     for action in serve.options()._actions:
-        assert action.option_strings[-1] in said.stdout
+        assert action.option_strings[-1] in ended.stdout
 
 
 def test_pages_keep_their_length() -> None:

@@ -106,11 +106,11 @@ def ask(address: str, body: bytes | None = None, kind: str = "application/json")
         connection.close()
 
 
-def dropped_after(address: str, said: bytes) -> float:
+def dropped_after(address: str, request: bytes) -> float:
     """The seconds after which a client is dropped who says that and no more."""
     parts = urlsplit(address)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as client:
-        client.sendall(said)
+        client.sendall(request)
         begun = time.monotonic()
         while client.recv(1024):
             pass
@@ -159,8 +159,8 @@ def test_up_from_nothing_says_where_it_is_and_how_to_log_in(stack: Stack) -> Non
     assert f"model server: {stack.model}\n" in ended.out
     assert "these images are not pinned and may change: mysql:9.7, nginx:stable, python:3.11-" in ended.out
     assert stack.secret("admin_password") not in ended.out + ended.err
-    status, said = ask(f"{stack.model}/health")
-    assert (status, json.loads(said)["status"]) == (200, "waiting")
+    status, body = ask(f"{stack.model}/health")
+    assert (status, json.loads(body)["status"]) == (200, "waiting")
     assert ask(f"{stack.model}/invocations", ROW)[0] == 503
 
 
@@ -204,21 +204,21 @@ def test_the_server_may_not_change_the_databases_schema(stack: Stack) -> None:
 
 def test_every_container_has_bounds(stack: Stack) -> None:
     containers = stack.compose("ps", "--all", "--quiet").split()
-    found = [json.loads(stack.run("docker", "inspect", name).out)[0]["HostConfig"] for name in containers]
-    assert len(found) == 6
-    for bounds in found:
+    settings = [json.loads(stack.run("docker", "inspect", name).out)[0]["HostConfig"] for name in containers]
+    assert len(settings) == 6
+    for bounds in settings:
         assert 0 < bounds["Memory"] <= 3 * 2**30
         assert bounds["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "5", "max-size": "10m"}}
         assert all("size=" in options for options in bounds["Tmpfs"].values())
 
 
 def test_the_model_server_does_not_reach_the_database(stack: Stack) -> None:
-    address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    found = stack.run(
-        "docker", "inspect", "--format", address, stack.compose("ps", "--quiet", "db").strip()
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    address = stack.run(
+        "docker", "inspect", "--format", template, stack.compose("ps", "--quiet", "db").strip()
     ).out.strip()
     program = "import socket, sys; socket.create_connection((sys.argv[1], 3306), 3)"
-    for name in ("db", found):
+    for name in ("db", address):
         command = ["docker", "compose", "exec", "-T", "{}", "python", "-c", program, name]
         assert [stack.run(*(part.format(of) for part in command)).code for of in ("mlflow", "model")] == [0, 1]
 
@@ -257,8 +257,8 @@ def test_the_proxy_takes_rows_and_nothing_too_large_or_too_slow(stack: Stack) ->
     assert ask(f"{stack.proxy}/invocations", ROW, kind="") == ask(f"{stack.model}/invocations", ROW)
     assert ask(f"{stack.proxy}/invocations", b" " * 9_000_000)[0] == 413
     assert ask(f"{stack.proxy}/api/2.0/mlflow/runs/create", b" " * 9_000_000)[0] == 401
-    said = stack.says("reader", "promote.py")
-    assert stack.says("reader", "promote.py", MLFLOW_TRACKING_URI=stack.proxy) == said
+    shown = stack.says("reader", "promote.py")
+    assert stack.says("reader", "promote.py", MLFLOW_TRACKING_URI=stack.proxy) == shown
     start = b"POST /invocations HTTP/1.1\r\n"
     slow = [start, start + b"Host: localhost\r\nContent-Length: 9\r\n\r\n{"]
     with ThreadPoolExecutor() as clients:
@@ -305,10 +305,10 @@ def test_no_secret_is_shown(stack: Stack) -> None:
         "files": stack.run("docker", "run", "--rm", "--entrypoint", "ls", stack.name, "-AR", "/app").out,
         "repository": "".join(read(path) for path in kept),
     }
-    for name, said in shown.items():
-        assert said, name
+    for name, text in shown.items():
+        assert text, name
         for secret, value in hidden.items():
-            assert value not in said, f"{secret} in {name}"
+            assert value not in text, f"{secret} in {name}"
     assert "mysqld" in shown["ps"]
     assert "basic_auth.ini" in shown["files"]
     assert "runtime.cnf" not in shown["files"]

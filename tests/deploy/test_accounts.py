@@ -43,9 +43,9 @@ def settings(team: tuple[Team, Rows]) -> dict[str, str]:
     server, _ = team
     passwords = server.folder / "secrets"
     text = (PROJECT / "deploy" / "basic_auth.ini").read_text()
-    there = secrets.address(server.host, "auth", passwords / secrets.RUNTIME)
+    address = secrets.address(server.host, "auth", passwords / secrets.RUNTIME)
     (server.folder / "basic_auth.ini").write_text(
-        "".join(f"database_uri = {there}\n" if "database_uri" in line else line for line in text.splitlines(True))
+        "".join(f"database_uri = {address}\n" if "database_uri" in line else line for line in text.splitlines(True))
     )
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(server.folder / "basic_auth.ini"),

@@ -35,9 +35,9 @@ def answers(probabilities: Floats) -> Answers:
 
 
 def challenger(probabilities: Floats, **changed: Any) -> Challenger:
-    said = answers(probabilities)
+    scored = answers(probabilities)
     return Challenger(
-        **{"answers": said, "served": said, "breaks": (), "milliseconds": 30.0, "megabytes": 2.0, **changed}
+        **{"answers": scored, "served": scored, "breaks": (), "milliseconds": 30.0, "megabytes": 2.0, **changed}
     )
 
 
@@ -222,9 +222,9 @@ def test_slices_of_fewer_than_30_rows_are_not_looked_at() -> None:
 def test_a_slices_figures_are_a_paired_means_and_hold_together() -> None:
     labels, (mine, champions) = drawn(100, (0.6, 0.7))
     groups = pd.DataFrame({"x": np.repeat(["a", "b"], 50), "y": [1.0] * 60 + [np.nan] * 40})
-    found = {check.name: check for check in checks.slices(labels, mine, champions, groups, 0.05)}
-    assert {name.split(", ")[1] for name in found} == {"x a", "x b", "y 1", "y missing"}
-    check = found["log loss less champion's, x a, 50 rows"]
+    slices = {check.name: check for check in checks.slices(labels, mine, champions, groups, 0.05)}
+    assert {name.split(", ")[1] for name in slices} == {"x a", "x b", "y 1", "y missing"}
+    check = slices["log loss less champion's, x a, 50 rows"]
     whole = [log_loss(labels[:50], probabilities[:50]) for probabilities in (mine, champions)]
     assert check.value == pytest.approx(whole[0] - whole[1])
     losses = metrics.log_losses(labels, mine)[:50] - metrics.log_losses(labels, champions)[:50]
@@ -244,10 +244,10 @@ def test_the_worst_slice_is_printed_and_all_that_fail() -> None:
 def test_a_broken_contract_is_refused_unless_it_is_waived() -> None:
     asks = challenger(np.full(5, 0.7), breaks=("Gender: may not be missing any more", "Age: is asked for"))
     refused, waived = decision.staging(asks, Terms(LIMITS)), decision.staging(asks, Terms(LIMITS, breaking=True))
-    said = "it breaks what rows may be (Gender: may not be missing any more, Age: is asked for)"
-    assert (refused.allowed, refused.why) == (False, said)
+    note = "it breaks what rows may be (Gender: may not be missing any more, Age: is asked for)"
+    assert (refused.allowed, refused.why) == (False, note)
     assert (waived.allowed, waived.why, waived.checks[0].limit) == (True, None, "waived by --breaking")
-    assert waived.checks[0].note == said
+    assert waived.checks[0].note == note
     assert decision.staging(challenger(np.full(5, 0.7)), Terms(LIMITS)).allowed
 
 
@@ -298,11 +298,11 @@ def test_resamples_of_one_class_only_are_left_out() -> None:
 def test_a_decision_is_the_same_for_the_same_seed_and_another_for_another() -> None:
     labels, scores = drawn(184, (0.72, 0.70))
     groups = pd.DataFrame({"g": np.resize(["a", "b"], 184)})
-    one, same, other = (decided(labels, *scores, groups=groups, seed=seed) for seed in (7, 7, 8))
-    assert one == same
-    assert one.as_dict() == same.as_dict()
-    assert one.draws != other.draws
-    assert one.checks[1].value == other.checks[1].value
+    first, same, other = (decided(labels, *scores, groups=groups, seed=seed) for seed in (7, 7, 8))
+    assert first == same
+    assert first.as_dict() == same.as_dict()
+    assert first.draws != other.draws
+    assert first.checks[1].value == other.checks[1].value
 
 
 def test_a_decision_reads_as_a_short_table_and_as_finite_json() -> None:
@@ -328,10 +328,10 @@ def test_what_the_draws_look_like_is_drawn() -> None:
         limit = checks.least_difference(rule, 0.05)
         figure = plots.differences(outcome.draws, interval, limit, "version 2 less version 1")
         figure.canvas.draw()
-        said = figure.axes[0].get_legend_handles_labels()[1]
+        labelled = figure.axes[0].get_legend_handles_labels()[1]
         starts = [np.ravel(line.get_xdata())[0] for line in figure.axes[0].lines]
         assert starts == pytest.approx([limit, 0, -0.03])
-        assert said == [f"limit {limit:.3f}", "no difference", "0.020 (-0.030 to 0.070)"]
+        assert labelled == [f"limit {limit:.3f}", "no difference", "0.020 (-0.030 to 0.070)"]
 
 
 def test_a_table_saved_before_there_were_limits_has_the_defaults() -> None:

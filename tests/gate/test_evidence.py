@@ -222,8 +222,8 @@ def test_labels_that_were_forged_before_do_not_count_where_the_table_is_named(
         assert call(register, "--model", "DecisionTreeClassifier").code == call(promote, "staging").code == 0
         named = call(promote, "production", "--rule", "better", "--data", str(SAMPLE))
         assert named.code == 3
-        said = "186 held-out rows of the table decide; those that training kept differ: "
-        assert re.search(rf"{said}\d+ rows that differ \(Loan_Status in \d+\)\n", named.out)
+        comparison = "186 held-out rows of the table decide; those that training kept differ: "
+        assert re.search(rf"{comparison}\d+ rows that differ \(Loan_Status in \d+\)\n", named.out)
         assert client.get_run(last(client).run_id).data.metrics["rows that differ"] > 10
         assert call(promote, "production", "--rule", "better").code == 0  # what remains: see docs/promotion.md
 
@@ -244,7 +244,7 @@ def learned(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("forge", "said"),
+    ("forge", "problem"),
     [
         (repeated, "repeat a Loan_ID"),
         (learned, "have been trained on"),
@@ -254,12 +254,12 @@ def learned(rows: pd.DataFrame) -> pd.DataFrame:
     ],
 )
 def test_rows_that_no_split_gives_are_not_registered(
-    forge: Callable[[pd.DataFrame], pd.DataFrame], said: str, client: MlflowClient, call: Call
+    forge: Callable[[pd.DataFrame], pd.DataFrame], problem: str, client: MlflowClient, call: Call
 ) -> None:
     with forged(client, run_of(client, "LogisticRegression"), forge):
         ended = call(register, "--model", "LogisticRegression")
     assert is_refusal(ended)
-    assert said in ended.err
+    assert problem in ended.err
     assert client.search_registered_models() == []
 
 

@@ -103,9 +103,9 @@ def splits(folder: Path, column: int) -> list[float]:
     if not (folder / TREES).exists():
         return [0.0]
     [node] = onnx.load(folder / TREES).graph.node
-    found = {attribute.name: attribute for attribute in node.attribute}
-    values = numpy_helper.to_array(found["nodes_splits"].t)
-    return [0.0, *values[np.array(found["nodes_featureids"].ints) == column]]
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    values = numpy_helper.to_array(attributes["nodes_splits"].t)
+    return [0.0, *values[np.array(attributes["nodes_featureids"].ints) == column]]
 
 
 def assert_alike(made: Made, count: int) -> None:
@@ -204,12 +204,12 @@ def test_trees_detail_is_how_far_a_column_moves_the_probability(tmp_path: Path) 
     for number, told in enumerate(made.scorer.predict(raw, "detail", "7")[:50]):
         assert (told["version"], told["threshold"]) == ("7", 0.42)
         assert told["label"] == ("Y" if told["probability"] >= 0.42 else "N")
-        assert [abs(one["probability"]) for one in told["moved"]] == sorted(
-            (abs(one["probability"]) for one in told["moved"]), reverse=True
+        assert [abs(moved["probability"]) for moved in told["moved"]] == sorted(
+            (abs(moved["probability"]) for moved in told["moved"]), reverse=True
         )
         cells = {name: cells[number] for name, cells in raw.items()}
         given = made.scorer.predict([{**cells, "Credit_History": value} for value in (0, 1)], "probability")
         expected = told["probability"] - (given[0] * (1 - share) + given[1] * share)
-        found = {one["column"]: one for one in told["moved"]}["Credit_History"]
-        assert found["probability"] == pytest.approx(expected)
-        assert found["towards"] == ("Y" if expected > 0 else "N")
+        effect = {moved["column"]: moved for moved in told["moved"]}["Credit_History"]
+        assert effect["probability"] == pytest.approx(expected)
+        assert effect["towards"] == ("Y" if expected > 0 else "N")

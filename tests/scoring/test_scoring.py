@@ -87,7 +87,7 @@ def test_a_model_answers_labels_and_on_request_probabilities(model: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "fault"),
     [
         ({"Gender": "male"}, "Gender: unknown category in row 2 (allowed: Female, Male)"),
         ({"Dependents": 0}, "Dependents: not text in row 2"),
@@ -104,13 +104,13 @@ def test_a_model_answers_labels_and_on_request_probabilities(model: Any) -> None
     ],
 )
 def test_a_faulty_row_is_refused_by_row_column_and_what_is_allowed(
-    model: Any, change: dict[str, Any], said: str
+    model: Any, change: dict[str, Any], fault: str
 ) -> None:
     rows = [APPLICANT, {**APPLICANT, **change}]
     for form in (rows, pd.DataFrame(rows)):
         with pytest.raises(MlflowRowsRefused) as refused:
             model.predict(form)
-        assert said in str(refused.value)
+        assert fault in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +173,8 @@ def test_every_fault_of_every_row_is_named_and_columns_that_are_not_known_in_par
     rows = [{**APPLICANT, "Gender": "secret", "LoanAmount": value} for value in (None, 0, "1", 2)]
     with pytest.raises(forms.RowsRefused) as refused:
         served.predict(rows)
-    found = {(fault.column, fault.problem): fault.rows for fault in refused.value.faults}
-    assert found == {
+    rows_of_faults = {(fault.column, fault.problem): fault.rows for fault in refused.value.faults}
+    assert rows_of_faults == {
         ("Gender", "unknown category"): (1, 2, 3, 4),
         ("LoanAmount", "out of range"): (2,),
         ("LoanAmount", "not a number"): (3,),

@@ -205,9 +205,9 @@ class Relay:
                 for ends in ((ours, theirs), (theirs, ours)):
                     threading.Thread(target=self.pass_on, args=ends, daemon=True).start()
 
-    def pass_on(self, one: socket.socket, other: socket.socket) -> None:
+    def pass_on(self, source: socket.socket, other: socket.socket) -> None:
         with suppress(OSError):
-            while part := one.recv(65536):
+            while part := source.recv(65536):
                 other.sendall(part)
             other.shutdown(socket.SHUT_WR)
 

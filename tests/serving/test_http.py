@@ -171,14 +171,14 @@ def test_a_refusal_waits_for_the_answers_before_it(live: Live) -> None:
 
 
 def test_a_client_that_hangs_up_leaves_no_word(live: Live) -> None:
-    said = live.log.read_text()
+    log = live.log.read_text()
     half = request({"inputs": [ENCODED] * 2_000})
     for sent in (SLOW * 2, half[:-99], ONE[:-9], CHUNKED + b"3\r\nabc\r\n", CHUNKED + b"x", ONE[:40]):
         for _ in range(5):
             with socket.create_connection(("127.0.0.1", live.port)) as connection:
                 connection.sendall(sent)
     assert live.ask({"inputs": [ENCODED], "params": {"output": "detail"}}).status == 200
-    assert live.log.read_text() == said
+    assert live.log.read_text() == log
 
 
 def test_clients_that_break_off_take_no_room_with_them(live: Live) -> None:

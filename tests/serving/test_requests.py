@@ -172,9 +172,9 @@ def test_faulty_rows_are_named_by_row_column_and_what_is_allowed(live: Live) -> 
 
 def test_the_pages_say_what_answers(live: Live, store: str) -> None:
     version = MlflowClient(store).get_model_version(NAME, "1")
-    said = live.ask(path="/version").json
-    assert (said["name"], said["stage"], said["version"]) == (NAME, "Production", "1")
-    assert said["manifest"] == version.tags[digests.DIGEST]
+    version_page = live.ask(path="/version").json
+    assert (version_page["name"], version_page["stage"], version_page["version"]) == (NAME, "Production", "1")
+    assert version_page["manifest"] == version.tags[digests.DIGEST]
     assert live.ask(path="/health").json == {"status": "serving", "version": "1"}
     head = live.ask(path="/ping", method="HEAD")
     assert (head.status, head.body, head.headers["content-length"]) == (200, b"", str(len('{"status": "alive"}')))

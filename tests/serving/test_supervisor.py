@@ -30,14 +30,14 @@ def supervised(folder: Path, command: str) -> subprocess.Popen[bytes]:
 def group(parent: int) -> int:
     """The process group of a process's only child."""
     listed = subprocess.run(["ps", "-A", "-o", "ppid=,pgid="], capture_output=True, text=True, check=True).stdout
-    [found] = [int(line.split()[1]) for line in listed.splitlines() if int(line.split()[0]) == parent]
-    return found
+    [group_id] = [int(line.split()[1]) for line in listed.splitlines() if int(line.split()[0]) == parent]
+    return group_id
 
 
 def is_left(group: int) -> bool:
     listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
-    there = [line.split() for line in listed.splitlines()]
-    return any(int(pgid) == group and not state.startswith("Z") for pgid, state in there)
+    processes = [line.split() for line in listed.splitlines()]
+    return any(int(pgid) == group and not state.startswith("Z") for pgid, state in processes)
 
 
 def test_a_signal_to_the_supervisor_alone_ends_everything(tmp_path: Path) -> None:

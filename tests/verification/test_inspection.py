@@ -238,7 +238,7 @@ def test_rows_are_not_fetched_from_wherever_an_experiment_is_said_to_be(
 
 
 @pytest.mark.parametrize(
-    ("tag", "value", "said"),
+    ("tag", "value", "problem"),
     [
         (family_runs.FAMILY_NAME, "\x1b]0;Oracle\x07", r"is of the family \x1b]0;Oracle\x07, which"),
         ("mlflow.parentRunId", "nobody", "run nobody, which kept rows/held_out.parquet, is gone"),
@@ -246,7 +246,7 @@ def test_rows_are_not_fetched_from_wherever_an_experiment_is_said_to_be(
     ],
 )
 def test_tags_that_training_does_not_give_end_in_two_lines(
-    tag: str, value: str | None, said: str, client: MlflowClient, call: Call
+    tag: str, value: str | None, problem: str, client: MlflowClient, call: Call
 ) -> None:
     run = family_runs.families(client, family_runs.get_batch(client, TABLE))[0]
     if value is None:
@@ -255,7 +255,7 @@ def test_tags_that_training_does_not_give_end_in_two_lines(
         client.set_tag(run.info.run_id, tag, value)
     ended = call(register, "--run", run.info.run_id)
     assert is_refusal(ended)
-    assert said in ended.err
+    assert problem in ended.err
 
 
 @pytest.mark.parametrize("column", ["Gender", "LoanAmount"])
