@@ -1,7 +1,8 @@
 """May a version go where it is asked to go?
 
-`evidence` loads both versions, lets them score the held-out rows and measures; `checks` holds each figure against its
-limit, a `Check` each; a `Rule` says how the two areas under the ROC curve are compared; `decision` puts all checks
-together into a `Decision`, which the registry records as a `Verdict`. The margin and the other limits are those that
-`understudy/table.py` declares. It imports `understudy.registry` and the rooms below it. Others use `evidence.decide`.
+`comparison` finds the champion and the held-out rows; `evidence` lets both versions score them and measures; `checks`
+holds each figure against its limit, a `Check` each; a `Rule` says how the two areas under the ROC curve are compared;
+`decision` puts all checks together into a `Decision`, which the registry records as a `Verdict`. The margin and the
+other limits are those that `understudy/table.py` declares. It imports `understudy.registry` and the rooms below it.
+Others use `evidence.decide`.
 """

@@ -1,7 +1,6 @@
 """May a version go to Staging or to Production? Answers and measurements in, a `Decision` out; nothing is read."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,13 +105,19 @@ def _is_not_finite(value: object) -> bool:
 
 
 def staging(challenger: Challenger, terms: Terms) -> Decision:
-    """Whether rows are still understood, what is served is what was tested, and the version costs no more than it may.
-
-    Args:
-        challenger: The version that is to be promoted.
-        terms: What is asked of it.
-    """
-    return Decision(tuple(_fitness(challenger, terms)))
+    """Whether rows are still understood, what is served is what was tested, and it costs no more than it may."""
+    answers, served, breaks = challenger.answers, challenger.served, challenger.breaks
+    limit = "waived by --breaking" if terms.breaking else "at most 0"
+    note = f"it breaks what rows may be ({', '.join(breaks)})" if breaks else None
+    apart = float(np.max(np.abs(answers.probabilities - served.probabilities), initial=0))
+    fitness = (
+        Check("breaks of the contract", len(breaks), limit, terms.breaking or not breaks, note=note),
+        checks.at_most("probabilities apart when served", apart, TOLERANCE),
+        checks.at_most("labels apart when served", int(np.sum(answers.labels != served.labels)), 0),
+        checks.at_most("milliseconds for one row", challenger.milliseconds, terms.limits.milliseconds),
+        checks.at_most("megabytes of files", challenger.megabytes, terms.limits.megabytes),
+    )
+    return Decision(fitness)
 
 
 def production(
@@ -133,7 +138,7 @@ def production(
         terms: What is asked of the challenger.
         seed: Seed of the bootstrap.
     """
-    fitness, limits = tuple(_fitness(challenger, terms)), terms.limits
+    fitness, limits = staging(challenger, terms).checks, terms.limits
     answers, n = challenger.answers, len(labels)
     if len(np.unique(labels)) < 2:
         note = f"the {n} held-out rows do not have both labels, so nothing is known of how it tells them apart"
@@ -148,15 +153,3 @@ def production(
     mcnemar = checks.mcnemar(labels, answers.labels, champion.labels)
     slices = checks.slices(labels, answers.probabilities, champion.probabilities, groups, limits.slice_margin)
     return Decision((floor, compared, mcnemar, *fitness), tuple(slices), tuple(differences.tolist()))
-
-
-def _fitness(challenger: Challenger, terms: Terms) -> Iterator[Check]:
-    answers, served, breaks = challenger.answers, challenger.served, challenger.breaks
-    limit = "waived by --breaking" if terms.breaking else "at most 0"
-    note = f"it breaks what rows may be ({', '.join(breaks)})" if breaks else None
-    yield Check("breaks of the contract", len(breaks), limit, terms.breaking or not breaks, note=note)
-    apart = float(np.max(np.abs(answers.probabilities - served.probabilities), initial=0))
-    yield checks.at_most("probabilities apart when served", apart, TOLERANCE)
-    yield checks.at_most("labels apart when served", int(np.sum(answers.labels != served.labels)), 0)
-    yield checks.at_most("milliseconds for one row", challenger.milliseconds, terms.limits.milliseconds)
-    yield checks.at_most("megabytes of files", challenger.megabytes, terms.limits.megabytes)

@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from understudy.errors import UserError
 from understudy.figures import plots
-from understudy.gate import champion, checks, decision, held_out
+from understudy.gate import checks, comparison, decision
 from understudy.gate.checks import Check, Rule
 from understudy.gate.decision import Answers, Challenger, Decision, Terms
 from understudy.registry.records import Move, Verdict
@@ -49,16 +49,11 @@ class LoadedVersion:
 
 
 def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Move], Verdict]:
-    """The gate's verdict on a planned move of a version of a registered model.
+    """The gate's verdict on a planned move of a version of a registered model, compared by a rule.
 
-    The limits are those of the table of the checkout that promotes, whatever limits a version was trained with. What
-    keeps the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
-
-    Args:
-        client: Of the store that holds the model.
-        name: The registered model's name.
-        rule: How the challenger is compared with the champion.
-        data: The address of a table whose held-out side is to decide; None for the rows that training kept.
+    The limits are those of the table of the checkout that promotes, whatever limits a version was trained with. The
+    rows that decide are those that training kept, or the held-out side of the table at the address `data`. What keeps
+    the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
 
     Raises:
         UserError: By what is returned: the challenger itself is not what was registered, or cannot be loaded.
@@ -67,7 +62,7 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
     def judge(planned: Move) -> Verdict:
         challenger = _load(client, name, planned.version)
         try:
-            number = champion.choose(client, name, planned)
+            number = comparison.champion(client, name, planned)
             other = _load(client, name, number) if number not in (None, planned.version) else None
             rows, counts = _rows(client, name, challenger, other, data)
             terms = Terms(TABLE.limits, rule, planned.breaking)
@@ -108,8 +103,8 @@ def _rows(
     client: MlflowClient, name: str, challenger: LoadedVersion, other: LoadedVersion | None, data: str | None
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The held-out rows that no version has learned from and the champion does not refuse, and counts of rows."""
-    rows, counts = held_out.rows(client, name, challenger.number, data)
-    learned = held_out.learned(client, name, [version.number for version in (challenger, other) if version])
+    rows, counts = comparison.held_out(client, name, challenger.number, data)
+    learned = comparison.learned(client, name, [version.number for version in (challenger, other) if version])
     with _refusing("the held-out rows do not fit the table"):
         dropped = rows[TABLE.identifier].isin(learned).to_numpy()
         dropped = dropped | _refused(other, rows) if other else dropped

@@ -27,11 +27,7 @@ Judge = Callable[[Move], Verdict]
 def promote(client: MlflowClient, name: str, planned: Move, judge: Judge) -> SavedRecord | None:
     """Put a version into a stage; returns the record of that, or None if the version is there already.
 
-    Args:
-        client: Of the store that holds the model.
-        name: The registered model's.
-        planned: What is asked, without `before`.
-        judge: Asked unless the version is there already.
+    What is planned comes without `before`. The judge is not asked if the version is there already.
 
     Raises:
         UserError: It was never in Staging, should go to Production, and is not forced to.
@@ -59,14 +55,8 @@ def _was_staged(client: MlflowClient, name: str, version: str) -> bool:
 def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge: Judge) -> SavedRecord:
     """Bring back the version that the one in Production replaced, or `to`; returns the record of that.
 
-    With nothing in Production it is the version that was there last. Versions that are deleted are passed over.
-
-    Args:
-        client: Of the store that holds the model.
-        name: The registered model's.
-        to: The version to bring back; None for the one that was replaced.
-        reason: Why, in a person's words.
-        judge: Asked before anything is written; see `scores_a_row`.
+    With nothing in Production it is the version that was there last. Versions that are deleted are passed over. The
+    judge, see `scores_a_row`, is asked before anything is written.
 
     Raises:
         UserError: Nothing was replaced, or what was is gone or was never in Production.
@@ -150,15 +140,8 @@ def adopt(
 ) -> SavedRecord:
     """Give a version that was made or moved by hand a manifest and a record; returns the record.
 
-    If it was put into a stage, the alias and the stage are brought together.
-
-    Args:
-        client: Of the store that holds the model.
-        name: The registered model's.
-        wanted: The version; None for the one that was put into Production by hand.
-        reason: Why, in a person's words.
-        judge: Asked if the version is in a stage.
-        forced: Whether a verdict against it does not count.
+    By default it is the one that was put into Production by hand. If it was put into a stage, the judge is asked, and
+    the alias and the stage are brought together.
 
     Raises:
         UserError: There is no such version, or it is not what training writes.

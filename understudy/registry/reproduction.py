@@ -62,10 +62,7 @@ def changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[s
 def reproduce(client: MlflowClient, version: ModelVersion, data: str | None) -> Reproduction:
     """Train a version's family again, at its commit and on its data, and compare.
 
-    Args:
-        client: Of the store that holds the version.
-        version: The version.
-        data: The address of the table, as a person gives it; None for the one that the project's table names.
+    The data are at the address that a person gives, or else at the one that the project's table names.
 
     Raises:
         UserError: What is needed was not recorded or is gone, it was trained on changes that were not committed, or

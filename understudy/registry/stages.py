@@ -118,12 +118,8 @@ def settle(client: MlflowClient, name: str, left: Collection[str | None] = ()) -
 
     Everyone who moves an alias calls it afterwards. It ends with a pass that has nothing to write: that pass has read
     the alias after everything that this process wrote. So whoever writes last leaves the stages as the alias says.
-
-    Args:
-        client: Of the store that holds the model.
-        name: The registered model's.
-        left: Versions that were in a stage by their alias, though MLflow may not show it yet: archived, unless an alias
-            names them again.
+    The versions that have `left` a stage, though MLflow may not show yet that they were in it, are archived unless an
+    alias names them again.
     """
     done = _respell(client, name)
     while more := _pass(client, name, left):

@@ -41,13 +41,9 @@ class Evaluated:
 def evaluate(
     client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame, fitted: Mapping[str, Pipeline] | None = None
 ) -> None:
-    """Evaluate every family of a batch on the held-out side of its table, log and print the comparison.
+    """Evaluate every family of a batch on the held-out side of its whole table, log and print the comparison.
 
-    Args:
-        client: Of the store that holds the batch.
-        batch: The batch.
-        rows: Its whole table.
-        fitted: The families' Pipelines, where they are at hand, so that they need not be loaded.
+    The families' fitted Pipelines need not be loaded where they are at hand.
 
     Raises:
         UserError: The rows are not the ones the batch was trained on, or a model is not what training writes.

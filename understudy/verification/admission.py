@@ -18,11 +18,7 @@ COUNT = "understudy.held_out.rows"
 def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, str]:
     """Inspect a family run's model and the rows of its batch; returns the tags that its version must carry.
 
-    Args:
-        client: Of the store that holds the run.
-        run: The family's run.
-        uri: The model's address, as `models:/` has it.
-        called: What people call the model.
+    The model is at an address as `models:/` has it, and called by people what `called` says.
 
     Raises:
         UserError: Training did not make the run; the model's files are gone, or are not what training writes; or the

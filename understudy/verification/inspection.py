@@ -58,13 +58,6 @@ def inspected(
 ) -> Iterator[tuple[Path, Pipeline]]:
     """As `load`, of a family run's model in the store: the private copy of its folder, and the Pipeline in it.
 
-    Args:
-        client: Of the store that holds the run.
-        run: The family's run.
-        uri: The model's address, as `models:/` has it.
-        rows: Rows of the family's table with their target, some of each class.
-        called: What people call the model.
-
     Raises:
         UserError: Besides, the files are gone.
     """

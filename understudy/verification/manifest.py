@@ -41,12 +41,8 @@ SHOWN = 200  # characters of what MLflow says
 def record(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, str]:
     """Put the manifest of a model's files onto its run; returns the tag that its version must carry.
 
-    The file is named after its digest: doing it again changes nothing, and each model of a run has its own.
-
-    Args:
-        client: Of the store that holds the run.
-        run_id: The model's run.
-        folder: A private copy of the model's files, which have been inspected.
+    The folder is a private copy, which has been inspected. The file is named after its digest: doing it again changes
+    nothing, and each model of a run has its own.
     """
     recorded = digest(folder)
     runs.log_text(client, run_id, manifest_of(folder), _name(recorded))
@@ -131,10 +127,7 @@ def load(folder: Path) -> tuple[PyFuncModel, "Pipeline"]:
 def copied(client: mlflow.MlflowClient, uri: str, called: str) -> Iterator[Path]:
     """A private copy of a model's files, without what MLflow and Python leave in a folder that a model was loaded from.
 
-    Args:
-        client: Of the store that holds the model.
-        uri: The address, as `models:/` has it, of a version or of a model that is not registered.
-        called: What people call the model.
+    The address, as `models:/` has it, is that of a version or of a model that is not registered.
 
     Raises:
         UserError: The files are gone, or something among them is neither a file nor a folder.

@@ -1,0 +1,108 @@
+"""Whom a challenger is compared with, and on which held-out rows."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from understudy.errors import UserError
+from understudy.registry import history, records, registered, stages
+from understudy.registry.records import Move, SavedRecord
+from understudy.table import TABLE
+from understudy.tracking import batch_rows
+from understudy.verification import admission, manifest
+
+
+def champion(client: MlflowClient, name: str, planned: Move) -> str | None:
+    """The number of the champion of a planned move; None if there has never been one.
+
+    The champion is the version in Production, or else the last that was there and whose files are still the registered
+    ones.
+
+    Raises:
+        UserError: The move is to Production, and of all versions that were there nothing is left.
+    """
+    versions = {str(version.version): version for version in registered.versions(client, name)}
+    to_production = planned.stage == "production"
+    in_production = planned.before if to_production else stages.aliases(client, name).get("production")
+    if in_production in versions:
+        return in_production
+    known = records.find(client, name)
+    for number in reversed(history.champions(known)):
+        if number == planned.version or (number in versions and _is_whole(client, versions[number])):
+            return number
+    # Staging needs no champion, and Production will ask again.
+    why = _nothing_left(known, [*history.lost(versions.values(), known)]) if to_production else None
+    if why is not None:
+        raise UserError(f'{why}; --force --reason "..." goes ahead', "force it")
+    return None
+
+
+def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The rows that decide on a challenger: those that training kept, or the held-out side of the table at an address.
+
+    Where a table is named, counts say how the rows that training kept differ from it.
+
+    Raises:
+        UserError: The rows are gone or were changed, or the table cannot be read.
+    """
+    kept = _of_batch(client, name, number, batch_rows.HELD_OUT)
+    if data is None:
+        return kept, {}
+    _, named = TABLE.split(TABLE.read(data))
+    counts, columns = _differences(kept, named)
+    differences = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    comparison = f"differ: {differences}" if differences else "are the same"
+    comparison += f" ({', '.join(columns)})" if columns else ""
+    print(f"{len(named)} held-out rows of the table decide; those that training kept {comparison}")
+    return named, counts
+
+
+def learned(client: MlflowClient, name: str, numbers: Sequence[str]) -> pd.Series:
+    """The identifiers of all rows that versions have learned from; raises as `held_out` does."""
+    parts = [_of_batch(client, name, number, batch_rows.TRAINED_ON) for number in numbers]
+    return pd.concat(parts).iloc[:, 0]
+
+
+def _is_whole(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether a version's files are those that were registered."""
+    try:
+        with manifest.verified(client, version):
+            return True
+    except UserError:
+        return False
+
+
+def _nothing_left(known: Sequence[SavedRecord], lost: Sequence[str]) -> str | None:
+    """What says that a version was in Production although none is left to compare with; None if nothing says so."""
+    moves = [record for record in known if record.outcome == records.COMPLETED and record.stage == "production"]
+    if moves:
+        earlier = " of an earlier registered model of that name" if moves[-1].is_earlier else ""
+        return f"version {moves[-1].version}{earlier} was in Production, and nothing is left to compare with"
+    if lost:
+        return f"the last record of version {', '.join(lost)} is gone, and nobody knows what was in Production"
+    return None
+
+
+def _of_batch(client: MlflowClient, name: str, number: str, file: str) -> pd.DataFrame:
+    """Rows of a version's batch, whose digest was noted when the version was registered."""
+    version = client.get_model_version(name, number)
+    digest = version.tags.get(admission.rows_tag(file))
+    if not version.run_id or digest is None:
+        raise UserError(f"version {number} of {name} has no rows on record", "python register.py")
+    return batch_rows.rows(client, client.get_run(version.run_id), file, digest)
+
+
+def _differences(kept: pd.DataFrame, named: pd.DataFrame) -> tuple[dict[str, int], list[str]]:
+    """How many of the rows that training kept differ from those of the table, and in which columns."""
+    before, now = (part.set_index(TABLE.identifier) for part in (kept, named))
+    common = before.index.intersection(now.index)
+    before, now = (part.loc[common, now.columns.intersection(before.columns)] for part in (before, now))
+    differs = (before != now) & ~(before.isna() & now.isna())
+    counts = {
+        "rows not in the table": len(kept) - len(common),
+        "rows only in the table": len(named) - len(common),
+        "rows that differ": int(differs.any(axis=1).sum()),
+    }
+    return counts, [f"{column} in {count}" for column, count in differs.sum().items() if count]
