@@ -20,13 +20,13 @@ import register
 import train
 from tests.conftest import SAMPLE, Ended, is_refusal
 from understudy.gate import evidence
-from understudy.registry import history, records, stages
+from understudy.registry import history, records, registration, stages
 from understudy.registry.records import SavedRecord
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, connection, family_runs
 from understudy.training import evaluation
-from understudy.verification import admission, digests, manifest
+from understudy.verification import digests, manifest
 
 NAME = TABLE.name
 FORCED = ["--force", "--reason", "because"]
@@ -187,8 +187,8 @@ def test_a_version_notes_the_rows_it_is_compared_on(registered: str, client: Mlf
     version = client.get_model_version(NAME, "1")
     run = client.get_run(version.run_id or "")
     for name in (batch_rows.HELD_OUT, batch_rows.TRAINED_ON):
-        assert version.tags[admission.rows_tag(name)] == batch_rows.rows_digest(client, run, name)
-    assert version.tags[admission.COUNT] == "186"
+        assert version.tags[registration.rows_tag(name)] == batch_rows.rows_digest(client, run, name)
+    assert version.tags[registration.COUNT] == "186"
 
 
 def test_rows_that_were_forged_after_registering_decide_nothing(

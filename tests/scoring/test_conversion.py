@@ -159,7 +159,8 @@ def test_what_cannot_be_converted_is_served_in_its_own_form(tmp_path: Path) -> N
 
 
 def test_a_conversion_that_answers_otherwise_is_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "_response", lambda *_, **__: {"rounded": True, "divisor": 1, "base": 0.1})
+    trees, response = conversion._trees, {"rounded": True, "divisor": 1, "base": 0.1}
+    monkeypatch.setattr(conversion, "_trees", lambda *fitted: (trees(*fitted)[0], response))
     made = Made(tmp_path, TABLE, CLASSIFIERS["DecisionTreeClassifier"])
     assert made.written["kind"] == "sklearn"
     assert not (made.folder / TREES).exists()

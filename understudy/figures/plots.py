@@ -61,9 +61,9 @@ def precision_recall(labels: Labels, scores: Scores) -> Figure:
     return figure
 
 
-def calibration(labels: Labels, scores: Scores, bins: int = 8) -> Figure:
+def calibration(labels: Labels, scores: Scores) -> Figure:
     """Observed share of positives against the predicted probability, in bins of equal counts."""
-    options = {"n_bins": bins, "strategy": "quantile", "marker": "o", "markersize": 7}
+    options = {"n_bins": 8, "strategy": "quantile", "marker": "o", "markersize": 7}
     with _panel("Calibration") as (figure, axes):
         axes.plot([0, 1], [0, 1], **CHANCE)
         for name, probabilities in scores.items():
@@ -136,9 +136,7 @@ def comparison(results: Mapping[str, Mapping[str, Interval]]) -> Figure:
 def groups(slices: pd.DataFrame, name: str) -> Figure:
     """Rates of the groups that sensitive columns make, with 95 % intervals, and their ratio to the largest group's.
 
-    Args:
-        slices: As `metrics.slices` gives them.
-        name: Whose they are, for the title.
+    The slices are as `metrics.slices` gives them.
     """
     rates = ["positive rate", "true positive rate", "false positive rate"]
     labels = [f"{g['column']} {g['value']} ({g['rows']} rows, {g['ratio']:.2f})" for _, g in slices.iterrows()]

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 
 from understudy.errors import UserError
-from understudy.registry import history, records, registered, stages
+from understudy.registry import history, records, registered, registration, stages
 from understudy.registry.records import Move, SavedRecord
 from understudy.table import TABLE
 from understudy.tracking import batch_rows
-from understudy.verification import admission, manifest
+from understudy.verification import manifest
 
 
 def champion(client: MlflowClient, name: str, planned: Move) -> str | None:
@@ -30,7 +29,7 @@ def champion(client: MlflowClient, name: str, planned: Move) -> str | None:
         return in_production
     known = records.find(client, name)
     for number in reversed(history.champions(known)):
-        if number == planned.version or (number in versions and _is_whole(client, versions[number])):
+        if number == planned.version or (number in versions and manifest.fault(client, versions[number]) is None):
             return number
     # Staging needs no champion, and Production will ask again.
     why = _nothing_left(known, [*history.lost(versions.values(), known)]) if to_production else None
@@ -65,15 +64,6 @@ def learned(client: MlflowClient, name: str, numbers: Sequence[str]) -> pd.Serie
     return pd.concat(parts).iloc[:, 0]
 
 
-def _is_whole(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether a version's files are those that were registered."""
-    try:
-        with manifest.verified(client, version):
-            return True
-    except UserError:
-        return False
-
-
 def _nothing_left(known: Sequence[SavedRecord], lost: Sequence[str]) -> str | None:
     """What says that a version was in Production although none is left to compare with; None if nothing says so."""
     moves = [record for record in known if record.outcome == records.COMPLETED and record.stage == "production"]
@@ -88,7 +78,7 @@ def _nothing_left(known: Sequence[SavedRecord], lost: Sequence[str]) -> str | No
 def _of_batch(client: MlflowClient, name: str, number: str, file: str) -> pd.DataFrame:
     """Rows of a version's batch, whose digest was noted when the version was registered."""
     version = client.get_model_version(name, number)
-    digest = version.tags.get(admission.rows_tag(file))
+    digest = version.tags.get(registration.rows_tag(file))
     if not version.run_id or digest is None:
         raise UserError(f"version {number} of {name} has no rows on record", "python register.py")
     return batch_rows.rows(client, client.get_run(version.run_id), file, digest)

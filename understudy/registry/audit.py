@@ -46,13 +46,8 @@ def findings(client: MlflowClient, name: str) -> list[Finding]:
     for version in versions.values():
         wrong += _half_made(client, version)
     wrong += _orphans(client, name, versions)
-    for version in versions.values():
-        try:
-            with manifest.verified(client, version):
-                pass
-        except UserError as error:
-            wrong.append(Finding(error.problem, error.fix))
-    return wrong
+    faults = [manifest.fault(client, version) for version in versions.values()]
+    return [*wrong, *(Finding(fault.problem, fault.fix) for fault in faults if fault)]
 
 
 def repair(client: MlflowClient, name: str) -> list[str]:

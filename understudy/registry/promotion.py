@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from understudy.errors import Refused, UserError
-from understudy.registry import history, records, registered, stages
+from understudy.registry import history, records, registered, registration, stages
 from understudy.registry.records import Move, Record, SavedRecord, Verdict
 from understudy.registry.stages import STAGES
 from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
-from understudy.verification import admission, digests, manifest
+from understudy.verification import digests, manifest
 
 # Decides about a planned move, whose `before` is the version that is in the stage now.
 Judge = Callable[[Move], Verdict]
@@ -183,7 +183,7 @@ def _admitted(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
         fix = "register the model of a run: python register.py --run RUN_ID"
         raise UserError(f"{manifest.called(version)} has no run, where its manifest would be kept", fix)
     run = client.get_run(version.run_id)
-    return admission.admit(client, run, manifest.uri(version), manifest.called(version))
+    return registration.admit(client, run, manifest.uri(version), manifest.called(version))
 
 
 def _put_there_by_hand(client: MlflowClient, name: str) -> str:

@@ -114,29 +114,26 @@ def _link(decided: BaseEstimator, positive: str) -> tuple[BaseEstimator, list[fl
 
 
 def _trees(classifier: BaseEstimator, positive: str, link: list[float] | None) -> tuple[list[Nodes], dict[str, Any]]:
-    """The trees of a classifier, and how their sum becomes its response."""
+    """The trees of a classifier, how they see the columns, and how their sum becomes its response: `TreePredictor`."""
     if type(classifier) in AVERAGED:
         # What a link takes is the response for the second class, whichever is positive.
         label = 1 if link else list(classifier.classes_).index(positive)
         trees = [each.tree_ for each in getattr(classifier, "estimators_", [classifier])]
-        return [_nodes(tree, tree.value[:, 0, label]) for tree in trees], _response(True, divisor=len(trees))
+        nodes = [_nodes(tree, tree.value[:, 0, label]) for tree in trees]
+        return nodes, {"rounded": True, "divisor": len(trees), "base": 0}
     if type(classifier) is GradientBoostingClassifier:
         estimators, rate = classifier.estimators_[:, 0], classifier.learning_rate
         row = np.zeros((1, classifier.n_features_in_))
         grown = sum(rate * each.predict(row)[0] for each in estimators)
         base = float(classifier.decision_function(row)[0] - grown)
-        return [_nodes(each.tree_, rate * each.tree_.value[:, 0, 0]) for each in estimators], _response(True, base=base)
+        nodes = [_nodes(each.tree_, rate * each.tree_.value[:, 0, 0]) for each in estimators]
+        return nodes, {"rounded": True, "divisor": 1, "base": base}
     if type(classifier) is HistGradientBoostingClassifier:
         # There is no public way to its trees, and what it starts from cannot be computed back to the last bit.
-        nodes, base = [tree.nodes for [tree] in classifier._predictors], classifier._baseline_prediction[0, 0]
-        if not any(each["is_categorical"].any() for each in nodes):
-            return list(map(_histogram_nodes, nodes)), _response(False, base=float(base))
+        trees, base = [tree.nodes for [tree] in classifier._predictors], classifier._baseline_prediction[0, 0]
+        if not any(tree["is_categorical"].any() for tree in trees):
+            return list(map(_histogram_nodes, trees)), {"rounded": False, "divisor": 1, "base": float(base)}
     raise NotConvertible(f"a {type(classifier).__name__}")
-
-
-def _response(rounded: bool, divisor: int = 1, base: float = 0) -> dict[str, Any]:
-    """How trees see the columns, and what becomes of their sum; see `TreePredictor`."""
-    return {"rounded": rounded, "divisor": divisor, "base": base}
 
 
 def _nodes(tree: Any, value: Floats) -> Nodes:

@@ -75,7 +75,7 @@ def _evaluate_family(client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, 
     evaluated = Evaluated(scored, metrics.evaluate(labels, scored), runs.metric(run, "Mean CV score"))
     figures = _curves(name, labels, scored, family_runs.thresholds(run))
     figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
-    slices = _slices(held_out, labels, scored)
+    slices = pd.concat([metrics.slices(labels, scored.called, held_out[column.name]) for column in TABLE.categories])
     sensitive = [column.name for column in TABLE.categories if column.sensitive]
     if sensitive:
         figures["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
@@ -103,11 +103,6 @@ def _importance(pipeline: Pipeline, held_out: pd.DataFrame) -> pd.DataFrame:
     sample = held_out.sample(min(len(held_out), IMPORTANCE_ROWS), random_state=0)
     columns = sample[[column.name for column in TABLE.columns]]
     return metrics.importance(lambda rows: pipelines.positive(pipeline, rows, TABLE), columns, TABLE.labels(sample))
-
-
-def _slices(held_out: pd.DataFrame, labels: Labels, scored: Scored) -> pd.DataFrame:
-    """How well the rows with each value of each category column are answered."""
-    return pd.concat([metrics.slices(labels, scored.called, held_out[column.name]) for column in TABLE.categories])
 
 
 def _compare(client: mlflow.MlflowClient, batch: Run, labels: Labels, families: Mapping[str, Evaluated]) -> None:

@@ -80,6 +80,15 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
         yield folder
 
 
+def fault(client: mlflow.MlflowClient, version: ModelVersion) -> UserError | None:
+    """What `verified` says is wrong with a version; None if nothing is."""
+    try:
+        with verified(client, version):
+            return None
+    except UserError as error:
+        return error
+
+
 def _read(client: mlflow.MlflowClient, run_id: str, name: str) -> bytes | None:
     """A file of a run; None if it cannot be read."""
     with TemporaryDirectory(prefix="understudy-") as folder:
