@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from understudy.scoring import forms
 from understudy.serving.following import ServedVersion, tell
 from understudy.serving.metrics import DROPPED, LOGGED
 
@@ -159,14 +160,10 @@ def form(answer: LoggedAnswer) -> str:
     return "raw" if is_named and columns(answer).keys() == answer.types["raw"].keys() else "encoded"
 
 
-def columns(answer: LoggedAnswer) -> dict[str, list[Any]]:
+def columns(answer: LoggedAnswer) -> forms.Columns:
     """An answer's rows as columns; unnamed rows have those of the encoded form."""
-    rows = answer.rows
-    if isinstance(rows, dict):
-        return rows
-    if isinstance(rows[0], dict):
-        return {name: [row[name] for row in rows] for name in rows[0]}
-    return dict(zip(answer.types["encoded"], map(list, zip(*rows, strict=True)), strict=True))
+    named = forms.named(answer.rows)
+    return forms.with_names(answer.rows, list(answer.types["encoded"])) if named is None else named
 
 
 def table(name: str, answers: list[LoggedAnswer]) -> Any:
