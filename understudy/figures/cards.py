@@ -36,12 +36,7 @@ def family_card(params: Mapping[str, str], cv_score: float, metrics: Mapping[str
 def version_card(table: Table, name: str, family: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
     """A registered version as Markdown: what it is, how good it is, what it takes, and how to call it.
 
-    Args:
-        table: What its rows are.
-        name: The registered model.
-        family: The model family.
-        params: The best grid values.
-        metrics: All metrics of its run, by name.
+    The params are the best grid values, the metrics all of its run.
     """
     columns = "\n".join(
         f"- {column.name}: {column.allowed}{', or missing' if column.missing else ''}" for column in table.columns

@@ -107,11 +107,8 @@ def _of_frame(rows: pd.DataFrame) -> Any:
 def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.DataFrame) -> None:
     """Write both flavors to a new folder; the interface that `mlflow.models.Model.log` calls.
 
-    Args:
-        path: The folder.
-        mlflow_model: What is known of the model; completed and written as `MLmodel`.
-        pipeline: The fitted Pipeline, whose first step holds its table.
-        rows: What it was fitted on.
+    The rows are those that the Pipeline was fitted on. What MLflow knows of the model is completed, and written as
+    `MLmodel`.
 
     Raises:
         UserError: The Pipeline holds something that only pickle could save.

@@ -192,13 +192,7 @@ class TreePredictor(Predictor):
 
 
 class PipelinePredictor(Predictor):
-    """The fitted Pipeline itself, for a model that could not be converted.
-
-    Args:
-        spread: See `Predictor`.
-        folder: Of the saved model.
-        table: That it was trained on.
-    """
+    """The fitted Pipeline itself, of a saved model that could not be converted."""
 
     def __init__(self, spread: Spread, folder: Path, table: Table) -> None:
         from skops import io as skops  # loads scikit-learn, which the others do without

@@ -23,13 +23,9 @@ MIDDLES = (10, 30, 50, 70, 90)  # percentiles: the middles of five equal shares
 
 
 def write(folder: Path, pipeline: Pipeline, table: Table, rows: "pd.DataFrame") -> None:
-    """Convert a fitted Pipeline, or write down that its scikit-learn form is to be used.
+    """Convert a Pipeline that was fitted on training rows, or write down that its scikit-learn form is to be used.
 
-    Args:
-        folder: A new one, for what is to lie beside the scikit-learn form.
-        pipeline: Fitted on `rows`.
-        table: Of the Pipeline.
-        rows: The training rows.
+    The folder is made, for what is to lie beside that form.
     """
     folder.mkdir()
     features, tried = table.encode(rows), _mixed(table, rows)
@@ -50,12 +46,8 @@ def write(folder: Path, pipeline: Pipeline, table: Table, rows: "pd.DataFrame") 
 def derived(pipeline: Pipeline, table: Table, features: Floats) -> tuple[dict[str, Any], bytes | None]:
     """What of `scorer.json` follows from a fitted Pipeline, and the content of `trees.onnx`; None if it has no trees.
 
-    Of training rows it depends on nothing but the `mean` of a linear model's columns.
-
-    Args:
-        pipeline: The fitted Pipeline.
-        table: Of the Pipeline.
-        features: Of training rows, shape (n, features), NaN where missing.
+    The features are those of training rows, shape (n, features), NaN where missing. Nothing depends on them but the
+    `mean` of a linear model's columns.
     """
     document = _unconverted(pipeline, table)
     try:

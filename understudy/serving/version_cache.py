@@ -110,11 +110,7 @@ class VersionCache:
     def fetch(self, uri: str, name: str, number: str, temporary: Path) -> str | None:
         """Let a process of its own put a version here; returns why it could not, if so.
 
-        Args:
-            uri: Of the tracking store.
-            name: The registered model's.
-            number: The version's.
-            temporary: A folder for what the process leaves behind if it is killed.
+        If that is killed, what it leaves behind is in the temporary folder.
         """
         command = [sys.executable, "-m", "understudy.serving.version_cache", str(self.folder), name, number]
         env = os.environ | {"MLFLOW_TRACKING_URI": uri, "TMPDIR": str(temporary)}

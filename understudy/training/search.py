@@ -100,13 +100,8 @@ def search(
     The best one's probabilities on the folds, each by the fit that has not seen the row, then decide on calibration and
     on the threshold.
 
-    Args:
-        table: What the rows are.
-        rows: The training rows, with their target.
-        family: The classifier.
-        grid: Values to try for each of the classifier's parameters.
-        seed: Of the folds and of the classifier, where it draws at random.
-        jobs: Processes; -1 is one per core. The result does not depend on it.
+    The rows are those of training, with their target. The seed is that of the folds and of the classifier, where it
+    draws at random. The result does not depend on the number of processes, of which -1 is one per core.
     """
     features, *prepare, (_, classifier) = pipelines.build(table, clone(family.classifier)).steps
     if "random_state" in classifier.get_params():

@@ -67,13 +67,9 @@ def inspected(
 
 
 def load(folder: Path, family: str, rows: pd.DataFrame, called: str) -> Pipeline:
-    """The fitted Pipeline of a saved model, once all of the model's folder has been inspected.
+    """The fitted Pipeline of a saved model, once all of the model's folder, a private copy, has been inspected.
 
-    Args:
-        folder: A private copy of the model's folder.
-        family: The family's name.
-        rows: Rows of its table with their target, some of each class.
-        called: What people call the model.
+    The rows are of its table, with their target, some of each class.
 
     Raises:
         UserError: There is no such family here, or something in the folder is not what training writes.

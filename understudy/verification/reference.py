@@ -20,12 +20,8 @@ def shapes(table: Table, rows: pd.DataFrame, family: Family) -> Iterator[Pipelin
     """Fitted Pipelines of every make that a search over one of a family's grids may find, quickly.
 
     They differ from what a search finds in numbers only: of each parameter's numbers the first is tried, and of trees
-    two. So they show what a model of the family is made of, whatever it has learned.
-
-    Args:
-        table: The declaration of the rows.
-        rows: Rows with their target, at least `FOLDS` of each class.
-        family: The classifier and its grids.
+    two. So they show what a model of the family is made of, whatever it has learned. The rows have their target, and
+    at least `FOLDS` of each class.
     """
     folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=0)
     for candidate in {repr(values): values for grid in (family.quick, family.book) for values in _makes(grid)}.values():

@@ -27,12 +27,7 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def is_past(package: Path, modules: Collection[str]) -> bool:
-    """Whether each of these modules is, byte for byte, one that the package has or had, up to the commit at hand.
-
-    Args:
-        package: The folder of a copy of the package.
-        modules: Paths in it.
-    """
+    """Whether modules in a copy of the package are, byte for byte, some that it has or had up to this commit."""
     log = ["log", "--format=", "--raw", "--no-abbrev", "--no-renames", "-m", "--relative", "HEAD", "--", PACKAGE.name]
     try:
         past = {*CHANGE.findall(git(*log).stdout)}

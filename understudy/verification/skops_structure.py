@@ -25,12 +25,10 @@ VERSION = re.compile(r"\d+(\.\w+)+")
 
 
 def structure(file: Path | bytes) -> frozenset[Place]:
-    """The places of a skops file: for each object, the keys and types from the root to it, and its text if it is one.
+    """The places of a skops file, or of its content: for each object, the keys and types from the root to it.
 
-    All items of a list have one place, and so have all numbers; a text that is a version number counts as any other.
-
-    Args:
-        file: The file, or its content.
+    The text belongs to them if it is one. All items of a list have one place, and so have all numbers; a text that is a
+    version number counts as any other.
 
     Raises:
         Exception: Skops does not write such a file.
@@ -98,11 +96,7 @@ def _kind(value: Any) -> str:
 
 
 def check_trees(file: Path, columns: int) -> None:
-    """Refuse decision trees of scikit-learn's that compiled code would follow out of its memory or in a circle.
-
-    Args:
-        file: A skops file.
-        columns: How many columns the trees are asked with.
+    """Refuse a skops file with trees that scikit-learn's compiled code would follow out of its memory or in a circle.
 
     Raises:
         Exception: There is such a tree, or an array that numpy does not write.
