@@ -10,15 +10,17 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils import mlflow_tags
 
 from understudy.registry import registered, stages
 from understudy.tracking import decisions, runs, waiting
+
+if TYPE_CHECKING:  # matplotlib takes half a second, and most who ask for records draw nothing
+    from matplotlib.figure import Figure
 
 COMPLETED = "completed"
 REFUSED = "refused"
@@ -49,7 +51,7 @@ class Verdict:
     against: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: "Mapping[str, Figure]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

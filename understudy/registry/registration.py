@@ -20,7 +20,7 @@ from understudy.schema import model_names
 from understudy.schema.declaration import Table
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, family_runs, provenance, runs
-from understudy.verification import inspection, manifest
+from understudy.verification import manifest
 
 COUNT = "understudy.held_out.rows"
 
@@ -74,6 +74,8 @@ def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, st
         UserError: Training did not make the run; the model's files are gone, or are not what training writes; or the
             rows that were kept to compare versions on are gone, repeat a row or have been trained on.
     """
+    from understudy.verification import inspection  # skops loads all of scikit-learn, which a rollback does without
+
     if family_runs.FAMILY_NAME not in run.data.tags:
         raise UserError(f"{called} was not trained by train.py", "register a run of this project: python register.py")
     digests = {name: batch_rows.rows_digest(client, run, name) for name in (batch_rows.HELD_OUT, batch_rows.TRAINED_ON)}
