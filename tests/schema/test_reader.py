@@ -1,13 +1,20 @@
 """One table, wherever `--data` finds it, and what is said when it cannot."""
 
+import bz2
 import functools
 import gzip
 import http.server
 import io
 import json
+import lzma
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import fsspec
@@ -97,6 +104,14 @@ def test_a_table_is_the_same_in_every_kind_of_file(
             csv,
             b"\xef\xbb\xbf" + csv,
             gzip.compress(csv),
+            csv.replace(b",", b"\t"),
+            csv.replace(b",", b";"),
+            csv.replace(b"\n", b"\r\n"),
+            csv.replace(b"\n", b",,\n"),
+            csv.replace(b"\n", b", ,\n") + b"," * 14 + b"\n",
+            b"\n \t\n" + csv.replace(b"\n", b"\n\n") + b"   \n",
+            csv.decode().encode("utf-16"),
+            b"\xfe\xff" + csv.decode().replace(",", "\t").encode("utf-16-be"),
             parquet(text),
             parquet(text.fillna("")),
             parquet(numbers),
@@ -106,6 +121,7 @@ def test_a_table_is_the_same_in_every_kind_of_file(
             parquet(numbers.set_index("Loan_ID")),
             parquet(numbers.sample(frac=1, random_state=1)),
             gzip.compress(parquet(numbers)),
+            parquet(numbers.assign(**{"": None, "14": None}).rename(columns={"14": " "})),
         ]
     ):
         path = tmp_path / f"table {number}"  # its name says nothing
@@ -119,13 +135,146 @@ def test_a_table_is_the_same_in_a_database_and_from_a_query(
 ) -> None:
     with sqlite3.connect(database.removeprefix("sqlite:///")) as connection:
         text.to_sql("as text", connection, index=False)
+        text.to_sql("loans.2024", connection, index=False)
+        connection.execute("create view selected as select * from loans")
     connection.close()
     assert same(f"{database}#loans", expected)
+    assert same(f"{database}#loans.2024", expected)
+    assert same(f"{database}#main.loans.2024", expected)
+    assert same(f"{database}#selected", expected)
     assert same(f"{database}#main.loans", expected)
     assert same(f"{database}#as text", expected)
     query = "select * from loans where Loan_ID like 'LP%' and ':x' <> 'a@b'"
     assert same(f"{database}#{query}", expected)
     assert same(f"{database}#with l as ({query}) select * from l", expected)
+    for other in [
+        "({})",
+        " ( ( {} ) ) ;",
+        "-- all of them\n{}",
+        "/* all (of) them */ -- and\n\t({} -- each\n)",
+        "{};",
+    ]:
+        assert same(f"{database}#{other.format(query)}", expected), other
+    assert same(f"{database}#select*from[loans]", expected)
+
+
+def test_identifiers_are_exact_however_large(tmp_path: Path, numbers: pd.DataFrame) -> None:
+    names = [2**53 + number for number in range(len(numbers))]
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute(f"create table loans (Loan_ID decimal(20,0), {', '.join(map(str, list(numbers)[1:]))})")
+        numbers.assign(Loan_ID=names).to_sql("loans", connection, index=False, if_exists="append")
+    connection.close()
+    for kind in (Decimal, int):
+        stored = numbers.assign(Loan_ID=pd.Series(list(map(kind, names))))
+        (tmp_path / kind.__name__).write_bytes(parquet(stored))
+    database = f"sqlite:///{tmp_path / 'x.db'}"
+    tables = [f"{database}#loans", f"{database}#select * from loans"]
+    for address in [*tables, str(tmp_path / "Decimal"), str(tmp_path / "int")]:
+        assert TABLE.read(address)["Loan_ID"].tolist() == list(map(str, names)), address
+    doubled = [2.0**60 + number * 256 for number in range(len(numbers))]
+    (tmp_path / "floats").write_bytes(parquet(numbers.assign(Loan_ID=doubled)))
+    assert TABLE.read(tmp_path / "floats")["Loan_ID"].tolist() == [f"{name:.0f}" for name in doubled]
+    parts = [Decimal(name) / 100 for name in names]
+    (tmp_path / "parts").write_bytes(parquet(numbers.assign(Loan_ID=pd.Series(parts))))
+    assert {*TABLE.read(tmp_path / "parts")["Loan_ID"]} == {f"{name:f}" for name in parts}
+
+
+def test_booleans_of_sqlite_are_read_as_its_queries_give_them(tmp_path: Path, numbers: pd.DataFrame) -> None:
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        columns = ", ".join(f"{name} {'boolean' if name == 'Credit_History' else ''}" for name in numbers)
+        connection.execute(f"create table loans ({columns})")
+        numbers.to_sql("loans", connection, index=False, if_exists="append")
+        connection.execute(f"create table texts ({columns})")
+        numbers.assign(Credit_History="yes").to_sql("texts", connection, index=False, if_exists="append")
+    connection.close()
+    assert same(f"sqlite:///{tmp_path / 'x.db'}#loans", TABLE.read(SAMPLE))
+    assert "Credit_History: not a number" in refusal(f"sqlite:///{tmp_path / 'x.db'}#texts")
+
+
+def test_empty_columns_without_a_name_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes(SAMPLE.read_bytes().replace(b"\n", b",,\n"))
+    TABLE.read(path)
+    assert capsys.readouterr().out == f"{path}: 2 columns without a name and without content are left out\n"
+
+
+# How people get a file that is not read, and what the error says of it; the command in the fix makes it one that is.
+UNREAD: dict[str, tuple[Callable[[pd.DataFrame, bytes], bytes], str]] = {
+    "x.json": (lambda rows, csv: rows.to_json(orient="records").encode(), "is JSON"),
+    "x.jsonl": (lambda rows, csv: rows.to_json(orient="records", lines=True).encode(), "is JSON"),
+    "windows.csv": (
+        lambda rows, csv: csv.decode().replace("LP00", "L\xf6w").encode("windows-1252"),
+        "is not in UTF-8 from byte",
+    ),
+    "my loans.csv.gz": (
+        lambda rows, csv: gzip.compress(csv.decode().replace("LP00", "L\xf6w").encode("windows-1252")),
+        "perhaps in Windows-1252",
+    ),
+    "little.csv": (lambda rows, csv: csv.decode().encode("utf-16-le"), "is UTF-16 without a byte-order mark"),
+    "big.csv": (lambda rows, csv: csv.decode().encode("utf-16-be"), "is UTF-16 without a byte-order mark"),
+    "europe.csv": (
+        lambda rows, csv: (
+            rows.assign(LoanAmount=rows["LoanAmount"] + 0.5).to_csv(sep=";", decimal=",", index=False).encode()
+        ),
+        "has commas in numbers, and ';' between cells",
+    ),
+    "tabs.csv": (
+        lambda rows, csv: (
+            rows.assign(LoanAmount=rows["LoanAmount"] + 0.5).to_csv(sep="\t", decimal=",", index=False).encode()
+        ),
+        "has commas in numbers, and '\\t' between cells",
+    ),
+    "comment.csv": (lambda rows, csv: b"# made today\n" + csv, "has more cells than line 1"),
+    "titled.csv": (lambda rows, csv: b"\nLoans, all\n" + csv, "has more cells than line 2"),
+    "excel.csv": (lambda rows, csv: b"sep=;\n" + csv.replace(b",", b";"), "has more cells than line 1"),
+    "x.bz2": (lambda rows, csv: bz2.compress(csv), "is packed by bzip2"),
+    "x.xz": (lambda rows, csv: lzma.compress(csv), "is packed by xz"),
+    "x.zip": (lambda rows, csv: zipped({"x.new.csv": csv}), "is a zip archive"),
+}
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_the_fix_for_a_file_that_is_not_read_makes_it_one_that_is(
+    name: str, tmp_path: Path, numbers: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, said = UNREAD[name]
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(content(numbers, SAMPLE.read_bytes()))
+    with pytest.raises(UserError) as refused:
+        TABLE.read(name)
+    assert said in refused.value.problem
+    command = refused.value.fix.removeprefix("correct it, or ")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["bash", "-c", command], check=True, env={"PATH": path})
+    [made] = tmp_path.glob("*.new.csv")
+    rows = TABLE.read(made).drop(columns="Loan_ID")
+    expected = TABLE.read(SAMPLE).drop(columns="Loan_ID")
+    pd.testing.assert_frame_equal(rows.assign(LoanAmount=rows["LoanAmount"] // 1), expected)
+
+
+def test_a_workbook_is_read_or_says_what_reads_it(tmp_path: Path, numbers: pd.DataFrame) -> None:
+    path = tmp_path / "x.xlsx"
+    try:
+        numbers.to_excel(path, index=False)
+    except ModuleNotFoundError:
+        path.write_bytes(zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b""}))
+        with pytest.raises(UserError, match="is an Excel workbook, and openpyxl is not installed") as refused:
+            TABLE.read(path)
+        assert refused.value.fix == "pip install openpyxl"
+        return
+    assert same(path, TABLE.read(SAMPLE))
+    with pd.ExcelWriter(path) as book:
+        numbers.assign(Gender="Herr", **{" ": None}).to_excel(book, index=False, startrow=3)
+        numbers.to_excel(book, sheet_name="other")
+    assert "Gender: unknown category in row 1 (line 5), 2 (line 6)," in refusal(path)
 
 
 def test_identifiers_and_categories_end_as_text(tmp_path: Path, numbers: pd.DataFrame) -> None:
@@ -236,8 +385,8 @@ def test_a_password_that_mlflow_run_has_logged_is_said(call: Call, monkeypatch: 
         (lambda csv: gzip.compress(b""), "is empty"),
         (lambda csv: b"\n\n", "is empty"),
         (lambda csv: csv.split(b"\n")[0] + b"\n", "the table: no rows"),
-        (lambda csv: csv.replace(b"Urban", b"Urb\xe4n"), "is not a CSV file in UTF-8"),
-        (lambda csv: b"PK\x03\x04\x14\x00\xff\xfe", "is not a CSV file in UTF-8"),
+        (lambda csv: csv.replace(b"Urban", b"Urb\xe4n"), "is not in UTF-8 from byte "),
+        (lambda csv: b"PK\x03\x04\x14\x00\xff\xfe", "is broken zip"),
         (lambda csv: csv + csv.split(b"\n", 1)[1], "Loan_ID: repeated"),
         (lambda csv: b"\n".join(csv.split(b"\n")[:8]), "too few rows"),
         (lambda csv: b"\n".join(csv.split(b"\n")[:2]), "one class only"),
@@ -249,6 +398,10 @@ def test_a_password_that_mlflow_run_has_logged_is_said(call: Call, monkeypatch: 
         (lambda csv: parquet(pd.read_csv(io.BytesIO(csv)))[:-500], "is broken Parquet"),
         (lambda csv: damaged(parquet(pd.read_csv(io.BytesIO(csv)))), "is broken Parquet"),
         (lambda csv: csv.replace(b"Gender", b'"Gen\nder"', 1), "Gen der: column is not known"),
+        (lambda csv: csv.replace(b"\n", b",\n").replace(b"Y,\n", b"Y,x\n"), "column 14 has no name"),
+        (lambda csv: csv.replace(b"\n", b"\n1,").replace(b"Loan_ID", b",Loan_ID")[:-2], "column 1 has no name"),
+        (lambda csv: b"<!DOCTYPE html><html></html>", "is HTML or XML"),
+        (lambda csv: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 500, "is an old Excel workbook"),
     ],
 )
 def test_broken_files_end_in_two_lines(
@@ -279,6 +432,7 @@ def test_broken_addresses_of_databases_end_in_two_lines(store: str, tmp_path: Pa
     for address, said in [
         (database, "names no table"),
         (f"{database}#nothing", "there is no such table"),
+        (f"{database}#nothing.loans", "there is no such table"),
         (f"{database}#select * from absent", "no such table: absent"),
         (f"{database}#select", "there is no such table"),
         (f"{database}#select absent from loans", "no such column: absent"),

@@ -1,3 +1,6 @@
+import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 from tests.conftest import REAL, SAMPLE, needs_real_table
 from understudy.errors import UserError
 from understudy.schema.columns import Category, Fault
+from understudy.schema.declaration import Table
 from understudy.scoring import forms
 from understudy.table import TABLE
 
@@ -168,8 +172,8 @@ def test_incomes_that_add_up_to_nothing_are_refused(tmp_path: Path, lines: list[
     [
         (b"", "is empty"),
         (b"Loan_ID\n", "the table: no rows"),
-        (b"Loan_ID\n\xff\xfe\n", "is not a CSV file in UTF-8"),
-        (b"a,b\n1,2\n1,2,3\n", "is not a CSV file in UTF-8"),
+        (b"Loan_ID\n\xff\xfe\n", "is not in UTF-8 from byte 9 on"),
+        (b"a,b\n1,2\n1,2,3\n", "is not a CSV file: Error tokenizing data. C error: Expected 2 fields in line 3, saw 3"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -203,3 +207,149 @@ def test_a_logarithm_has_bounds_too(total: float) -> None:
     )
     with pytest.raises(forms.RowsRefused, match=r"TotalIncome: (out of range|not a number)"):
         encoded.features(row)
+
+
+def changed(lines: list[str], column: str, change: Callable[[str], str]) -> list[str]:
+    """The table with each cell of a column changed."""
+    rows, place = [line.split(",") for line in lines], lines[0].split(",").index(column)
+    return [lines[0], *(",".join([*row[:place], change(row[place]), *row[place + 1 :]]) for row in rows[1:])]
+
+
+@pytest.mark.parametrize("column", ["Loan_ID", "Loan_Status", "Gender", "LoanAmount", "Credit_History"])
+def test_white_space_around_cells_and_names_changes_nothing(column: str, tmp_path: Path, lines: list[str]) -> None:
+    expected = TABLE.read(SAMPLE)
+    padded = changed(lines, column, lambda cell: f" {cell}\u3000\t")
+    padded[0] = padded[0].replace(column, f"\xa0{column} ")
+    pd.read_csv(written(tmp_path, padded), dtype=str, keep_default_na=False).to_parquet(tmp_path / "typed")
+    for path in (tmp_path / "table.csv", tmp_path / "typed"):
+        rows = TABLE.read(path)
+        pd.testing.assert_frame_equal(rows, expected)
+        assert TABLE.digest(rows) == TABLE.digest(expected)
+        pd.testing.assert_frame_equal(TABLE.split(rows)[1], TABLE.split(expected)[1])
+
+
+def test_identifiers_that_only_spaces_tell_apart_are_repeated(tmp_path: Path, lines: list[str]) -> None:
+    twice = [*lines, lines[1].replace(",", " ,", 1)]
+    assert f"Loan_ID: repeated in row {len(lines)}" in refusal(written(tmp_path, twice))
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "is_near"),
+    [
+        ("LP001002", "lp001002", True),
+        ("LP001002", "\uff2cP001002", True),  # in full width
+        ("A\u200b1", "A1", True),  # a space that has no width
+        ("a  1", "A 1", True),
+        ("1", "1.0", True),
+        ("1", "01", True),
+        ("1", "+1.", True),
+        ("1.5", "01.50", True),
+        ("0", "-0.0", False),
+        ("1", "-1", False),
+        ("10", "1", False),
+        ("1.05", "1.5", False),
+        ("LP1", "LP01", False),
+    ],
+)
+def test_near_duplicates_are_said_and_trained_on(
+    name: str, other: str, is_near: bool, tmp_path: Path, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = [
+        lines[0],
+        *(",".join([new, *line.split(",")[1:]]) for line, new in zip(lines[8:11], (name, "X", other), strict=True)),
+    ]
+    path = written(tmp_path, [*few, *lines[20:]])
+    assert {name, other} <= {*TABLE.read(path)["Loan_ID"]}
+    said = "Loan_ID has near-duplicates, which only case, width or the form of a number tells apart, in row 1, 3"
+    assert capsys.readouterr().out == (f"{path}: {said}\n" if is_near else "")
+
+
+MISSING = replace(TABLE, missing=("NA", "-", "-99"))
+
+
+def test_a_declared_marker_is_a_missing_cell_and_an_undeclared_one_is_a_fault(tmp_path: Path, lines: list[str]) -> None:
+    expected = TABLE.read(SAMPLE)
+    marked = lines
+    for column, marker in [
+        ("Gender", "NA"),
+        ("LoanAmount", " -"),
+        ("Credit_History", "-99"),
+        ("Loan_Amount_Term", "-99.0"),
+    ]:
+        marked = changed(marked, column, lambda cell, marker=marker: cell or marker)  # type: ignore[misc]
+    path = written(tmp_path, marked)
+    pd.testing.assert_frame_equal(MISSING.read(path), expected)
+    with pytest.raises(UserError) as refused:
+        TABLE.read(path)
+    assert "Gender: unknown category (looks like a missing marker) in row" in refused.value.problem
+    assert "LoanAmount: not a number (looks like a missing marker) in row" in refused.value.problem
+    assert "Credit_History: unknown category in row" in refused.value.problem
+    assert refused.value.fix.endswith('what is allowed, as missing=("NA",)')
+    assert "-99" not in refused.value.problem
+
+
+def test_what_a_column_allows_is_no_marker_there() -> None:
+    table = replace(TABLE, missing=("Male", "360", "0", "Urban"))
+    pd.testing.assert_frame_equal(table.read(SAMPLE), TABLE.read(SAMPLE))
+    assert Table.of(json.loads(json.dumps(table.as_dict()))) == table
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "reason"),
+    [
+        ("Gender", "mALE", "differs in case only"),
+        ("Education", "Not  Graduate", "differs in case, width, spaces or the form of a number only"),
+        ("Dependents", "2.0", "differs in case, width, spaces or the form of a number only"),
+        ("Property_Area", "\uff35rban", "differs in case, width, spaces or the form of a number only"),
+        ("Loan_Status", "y", "differs in case only"),
+        *(("Gender", marker, "looks like a missing marker") for marker in ("NA", "n/a", "null", "-", "?", "None")),
+        *(("LoanAmount", marker, "looks like a missing marker") for marker in ("NaN", "#N/A", "-", ".")),
+        ("LoanAmount", "5'000", "has a thousands separator"),
+        ("LoanAmount", "1 234 000.5", "has a thousands separator"),
+        ("LoanAmount", "1_000", "has a thousands separator"),
+        ("LoanAmount", "$5000", "has a currency sign"),
+        ("LoanAmount", "50 \u20ac", "has a currency sign"),
+        ("LoanAmount", "50 %", "has a percent sign"),
+        ("Loan_Amount_Term", "360 months", "has letters behind the number"),
+        ("LoanAmount", "\uff15\uff10", "has digits of another script or width"),
+        ("LoanAmount", "much", None),
+        ("Gender", "Herr", None),
+    ],
+)
+def test_the_reason_of_a_fault_is_said_and_the_cell_is_not(
+    column: str, cell: str, reason: str | None, tmp_path: Path, lines: list[str]
+) -> None:
+    path = written(tmp_path, [*changed(lines[:2], column, lambda _: cell), *lines[2:]])
+    problem = refusal(path).partition(": ")[2]
+    said = re.fullmatch(rf"{column}: (not a number|unknown category)( \((.+)\))? in row 1 \(allowed: [^()]+\)", problem)
+    assert said, problem
+    assert said[3] == reason
+    assert len(cell) == 1 or cell not in problem
+
+
+def test_thousands_with_a_comma_and_decimal_commas_are_told_apart(tmp_path: Path, lines: list[str]) -> None:
+    for cell, reason in [('"5,000"', "has a thousands separator"), ('"5,5"', "has a decimal comma")]:
+        broken = [lines[0], *changed([lines[0], *lines[1:2]], "LoanAmount", lambda _, cell=cell: cell)[1:], *lines[2:]]  # type: ignore[misc]
+        assert f"LoanAmount: not a number ({reason}) in row 1" in refusal(written(tmp_path, broken))
+
+
+def test_a_column_that_differs_in_case_only_says_so(tmp_path: Path, lines: list[str]) -> None:
+    problem = refusal(written(tmp_path, [lines[0].replace("Married", "MARRIED"), *lines[1:]]))
+    assert "MARRIED: column is not known (differs from Married in case, width or spaces only)" in problem
+    assert "Married: column is missing" in problem
+
+
+def test_rows_are_named_with_their_lines_where_these_are_not_theirs_plus_one(tmp_path: Path, lines: list[str]) -> None:
+    def broken(path: Path) -> str:
+        path.write_text(path.read_text().replace(f"{lines[3].split(',')[0]},Male", f"{lines[3].split(',')[0]},Herr"))
+        return refusal(path)
+
+    lines[3] = lines[3].replace(",Female,", ",Male,")
+    assert "Gender: unknown category in row 3 (allowed" in broken(written(tmp_path, lines))
+    for spoilt, line in [
+        (["", " \t", *lines], 6),
+        ([*lines[:2], "", "", *lines[2:]], 6),
+        ([*lines[:2], "," * 12, *lines[2:]], 5),
+        ([lines[0].replace("Gender", '"Gender\n"'), *lines[1:]], 5),
+    ]:
+        assert f"Gender: unknown category in row 3 (line {line}) (allowed" in broken(written(tmp_path, spoilt))

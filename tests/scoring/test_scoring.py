@@ -14,6 +14,7 @@ from mlflow.pyfunc import scoring_server
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
 from understudy.families import FAMILIES
 from understudy.schema.casting import typed
+from understudy.schema.columns import listed, tidied
 from understudy.scoring import forms, scorer
 from understudy.scoring.flavor import MlflowRowsRefused
 from understudy.scoring.scorer import Scorer
@@ -89,10 +90,10 @@ def test_a_model_answers_labels_and_on_request_probabilities(model: Any) -> None
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"Gender": "male"}, "Gender: unknown category in row 2 (allowed: Female, Male)"),
+        ({"Gender": "male"}, "Gender: unknown category (differs in case only) in row 2 (allowed: Female, Male)"),
         ({"Dependents": 0}, "Dependents: not text in row 2"),
         ({"Education": None}, "Education: missing in row 2"),
-        ({"ApplicantIncome": "5000"}, "ApplicantIncome: not a number in row 2"),
+        ({"ApplicantIncome": "5000"}, "ApplicantIncome: not a number (is text that says a number) in row 2"),
         ({"ApplicantIncome": True}, "ApplicantIncome: not a number in row 2"),
         ({"ApplicantIncome": -1}, "ApplicantIncome: out of range in row 2 (allowed: 0 to 1000000"),
         ({"ApplicantIncome": float("inf")}, "ApplicantIncome: out of range in row 2"),
@@ -148,7 +149,7 @@ def test_what_is_not_rows_of_an_accepted_form_is_refused(model: Any, rows: Any) 
 
 
 @pytest.mark.parametrize("column", RAW)
-@pytest.mark.parametrize("cell", [float("nan"), float("inf"), -float("inf"), True, [], {}, "", "secret", 10**400])
+@pytest.mark.parametrize("cell", [float("nan"), float("inf"), -float("inf"), True, [], {}, "secret", 10**400])
 def test_json_that_the_table_does_not_allow_is_refused_in_every_column(served: Scorer, column: str, cell: Any) -> None:
     rows = [APPLICANT, {**APPLICANT, column: cell}, {**APPLICANT, column: cell}]
     with pytest.raises(forms.RowsRefused) as refused:
@@ -234,7 +235,8 @@ def test_text_is_a_number_exactly_where_it_is_one_in_training() -> None:
     spaced = [f"{space}120{space}" for space in " \t\n\x0b\x0c\x1c\x85\xa0\u2003\u3000"]
     texts = [*digits, *written, *spaced]
     column = next(column for column in TABLE.columns if column.name == "LoanAmount")
-    assert forms.from_text(texts, column) == typed(pd.Series(texts, dtype="str"), column).tolist()
+    trained = listed(typed(pd.Series(texts, dtype="str"), column))
+    assert tidied(column, forms.from_text(texts, column), TABLE.markers) == trained
 
 
 def test_the_detail_names_three_columns_and_the_version(

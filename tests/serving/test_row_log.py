@@ -15,12 +15,13 @@ from tests.serving.conftest import ENCODED, NAME, NAMES, hammered, served, until
 from understudy.serving import following, row_log
 from understudy.serving.metrics import DROPPED, LOGGED
 from understudy.serving.version_cache import VersionKey
+from understudy.table import TABLE
 
 
 def test_a_live_server_keeps_accepted_rows(store: str, tmp_path: Path) -> None:
     with served(tmp_path, store, "--log", str(tmp_path / "rows")) as live:
         until(lambda: live.version() == "1")
-        raw = [{**APPLICANT, "ApplicantIncome": 4711 + number} for number in range(3)]
+        raw = [{**APPLICANT, "Gender": " Male\t", "ApplicantIncome": 4711 + number} for number in range(3)]
         answers = live.ask({"dataframe_records": raw, "params": {"output": "detail"}}).json["predictions"]
         live.ask({"dataframe_records": [{**APPLICANT, "Gender": "secret"}]})
         with hammered(live, 4) as replies:
@@ -30,6 +31,7 @@ def test_a_live_server_keeps_accepted_rows(store: str, tmp_path: Path) -> None:
     kept = pd.concat([pd.read_parquet(path) for path in (tmp_path / "rows").glob("*-raw.parquet")])
     assert list(kept) == ["time", "version", "label", "probability", *NAMES]
     assert kept["ApplicantIncome"].tolist() == [4711, 4712, 4713]
+    assert kept["Gender"].tolist() == ["Male"] * 3
     assert kept["probability"].tolist() == [answer["probability"] for answer in answers]
     assert kept["version"].tolist() == ["1"] * 3
     assert (pd.Timestamp.now("UTC") - kept["time"].max()).total_seconds() < 60
@@ -37,10 +39,10 @@ def test_a_live_server_keeps_accepted_rows(store: str, tmp_path: Path) -> None:
     assert len(encoded) == len([reply for reply in replies if reply.status == 200])
 
 
-def logged(version: str, rows: Any) -> row_log.LoggedAnswer:
+def logged(version: str, form: str, cell: Any) -> row_log.LoggedAnswer:
     """An accepted row of a table whose encoded columns are called as its raw ones."""
     types = {"raw": {"Area": True}, "encoded": {"Area": False}}
-    return row_log.LoggedAnswer(time.time(), version, types, rows, "label", ["Y"])
+    return row_log.LoggedAnswer(time.time(), version, types, form, {"Area": [cell]}, "label", ["Y"])
 
 
 def counted(counter: Any) -> float:
@@ -50,7 +52,7 @@ def counted(counter: Any) -> float:
 def test_rows_are_kept_by_form_and_version_and_what_cannot_be_written_is_counted(tmp_path: Path) -> None:
     written, dropped = counted(LOGGED), counted(DROPPED)
     parts = row_log.Parts(tmp_path)
-    for answer in (logged("1", {"Area": ["Urban"]}), logged("1", [[2]]), logged("2", {"Area": [4]})):
+    for answer in (logged("1", "raw", "Urban"), logged("1", "encoded", 2), logged("2", "raw", 4)):
         parts.add(answer)
     parts.write()
     [raw], [encoded] = (list(tmp_path.glob(f"*-{form}.parquet")) for form in ("raw", "encoded"))
@@ -61,7 +63,7 @@ def test_rows_are_kept_by_form_and_version_and_what_cannot_be_written_is_counted
 
 def test_rows_are_written_in_time_though_none_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = row_log.Parts(tmp_path)
-    parts.add(logged("1", [[2]]))
+    parts.add(logged("1", "encoded", 2))
     parts.tick()
     assert not list(tmp_path.glob("*.parquet"))
     monkeypatch.setattr(row_log, "PART", 0)
@@ -76,13 +78,14 @@ def test_rows_are_kept_again_when_what_writes_them_was_killed(
     (tmp_path / "files").mkdir()
     files = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1", dst_path=str(tmp_path / "files")))
     loaded, dropped = following.load(VersionKey("1", ""), files), counted(DROPPED)
+    columns = {column.name: [cell] for column, cell in zip(TABLE.encoded, ENCODED, strict=True)}
     log = row_log.RowLog(tmp_path)
     os.kill(log.writer.pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while counted(DROPPED) == dropped and time.monotonic() < deadline:
-        log.put(loaded, [ENCODED], "label", ["Y"])
+        log.put(loaded, "encoded", columns, "label", ["Y"])
         time.sleep(0.05)
-    log.put(loaded, [[*ENCODED[:9], 9]], "label", ["Y"])
+    log.put(loaded, "encoded", columns | {"TotalIncome": [9]}, "label", ["Y"])
     log.close()
     [part] = tmp_path.glob("*-encoded.parquet")
     assert pd.read_parquet(part)["TotalIncome"].tolist()[-1] == 9

@@ -5,11 +5,15 @@ clients, and loads no pandas, which a server can do without. Rows without faults
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
+from operator import add
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from understudy.schema.spelling import folded, reasons
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +31,7 @@ NAME_SHOWN = 60  # characters of a column's name
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with one column: what, in which rows (1 is the first), and what is allowed.
+    """One thing that is wrong with one column: what, in which rows (1 is the first), what is allowed, perhaps why.
 
     It holds nothing of what is in the cells.
     """
@@ -36,12 +40,23 @@ class Fault:
     problem: str
     allowed: str
     rows: tuple[int, ...] = ()
+    reason: str | None = None
 
     def __str__(self) -> str:
-        shown = ", ".join(map(str, self.rows[:ROWS_SHOWN]))
-        more = len(self.rows) - ROWS_SHOWN
-        places = f" in row {shown}{f' and {more} more' if more > 0 else ''}" if self.rows else ""
-        return f"{self.column}: {self.problem}{places} (allowed: {self.allowed})"
+        return self.text()
+
+    def text(self, lines: Sequence[int] = ()) -> str:
+        """The fault for people, with the file's line of each row if `lines` has them, from row 1 on."""
+        places = f" in row {shown_rows(self.rows, lines)}" if self.rows else ""
+        reason = f" ({self.reason})" if self.reason else ""
+        return f"{self.column}: {self.problem}{reason}{places} (allowed: {self.allowed})"
+
+
+def shown_rows(rows: Sequence[int], lines: Sequence[int] = ()) -> str:
+    """The first rows for people, with their lines in the file, and how many more there are."""
+    shown = ", ".join(f"{row} (line {lines[row - 1]})" if lines else str(row) for row in rows[:ROWS_SHOWN])
+    more = len(rows) - ROWS_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,20 @@ def listed(cells: Any) -> Cells:
     return as_list
 
 
+def filled(cells: Cells) -> Cells:
+    """Numbers with NaN for the missing ones."""
+    return [math.nan if cell is None else cell for cell in cells] if None in cells else cells
+
+
+def total(rows: Mapping[str, Cells], names: Sequence[str]) -> Cells:
+    """Row by row the sum of some columns, NaN where one of them is missing."""
+    first, *others = names
+    sums = filled(rows[first])
+    for name in others:
+        sums = list(map(add, sums, filled(rows[name])))
+    return sums
+
+
 def accepts(column: Column) -> Callable[[Cells], bool]:
     """A quick check of a column's cells. If it says yes nothing is wrong with them; a no may be a false alarm.
 
@@ -158,18 +187,19 @@ def find_faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> I
         names: Whether to call an unknown column by its name, which is whatever a client sent; else by its place.
     """
     given, known = list(map(str, rows)), {column.name for column in columns}
-    counts = {len(rows[name]) for name in list[Any](rows)}
-    if not any(counts):
+    times, lengths = Counter(given), {*map(len, rows.values())} if isinstance(rows, Mapping) else {len(rows)}
+    if not any(lengths):
         yield Fault("the table", "no rows", "at least one")
-    elif len(counts) > 1:
+    elif len(lengths) > 1:
         yield Fault("the table", "columns of unequal length", "a cell of each column in every row")
     yield from repeated(given, names)
     unknown = {name: place for place, name in enumerate(given) if name not in known}
-    yield from _columns(unknown, "column is not known", ", ".join(column.name for column in columns), names)
+    similar = {folded(column.name): f"differs from {column.name} in case, width or spaces only" for column in columns}
+    yield from _columns(unknown, "column is not known", ", ".join(column.name for column in columns), names, similar)
     for column in columns:
-        if column.name not in rows:
+        if column.name not in times:
             yield Fault(column.name, "column is missing", column.allowed)
-        elif given.count(column.name) == 1:
+        elif times[column.name] == 1:
             yield from _cell_faults(column, listed(rows[column.name]))
 
 
@@ -180,48 +210,72 @@ def repeated(given: Sequence[str], names: bool = False) -> Iterator[Fault]:
     yield from _columns(later, "column is repeated", "exactly one column of this name", names)
 
 
-def _columns(places: Mapping[str, int], problem: str, allowed: str, names: bool) -> Iterator[Fault]:
+def _columns(
+    places: Mapping[str, int], problem: str, allowed: str, names: bool, similar: Mapping[str, str] | None = None
+) -> Iterator[Fault]:
     """A fault for each column, up to the number that anybody would read."""
-    shown = [name[:NAME_SHOWN] if names else f"column {place + 1}" for name, place in places.items()]
-    yield from (Fault(name, problem, allowed) for name in shown[:ROWS_SHOWN])
-    if len(shown) > ROWS_SHOWN:
-        yield Fault("the table", f"{problem}, for {len(shown) - ROWS_SHOWN} more", allowed)
+    for name, place in list(places.items())[:ROWS_SHOWN]:
+        reason = similar.get(folded(name)) if similar else None
+        yield Fault(name[:NAME_SHOWN] if names else f"column {place + 1}", problem, allowed, reason=reason)
+    if len(places) > ROWS_SHOWN:
+        yield Fault("the table", f"{problem}, for {len(places) - ROWS_SHOWN} more", allowed)
+
+
+def fits(column: Column, cells: Cells) -> bool:
+    """Whether nothing is wrong with a column's cells, by a quick check; see `accepts`."""
+    try:
+        return accepts(column)(cells)
+    except (TypeError, OverflowError):
+        return False
+
+
+def tidied(column: Column, cells: Cells, markers: Collection[Any]) -> Cells:
+    """The cells without white space around them, and None for those that are markers of a missing one.
+
+    A cell that the column allows stays as it is.
+    """
+    is_name = isinstance(column, Identifier)
+    return [cell if not is_name and problem(column, cell) is None else _tidied(cell, markers) for cell in cells]
+
+
+def _tidied(cell: Any, markers: Collection[Any]) -> Any:
+    cell = cell.strip() if isinstance(cell, str) else cell
+    return None if isinstance(cell, str | Real) and cell in markers else cell
 
 
 def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:
     """Everything that is wrong with the cells of one column, one fault for each kind of problem."""
-    try:
-        if accepts(column)(cells):
-            return
-    except (TypeError, OverflowError):
-        pass
-    problem = _problem_of_identifiers() if isinstance(column, Identifier) else partial(_problem, column)
-    places: dict[str, list[int]] = {}
+    if fits(column, cells):
+        return
+    problem_of = _problem_of_identifiers(column) if isinstance(column, Identifier) else partial(problem, column)
+    reason = reasons(column.values if isinstance(column, Category) else (), column.is_text)
+    places: dict[tuple[str, str | None], list[int]] = {}
     for row, cell in enumerate(cells, start=1):
-        if text := problem(cell):
-            places.setdefault(text, []).append(row)
-    yield from (Fault(column.name, text, column.allowed, tuple(rows)) for text, rows in places.items())
+        if text := problem_of(cell):
+            places.setdefault((text, reason(cell)), []).append(row)
+    yield from (Fault(column.name, text, column.allowed, tuple(rows), why) for (text, why), rows in places.items())
 
 
-def _problem(column: Category | Number, cell: Any) -> str | None:
+def problem(column: Column, cell: Any) -> str | None:
+    """What is wrong with a cell by itself; None if nothing is."""
     if cell is None:
         return None if column.missing else "missing"
     if column.is_text and not isinstance(cell, str):
         return "not text"
     if not column.is_text and (not isinstance(cell, Real) or isinstance(cell, bool)):
         return "not a number"
-    return None if column.holds(cell) else column.outside
+    return None if isinstance(column, Identifier) or column.holds(cell) else column.outside
 
 
-def _problem_of_identifiers() -> Callable[[Any], str | None]:
+def _problem_of_identifiers(column: Identifier) -> Callable[[Any], str | None]:
     seen: set[str] = set()
 
-    def problem(cell: Any) -> str | None:
-        if not isinstance(cell, str):
-            return "missing" if cell is None else "not text"
+    def problem_of(cell: Any) -> str | None:
+        if text := problem(column, cell):
+            return text
         if cell in seen:
             return "repeated"
         seen.add(cell)
         return None
 
-    return problem
+    return problem_of

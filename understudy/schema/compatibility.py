@@ -1,14 +1,42 @@
-"""What another table breaks for those who send rows: compared are two declarations, and no rows."""
+"""What a table promises to those who send rows: as a JSON Schema, and what another table breaks of it.
+
+Compared are two declarations, and no rows.
+"""
 
 import itertools
+import math
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from understudy.schema.columns import Category, Number
 from understudy.schema.declaration import Feature, Table
 
 Numbers: TypeAlias = Mapping[str, Number]
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def row_schema(table: Table) -> dict[str, Any]:
+    """The schema of a raw row; that of the encoded form is in it under `$defs`."""
+    encoded = _object_schema(table.encoded)
+    return {"$schema": DIALECT, "title": table.name, **_object_schema(table.columns), "$defs": {"encoded": encoded}}
+
+
+def _object_schema(columns: tuple[Category | Number, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {column.name: _cell_schema(column) for column in columns},
+        "required": [column.name for column in columns],
+        "additionalProperties": False,
+    }
+
+
+def _cell_schema(column: Category | Number) -> dict[str, Any]:
+    if isinstance(column, Category):
+        return {"enum": [*column.values, *([None] if column.missing else [])]}
+    limits = {"minimum": column.low, "maximum": column.high}
+    finite = {name: limit for name, limit in limits.items() if math.isfinite(limit)}
+    return {"type": ["number", "null"] if column.missing else "number", **finite, "description": column.unit}
 
 
 def breaking_changes(old: Table, new: Table) -> list[str]:
@@ -24,6 +52,11 @@ def breaking_changes(old: Table, new: Table) -> list[str]:
     encoded = [*_columns(old.encoded, new.encoded), *_meanings(old, new)]
     return [
         *_answers(old, new),
+        *(
+            f"{marker!r} does not stand for a missing cell any more"
+            for marker in old.missing
+            if marker not in new.missing
+        ),
         *_columns(old.columns, new.columns),
         *_logarithms(old, new),
         *(f"encoded rows: {text}" for text in encoded),

@@ -5,9 +5,8 @@ The project's own table is declared in `understudy/table.py`; nothing here knows
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +25,9 @@ from understudy.schema.columns import (
     Rows,
     find_faults,
     listed,
+    total,
 )
+from understudy.schema.spelling import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +89,8 @@ class Table:
         false_positive_cost: What a wrong positive answer costs, in any unit, above 0.
         false_negative_cost: What a wrong negative answer costs, in the same unit, above 0.
         limits: How much worse a new version may be.
+        missing: Texts that stand for a missing cell, wherever rows come from, beside empty text. What a column allows
+            is a value there and no marker.
     """
 
     name: str
@@ -101,6 +104,12 @@ class Table:
     false_positive_cost: float = 1
     false_negative_cost: float = 1
     limits: Limits = Limits()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def markers(self) -> frozenset[str | float]:
+        """What stands for a missing cell, as text and as the number that it says."""
+        return frozenset({"", *self.missing, *map(number, self.missing)})
 
     @property
     def labelled(self) -> tuple[Column, ...]:
@@ -169,22 +178,17 @@ class Table:
             UserError: It cannot be read, or rows break the table's rules: all faults at once.
         """
         # They load what reads files and databases, which neither --help nor a served model needs.
-        from understudy.schema import reader
-        from understudy.schema.casting import typed
+        from understudy.schema import casting, reader
 
-        rows = reader.read(str(path))
-        known = {column.name: column for column in self.labelled}
-        if rows.columns.is_unique:
-            rows = rows.apply(lambda cells: typed(cells, known[cells.name]) if cells.name in known else cells)
+        shown = reader.shown(str(path))
+        rows = casting.cast(reader.read(str(path)), self.labelled, self.markers)
         if faults := self._training_faults(rows):
-            raise UserError(
-                f"{reader.shown(str(path))} does not fit the table (row 1 is the first below the header): "
-                f"{'; '.join(map(str, faults))}",
-                "correct it, or say in understudy/table.py what is allowed",
-            )
+            raise casting.misfit(shown, rows, faults)
+        if near := casting.near_duplicates(rows[self.identifier]):
+            print(f"{shown}: {self.identifier} has {near}")
         # A model's answers are text, also where a table says 0 and 1.
         rows[self.target.name] = rows[self.target.name].map({value: str(value) for value in self.target.values})
-        return rows[list(known)].sort_values(self.identifier, ignore_index=True)
+        return rows[[column.name for column in self.labelled]].sort_values(self.identifier, ignore_index=True)
 
     def faults(self, rows: Rows) -> list[Fault]:
         """Everything that is wrong with raw rows to be scored."""
@@ -207,8 +211,8 @@ class Table:
             summed = [column for column in self.columns if column.name in feature.sources]
             cells = {column.name: listed(rows[column.name]) for column in summed if list(rows).count(column.name) == 1}
             if feature.log and not list(find_faults(cells, summed)):
-                totals = enumerate(_total(cells, feature.sources), start=1)
-                if places := tuple(row for row, total in totals if total <= 0):
+                totals = enumerate(total(cells, feature.sources), start=1)
+                if places := tuple(row for row, value in totals if value <= 0):
                     yield Fault(" + ".join(feature.sources), "out of range", "above 0", places)
 
     def encode(self, rows: Rows) -> Floats:
@@ -266,6 +270,7 @@ class Table:
             "columns": tuple(map(_column, declared["columns"])),
             "features": tuple(Feature(**{**part, "of": tuple(part["of"])}) for part in declared["features"]),
             "limits": Limits(**declared["limits"]),
+            "missing": tuple(declared.get("missing", ())),  # versions of 0.2 declare none
         }
         return cls(**{**declared, **parts})
 
@@ -282,19 +287,5 @@ def _encoder(feature: Feature, column: Category | Number) -> Callable[[Mapping[s
         codes = {None: math.nan, **{value: float(code) for code, value in enumerate(column.values)}}
         return lambda rows: list(map(codes.__getitem__, rows[sources[0]]))
     if feature.log:
-        return lambda rows: list(map(math.log, _total(rows, sources)))
-    return lambda rows: _total(rows, sources)
-
-
-def _total(rows: Mapping[str, Cells], names: Sequence[str]) -> Cells:
-    """Row by row the sum of some columns, NaN where one of them is missing."""
-    first, *others = names
-    total = filled(rows[first])
-    for name in others:
-        total = list(map(add, total, filled(rows[name])))
-    return total
-
-
-def filled(cells: Cells) -> Cells:
-    """Numbers with NaN for the missing ones."""
-    return [math.nan if cell is None else cell for cell in cells] if None in cells else cells
+        return lambda rows: list(map(math.log, total(rows, sources)))
+    return lambda rows: total(rows, sources)

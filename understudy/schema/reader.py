@@ -5,11 +5,9 @@ A file, CSV or Parquet, plain or gzip, has a path, a URL or an address in an obj
 SQLAlchemy gives it: `mysql://host/database#table`, `sqlite:///file.db#select ...`. Nothing here knows what a row is.
 """
 
-import gzip
-import io
 import os
 import re
-import zlib
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
@@ -19,13 +17,13 @@ import numpy as np
 import pandas as pd
 import requests
 import sqlalchemy
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from understudy.errors import UserError
+from understudy.schema.file_formats import WANTED, cells_of, line
 
 USER, PASSWORD = "UNDERSTUDY_DATA_USER", "UNDERSTUDY_DATA_PASSWORD"
 TIMEOUT = 30
-GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 USERINFO = re.compile(r"(?<=://)[^/?#]*@")
 # In URLs that were signed, and for drivers that take a password behind the question mark.
 SECRET = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|sig|cred|key|odbc)[^=&#]*=)[^&#]*", re.IGNORECASE)
@@ -33,7 +31,7 @@ SECRET = re.compile(r"([?&][^=&#]*(?:pass|pwd|secret|token|sig|cred|key|odbc)[^=
 WELL_FORMED = re.compile(
     r"[a-z][\w+.-]*://(/[^#]*|([^/?#@]*@)?([^][/?#@:]*|\[[^]/?#@]*\])(:\d+)?/[^#@]*)(#.*)?", re.IGNORECASE | re.DOTALL
 )
-WANTED = "give --data a CSV or Parquet file, its URL, or a database as in mysql://host/database#table"
+BEFORE_QUERY = r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"  # white space and comments
 IN_STORES = "correct --data, and give credentials as the store's own programs take them"
 
 
@@ -46,7 +44,7 @@ def read(address: str) -> pd.DataFrame:
         UserError: There is nothing at this address, or nothing that can be read.
     """
     rows = _from_database(address) if is_database(address) else _from_file(address)
-    return rows.replace("", np.nan)
+    return _named(rows.replace("", np.nan), shown(address))
 
 
 def shown(address: str) -> str:
@@ -78,23 +76,23 @@ def is_database(address: str) -> bool:
     return bool(separator) and scheme.lower() not in fsspec.available_protocols()
 
 
+def _named(rows: pd.DataFrame, place: str) -> pd.DataFrame:
+    """The rows under names without white space around them, and without the empty columns that have no name."""
+    names = ["" if pd.isna(name) else str(name).strip() for name in rows.columns]
+    unnamed = [number for number, name in enumerate(names) if not name]
+    for number in unnamed:
+        if any(str(cell).strip() for cell in rows.iloc[:, number].dropna()):
+            raise UserError(f"{place}: column {number + 1} has no name", "name it, or leave it out")
+    if unnamed:
+        print(f"{place}: {len(unnamed)} columns without a name and without content are left out")
+    return rows.set_axis(names, axis="columns").iloc[:, [number for number, name in enumerate(names) if name]]
+
+
 def _from_file(address: str) -> pd.DataFrame:
-    place = shown(address)
     content = _content(address)
     if not content:
-        raise UserError(f"{place} is empty", WANTED)
-    try:
-        # The content tells what it is: a URL need not end like a file, and a server may have unpacked it.
-        content = gzip.decompress(content) if content.startswith(GZIP) else content
-        return _parquet(content) if content.startswith(PARQUET) else _csv(content)
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{place} is empty", WANTED) from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{place} is broken gzip: {_line(error)}", "make or fetch the file again") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise UserError(f"{place} is not a CSV file in UTF-8: {_line(error)}", "correct the file") from None
-    except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among these
-        raise UserError(f"{place} is broken Parquet: {_line(error)}", "make or fetch the file again") from None
+        raise UserError(f"{shown(address)} is empty", WANTED)
+    return cells_of(content, shown(address))
 
 
 def _content(address: str) -> bytes:
@@ -114,7 +112,7 @@ def _content(address: str) -> bytes:
         package = getattr(error.__cause__, "name", None) or error.name
         raise UserError(f"{place} needs a package that is not installed", f"pip install {package}") from None
     except Exception as error:  # each store has errors of its own, and they may have the whole address in them
-        reason = _line(error) if place == address else type(error).__name__
+        reason = line(error) if place == address else type(error).__name__
         fix = IN_STORES if scheme else WANTED
         raise UserError(f"{place} cannot be read: {reason}", fix) from None
 
@@ -130,17 +128,6 @@ def _fetched(address: str) -> bytes:
     return content
 
 
-def _csv(content: bytes) -> pd.DataFrame:
-    # Without a header of its own, pandas leaves a repeated column name as it is.
-    cells = pd.read_csv(io.BytesIO(content), header=None, dtype=str, keep_default_na=False, na_values=[""])
-    return cells[1:].set_axis(cells.iloc[0].tolist(), axis="columns").reset_index(drop=True)
-
-
-def _parquet(content: bytes) -> pd.DataFrame:
-    rows = pd.read_parquet(io.BytesIO(content))
-    return rows.reset_index(drop=rows.index.name is None)  # pandas may have written a column as its index
-
-
 def _from_database(address: str) -> pd.DataFrame:
     place, (where, _, selection) = shown(address), address.partition("#")
     if not selection:
@@ -148,13 +135,11 @@ def _from_database(address: str) -> pd.DataFrame:
     engine = _engine(where, place)
     try:
         return _selected(engine, selection)
-    except (SQLAlchemyError, pd.errors.DatabaseError) as error:
-        cause = error.__cause__ if isinstance(error, pd.errors.DatabaseError) else error
-        reason = _line(getattr(cause, "orig", cause)).replace(engine.url.password or "\0", "***")
-        fix = f"correct --data, and give user and password as {USER} and {PASSWORD}"
+    except SQLAlchemyError as error:
+        reason = line(getattr(error, "orig", error)).replace(engine.url.password or "\0", "***")
+        of_file, of_server = "or give the file itself", f"and give user and password as {USER} and {PASSWORD}"
+        fix = f"correct --data, {of_file if engine.name == 'sqlite' else of_server}"
         raise UserError(f"{place} cannot be read: {reason}", fix) from None
-    except ValueError:
-        raise UserError(f"{place}: there is no such table", "end the address with the name of one") from None
     finally:
         engine.dispose()
 
@@ -179,16 +164,28 @@ def _engine(where: str, place: str) -> sqlalchemy.Engine:
 
 def _selected(engine: sqlalchemy.Engine, selection: str) -> pd.DataFrame:
     with engine.connect() as connection:
-        if _is_query(selection):
-            # Or else drivers take a % in the query for a place to put a value.
-            return pd.read_sql_query(selection, connection.execution_options(no_parameters=True))
-        schema, _, table = selection.rpartition(".")
-        return pd.read_sql_table(table, connection, schema=schema or None)
+        query = selection if _is_query(selection) else _table(connection, selection)
+        if bracketed := re.match(rf"{BEFORE_QUERY}(\(.*\))[\s;]*$", query, re.DOTALL):
+            query = f"select * from {bracketed[1]} as bracketed"  # noqa: S608
+        # Or else drivers take a % in the query for a place to put a value. The cells are as the driver gives them:
+        # SQLAlchemy and pandas would pass large whole numbers through float.
+        result = connection.execution_options(no_parameters=True).exec_driver_sql(query)
+        return pd.DataFrame(list(map(tuple, result)), columns=list(result.keys()), dtype=object)
+
+
+def _table(connection: sqlalchemy.Connection, selection: str) -> str:
+    """The query for a table, which may have dots in its name or stand behind its schema and a dot."""
+    inspector = sqlalchemy.inspect(connection)
+    names: list[tuple[str | None, str]] = [(None, selection)]
+    names += [(selection[: dot.start()], selection[dot.end() :]) for dot in re.finditer(r"\.", selection)]
+    for schema, table in names:
+        with suppress(OperationalError) if schema else nullcontext():  # of SQLite, where there is no such schema
+            if inspector.has_table(table, schema=schema):
+                source = sqlalchemy.select(sqlalchemy.text("*")).select_from(sqlalchemy.table(table, schema=schema))
+                return str(source.compile(dialect=connection.dialect))
+    place = shown(f"{connection.engine.url}#{selection}")
+    raise UserError(f"{place}: there is no such table", "end the address with the name of one")
 
 
 def _is_query(selection: str) -> bool:
-    return re.match(r"\s*(select|with)\s", selection, re.IGNORECASE) is not None
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())
+    return re.match(rf"{BEFORE_QUERY}[\s(]*(select|with)(?=[\s(*'\"`\[])\s*\S", selection, re.IGNORECASE) is not None

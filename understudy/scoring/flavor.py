@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from understudy.errors import UserError
-from understudy.schema.columns import Fault, repeated
+from understudy.schema.columns import Cells, Fault, repeated
 from understudy.scoring import pipelines, scorer, scorer_files
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.predictors import TREES
@@ -58,6 +58,7 @@ class PyfuncScorer:
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
+        self._known = {column.name for column in (*scorer.table.columns, *scorer.table.encoded)}
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
@@ -72,18 +73,44 @@ class PyfuncScorer:
         """
         try:
             output = (params or {}).get("output", LABEL)
-            return self.scorer.predict(_plain(rows), output, os.environ.get(VERSION, ""))
+            plain = self._of_frame(rows) if isinstance(rows, pd.DataFrame) else _plain(rows)
+            return self.scorer.predict(plain, output, os.environ.get(VERSION, ""))
         except RowsRefused as refused:
             raise MlflowRowsRefused(refused) from None
         except RecursionError:
             nested = RowsRefused([Fault("the table", "nested too deeply", "rows of cells")])
             raise MlflowRowsRefused(nested) from None
 
+    def _of_frame(self, rows: pd.DataFrame) -> Any:
+        if isinstance(rows.columns, pd.RangeIndex):
+            return _plain(rows.to_numpy().tolist())
+        names = [str(name) for name in rows]
+        if twice := list(repeated(names)):
+            raise RowsRefused(twice)
+        given = names
+        if len(names) > len(self._known):  # pandas takes seconds for the cells of columns that are refused anyway
+            places = [place for place, name in enumerate(names) if name.strip() in self._known]
+            given, rows = [names[place] for place in places], rows.iloc[:, places]
+        # All columns at once: one by one, they take ten times as long for a row as the model does.
+        cells = rows.to_numpy(dtype=object, na_value=None).T.tolist()  # type: ignore[arg-type]
+        columns = dict(zip(given, cells, strict=True))
+        if len(names) > len(given):
+            columns = dict.fromkeys(names, [None] * len(rows)) | columns
+        return self._with_numbers(columns) if self.scorer.table.missing else columns
+
+    def _with_numbers(self, columns: dict[str, Cells]) -> dict[str, Cells]:
+        """Columns whose numbers pandas has read as text, since a marker of a missing cell is among them, as numbers."""
+        missing = {*self.scorer.table.missing}
+        texts = {
+            name: [cell or "" for cell in cells]
+            for name, cells in columns.items()
+            if {*map(type, cells)} <= {str, type(None)} and not missing.isdisjoint(str(cell).strip() for cell in cells)
+        }
+        return {**columns, **self.scorer.from_text(texts)}
+
 
 def _plain(rows: Any) -> Any:
     """Rows as JSON would bring them."""
-    if isinstance(rows, pd.DataFrame):
-        return _of_frame(rows)
     if isinstance(rows, np.ndarray):
         return _plain(rows.tolist())
     if isinstance(rows, dict):
@@ -91,17 +118,6 @@ def _plain(rows: Any) -> Any:
     if isinstance(rows, list):
         return [_plain(cell) for cell in rows]
     return None if isinstance(rows, float) and math.isnan(rows) else rows
-
-
-def _of_frame(rows: pd.DataFrame) -> Any:
-    if isinstance(rows.columns, pd.RangeIndex):
-        return _plain(rows.to_numpy().tolist())
-    names = [str(name) for name in rows]
-    if twice := list(repeated(names)):
-        raise RowsRefused(twice)
-    # All columns at once: one by one, they take ten times as long for a row as the model does.
-    cells = rows.to_numpy(dtype=object, na_value=None)  # type: ignore[arg-type]
-    return dict(zip(names, cells.T.tolist(), strict=True))
 
 
 def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.DataFrame) -> None:
@@ -162,4 +178,7 @@ def _types(pipeline: Pipeline) -> list[str]:
 
 def _load_pyfunc(path: str) -> PyfuncScorer:
     """Load the python_function flavor of the model folder at `path`; MLflow's interface."""
+    if VERSION in os.environ:
+        # MLflow's server writes what it was asked into a message that nobody sees, array by array: 30 s for 200,000.
+        np.set_printoptions(override_repr=lambda array: f"array of shape {array.shape}")
     return PyfuncScorer(scorer.load(Path(path)))

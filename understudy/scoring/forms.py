@@ -1,12 +1,23 @@
 """Rows in any of the forms that clients send, as columns, and the refusal of anything else."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from understudy.schema.columns import ROWS_SHOWN, Category, Cells, Column, Fault, Number, accepts
-from understudy.schema.declaration import Table, filled
+from understudy.schema.columns import (
+    ROWS_SHOWN,
+    Category,
+    Cells,
+    Column,
+    Fault,
+    Number,
+    accepts,
+    filled,
+    repeated,
+    tidied,
+)
+from understudy.schema.declaration import Table
+from understudy.schema.spelling import number
 
 Columns = Mapping[str, Cells]
 
@@ -30,35 +41,44 @@ class Form:
     """One of the two forms of a table's rows, raw or encoded.
 
     Args:
+        name: "raw" or "encoded".
         columns: That rows of this form have.
         encoders: One for each feature, which makes it from such rows.
         faults: Finds everything that is wrong with rows, and takes its time.
+        markers: Cells that stand for a missing one.
     """
 
     def __init__(
         self,
+        name: str,
         columns: Sequence[Category | Number],
         encoders: Sequence[Callable[[Columns], Cells]],
         faults: Callable[[Columns], list[Fault]],
+        markers: Collection[Any],
     ) -> None:
+        self.name = name
         self.columns = {column.name: column for column in columns}
         self._checks = [(column.name, accepts(column)) for column in columns]
-        self._encoders, self._faults = encoders, faults
+        self._encoders, self._faults, self._markers = encoders, faults, markers
 
-    def features(self, rows: Columns) -> list[Cells]:
-        """The features of rows, shape (features, n), NaN where missing.
+    def features(self, rows: Columns) -> tuple[Columns, list[Cells]]:
+        """Rows as they are understood, and their features, shape (features, n), NaN where missing.
+
+        White space around cells is left out, and None stands for each marker of a missing cell.
 
         Raises:
             RowsRefused: There are faults.
         """
         try:
             if self._accepts(rows):
-                return [encode(rows) for encode in self._encoders]
+                return rows, [encode(rows) for encode in self._encoders]
         except (TypeError, ValueError, OverflowError):
             pass  # something cannot be compared or computed, which the slow search below names
+        known = self.columns.keys() & rows.keys()
+        rows = {**rows, **{name: tidied(self.columns[name], rows[name], self._markers) for name in known}}
         if faults := self._faults(rows):
             raise RowsRefused(faults)
-        return [encode(rows) for encode in self._encoders]
+        return rows, [encode(rows) for encode in self._encoders]
 
     def _accepts(self, rows: Columns) -> bool:
         lengths = {*map(len, rows.values())}
@@ -69,7 +89,10 @@ class Form:
 def forms(table: Table) -> tuple[Form, Form]:
     """The raw and the encoded form of a table's rows."""
     unchanged = [partial(_filled, column.name) for column in table.encoded]
-    return Form(table.columns, table.encoders(), table.faults), Form(table.encoded, unchanged, table.encoded_faults)
+    return (
+        Form("raw", table.columns, table.encoders(), table.faults, table.markers),
+        Form("encoded", table.encoded, unchanged, table.encoded_faults, table.markers),
+    )
 
 
 def _filled(name: str, rows: Columns) -> Cells:
@@ -88,6 +111,8 @@ def named(rows: Any) -> Columns | None:
     Raises:
         RowsRefused: They are neither, or not all of one form.
     """
+    if isinstance(rows, list | dict) and not rows:
+        raise RowsRefused([Fault("the table", "no rows", "at least one")])
     if isinstance(rows, dict) and {*map(type, rows.values())} <= {list}:
         return rows
     if isinstance(rows, list) and len(kinds := {*map(type, rows)}) == 1:
@@ -96,6 +121,18 @@ def named(rows: Any) -> Columns | None:
         if kinds == {list}:
             return None
     raise RowsRefused([Fault("the table", "not rows of one form and equal length", "at least one row")])
+
+
+def stripped(rows: Columns) -> Columns:
+    """Rows under names without white space around them.
+
+    Raises:
+        RowsRefused: Two names are the same then.
+    """
+    names = [str(name).strip() for name in rows]
+    if len({*names}) < len(names):
+        raise RowsRefused(list(repeated(names)))
+    return dict(zip(names, rows.values(), strict=True))
 
 
 def with_names(rows: list[Cells], names: Sequence[str]) -> Columns:
@@ -117,16 +154,7 @@ def from_text(cells: Sequence[str], column: Column | None) -> Cells:
     """
     if column is None or column.is_text:
         return [cell or None for cell in cells]
-    return [_number(cell) if cell else None for cell in cells]
-
-
-def _number(cell: str) -> float | str:
-    # Python also reads digits of every script, _ between them, and nan; the reader of training reads none of these.
-    try:
-        number = float(cell) if cell.isascii() and "_" not in cell else math.nan
-    except ValueError:
-        return cell
-    return cell if math.isnan(number) else number
+    return [number(cell) if cell else None for cell in cells]
 
 
 def _of_records(records: list[dict[str, Any]]) -> Columns:

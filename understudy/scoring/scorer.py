@@ -54,21 +54,27 @@ class Scorer:
         Raises:
             RowsRefused: Rows or an output that are not allowed; names every fault.
         """
+        return self.answer(rows, output, version)[-1]
+
+    def answer(self, rows: Any, output: str, version: str) -> tuple[str, Mapping[str, Cells], list[Any]]:
+        """The name of the form of rows, their columns as they are understood, and what `predict` answers."""
         if output not in OUTPUTS:
             raise RowsRefused([Fault("params.output", "unknown value", ", ".join(OUTPUTS))])
-        features = self._features(rows)
+        form, columns = self._form_and_columns(rows)
+        columns, features = form.features(columns)
         probabilities = self._probabilities(features)
         if output == PROBABILITY:
-            return probabilities
+            return form.name, columns, probabilities
         labels = self._labels(probabilities)
         if output == LABEL:
-            return labels
+            return form.name, columns, labels
         common = {"threshold": self.threshold, "version": version}
         effects = self.predictor.effects(np.array(features, dtype=float).T).tolist()
-        return [
+        details = [
             {"label": label, "probability": probability, **common, "moved": self._moved(row)}
             for label, probability, row in zip(labels, probabilities, effects, strict=True)
         ]
+        return form.name, columns, details
 
     def from_text(self, columns: Mapping[str, Sequence[str]]) -> dict[str, Cells]:
         """Columns of a CSV file as JSON would bring them, for `predict`; those that are not known too."""
@@ -86,11 +92,12 @@ class Scorer:
         if not is_close or self.predict(rows) != self._labels(expected):
             raise ValueError("the stored rows do not get the stored answers")
 
-    def _features(self, rows: Any) -> list[Cells]:
+    def _form_and_columns(self, rows: Any) -> tuple[Form, Mapping[str, Cells]]:
         columns = forms.named(rows)
         if columns is None:
-            return self._encoded.features(forms.with_names(rows, list(self._encoded.columns)))
-        return self._form(columns).features(columns)
+            return self._encoded, forms.with_names(rows, list(self._encoded.columns))
+        columns = columns if columns.keys() == self._raw.columns.keys() else forms.stripped(columns)
+        return self._form(columns), columns
 
     def _form(self, columns: Mapping[str, Any]) -> Form:
         if columns.keys() != self._raw.columns.keys() and forms.is_encoded(self.table, list(columns)):

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ import msgspec
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from understudy.schema.json_schema import row_schema
+from understudy.schema.columns import Cells
+from understudy.schema.compatibility import row_schema
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import DETAIL
 from understudy.serving import metrics
@@ -56,7 +58,8 @@ class ScoredRows(NamedTuple):
     """An answer's body, and what it was made from."""
 
     content: bytes
-    rows: Any
+    form: str
+    rows: Mapping[str, Cells]
     output: str
     predictions: list[Any]
 
@@ -132,7 +135,7 @@ class App:
                 scored = score(loaded, body, content_type)
             rows = len(scored.predictions)
             if self._log:
-                self._log.put(loaded, scored.rows, scored.output, scored.predictions)
+                self._log.put(loaded, scored.form, scored.rows, scored.output, scored.predictions)
             answer = Answer(200, headers(loaded), scored.content)
         except GONE:
             raise
@@ -239,8 +242,8 @@ def score(loaded: ServedVersion, body: bytes, content_type: str) -> ScoredRows:
     count = max(map(len, rows.values()), default=0) if isinstance(rows, dict) else len(rows)
     if output == DETAIL and count > DETAILS:
         raise HTTPError(400, f"{DETAIL} is for at most {DETAILS} rows of a request")
-    predictions = loaded.scorer.predict(rows, output, loaded.key.number)
-    return ScoredRows(msgspec.json.encode({"predictions": predictions}), rows, output, predictions)
+    form, columns, predictions = loaded.scorer.answer(rows, output, loaded.key.number)
+    return ScoredRows(msgspec.json.encode({"predictions": predictions}), form, columns, output, predictions)
 
 
 def headers(loaded: ServedVersion | None, content_type: str = JSON) -> Headers:

@@ -261,9 +261,9 @@ def _named(columns: list[str], data: list[list[Any]]) -> dict[str, list[Any]]:
 def _csv(text: str) -> dict[str, list[str]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
-        lines = [line for line in reader if line]
+        lines = [line for line in reader if len(line) > 1 or "".join(line).strip()]
     except csv.Error:
         raise HTTPError(400, f"the body is not CSV from line {reader.line_num} on") from None
     if not lines:
         raise HTTPError(400, "the CSV has no header")
-    return _named(lines[0], lines[1:])
+    return _named([name.strip() for name in lines[0]], lines[1:])

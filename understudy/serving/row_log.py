@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from understudy.scoring import forms
 from understudy.serving.following import ServedVersion, tell
 from understudy.serving.metrics import DROPPED, LOGGED
 
@@ -28,12 +27,13 @@ PART = 60.0  # seconds that rows wait at most for a file
 
 
 class LoggedAnswer(NamedTuple):
-    """Rows that were accepted, as they came, and what was answered when by which version."""
+    """Rows that were accepted, as columns, and what was answered when by which version."""
 
     time: float
     version: str
     types: dict[str, dict[str, bool]]
-    rows: Any
+    form: str
+    rows: dict[str, list[Any]]
     output: str
     predictions: list[Any]
 
@@ -50,13 +50,13 @@ class RowLog:
         self._thread = threading.Thread(target=self._pass_on)
         self._thread.start()
 
-    def put(self, loaded: ServedVersion, rows: Any, output: str, predictions: list[Any]) -> None:
+    def put(self, loaded: ServedVersion, form: str, rows: Any, output: str, predictions: list[Any]) -> None:
         """Keep rows; called by the event loop alone."""
         if self._rows + len(predictions) > ROWS:
             DROPPED.inc(len(predictions))
             return
         self._rows += len(predictions)
-        answer = LoggedAnswer(time.time(), loaded.key.number, loaded.types, rows, output, predictions)
+        answer = LoggedAnswer(time.time(), loaded.key.number, loaded.types, form, rows, output, predictions)
         self._waiting.append(answer)  # at once, for the other thread exchanges the list
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class Parts:
 
         forms: dict[tuple[str, str], list[LoggedAnswer]] = defaultdict(list)
         for answer in self._answers:
-            forms[form(answer), answer.version].append(answer)  # versions may have tables of their own
+            forms[answer.form, answer.version].append(answer)  # versions may have tables of their own
         for (name, _), answers in forms.items():
             count = sum(len(answer.predictions) for answer in answers)
             try:
@@ -154,18 +154,6 @@ class Parts:
             new.unlink(missing_ok=True)
 
 
-def form(answer: LoggedAnswer) -> str:
-    """The form of an answer's rows, as the scorer tells it: "raw" or "encoded", which unnamed ones are."""
-    is_named = isinstance(answer.rows, dict) or isinstance(answer.rows[0], dict)
-    return "raw" if is_named and columns(answer).keys() == answer.types["raw"].keys() else "encoded"
-
-
-def columns(answer: LoggedAnswer) -> forms.Columns:
-    """An answer's rows as columns; unnamed rows have those of the encoded form."""
-    named = forms.named(answer.rows)
-    return forms.with_names(answer.rows, list(answer.types["encoded"])) if named is None else named
-
-
 def table(name: str, answers: list[LoggedAnswer]) -> Any:
     """Rows of a form and a version in Arrow: time, version, label and probability where asked for, columns."""
     import pyarrow
@@ -178,10 +166,10 @@ def table(name: str, answers: list[LoggedAnswer]) -> Any:
         cells["version"] += [answer.version] * count
         for key in ("label", "probability"):
             cells[key] += [predicted(answer.output, prediction, key) for prediction in answer.predictions]
-        rows = columns(answer)
         for key, is_text in types.items():
             # A whole number that is too long for Arrow was a float to the model.
-            cells[key] += rows[key] if is_text else [None if cell is None else float(cell) for cell in rows[key]]
+            column = answer.rows[key]
+            cells[key] += column if is_text else [None if cell is None else float(cell) for cell in column]
     text, number = pyarrow.string(), pyarrow.float64()
     kinds = {"time": pyarrow.timestamp("us", "UTC"), "version": text, "label": text, "probability": number}
     kinds |= {key: text if is_text else number for key, is_text in types.items()}
