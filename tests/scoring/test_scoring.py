@@ -1,7 +1,10 @@
 import json
+import re
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +12,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.models import Model
 from mlflow.pyfunc import scoring_server
 
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
+from understudy.errors import UserError
 from understudy.families import FAMILIES
 from understudy.schema.casting import typed
 from understudy.schema.columns import listed, tidied
-from understudy.scoring import forms, scorer
+from understudy.schema.declaration import Table
+from understudy.scoring import flavor, forms, pipelines, scorer
 from understudy.scoring.flavor import MlflowRowsRefused
 from understudy.scoring.scorer import Scorer
+from understudy.serving import request
 from understudy.table import TABLE
 from understudy.tracking import family_runs
 
@@ -226,6 +233,136 @@ def test_the_text_of_a_csv_file_becomes_what_json_would_say(served: Scorer) -> N
         with pytest.raises(forms.RowsRefused):
             served.predict(served.from_text({**text, "LoanAmount": [cell]}))
     assert served.from_text({"Age": ["", "3"]}) == {"Age": [None, "3"]}
+
+
+@pytest.fixture(scope="module")
+def declaring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Table, Scorer, Any]:
+    """A table that declares markers, and its model on the live server and on MLflow's."""
+    table, folder = replace(TABLE, missing=("-", "n.a.")), tmp_path_factory.mktemp("declaring") / "model"
+    rows = table.read(SAMPLE)
+    decided = pipelines.decided(table, FAMILIES["LogisticRegression"].classifier, None, 0.5)
+    pipeline = pipelines.build(table, decided).fit(rows, rows[table.target.name])
+    flavor.save_model(str(folder), Model(), pipeline, rows)
+    return table, scorer.load(folder), mlflow.pyfunc.load_model(str(folder))
+
+
+def answers(declaring: tuple[Table, Scorer, Any], csv: str, folder: Path) -> list[str]:
+    """What training, the live server and MLflow's say of a CSV file: how many rows it has, or what is wrong."""
+    table, live, stock = declaring
+    header, *rows = csv.splitlines()
+    labelled = [f"L{number},{row},{'YN'['3+' in row]}" if row.strip() else row for number, row in enumerate(rows)]
+    (folder / "x.csv").write_text("\n".join([f"Loan_ID,{header},Loan_Status", *labelled]) + "\n")
+
+    def served() -> Any:
+        reply = scoring_server.invocations(csv, "text/csv", stock, None)  # type: ignore[no-untyped-call]
+        return json.loads(reply.response)["predictions"]
+
+    asked: list[Callable[[], Any]] = [
+        lambda: table.read(folder / "x.csv"),
+        lambda: live.predict(*request.rows_of(csv.encode(), "text/csv", live)),
+        served,
+    ]
+    outcomes = []
+    for ask in asked:
+        try:
+            outcomes.append(f"{len(ask())} rows")
+        except (UserError, forms.RowsRefused, MlflowRowsRefused) as refused:
+            text = str(refused.body["message"]) if isinstance(refused, MlflowRowsRefused) else str(refused)
+            outcomes.append(re.sub(r" \(allowed: [^()]+\)", "", text.partition("first")[2].partition("): ")[2]))
+    return outcomes
+
+
+WIDE = "LoanAmount: not a number (has digits of another script or width) in row 1"
+OFTEN_MISSING = "(looks like a missing marker) in row 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, ["2 rows"] * 3),
+        ({"Gender": "n.a."}, ["2 rows"] * 3),
+        ({"LoanAmount": " - "}, ["2 rows"] * 3),
+        ({"Gender": " Male\t"}, ["2 rows"] * 3),
+        ({"LoanAmount": " 120 "}, ["2 rows"] * 3),
+        ({"LoanAmount": "120\u3000"}, ["2 rows"] * 3),
+        ({"Gender": "  "}, ["2 rows"] * 3),
+        ({"LoanAmount": "  "}, ["2 rows"] * 3),
+        ({"Gender,": " Gender ,"}, ["2 rows"] * 3),
+        ({"\nMale": "\n\n \nMale"}, ["2 rows"] * 3),
+        ({"Urban\n": "Urban\n   \n"}, ["2 rows"] * 3),
+        ({"LoanAmount": "\uff11\uff12\uff10"}, [WIDE] * 3),
+        ({"Gender": "male"}, ["Gender: unknown category (differs in case only) in row 1"] * 3),
+        ({"LoanAmount": "$120"}, ["LoanAmount: not a number (has a currency sign) in row 1"] * 3),
+        ({"LoanAmount": "many"}, ["LoanAmount: not a number in row 1"] * 3),
+        ({"LoanAmount": "inf"}, ["LoanAmount: out of range in row 1"] * 3),
+        # pandas knows such markers by itself, and MLflow's server asks it before the model.
+        ({"Gender": "NA"}, [f"Gender: unknown category {OFTEN_MISSING}"] * 2 + ["2 rows"]),
+        ({"LoanAmount": "NaN"}, [f"LoanAmount: not a number {OFTEN_MISSING}"] * 2 + ["2 rows"]),
+    ],
+    ids=str,
+)
+def test_csv_is_understood_as_in_training_and_as_the_page_says(
+    declaring: tuple[Table, Scorer, Any], change: dict[str, str], said: list[str], tmp_path: Path
+) -> None:
+    first = {name: str(cell) for name, cell in APPLICANT.items()} | {"Self_Employed": "No"}
+    rows = [{**first, **{name: cell for name, cell in change.items() if name in first}}, {**first, "Dependents": "3+"}]
+    csv = "\n".join([",".join(first), *(",".join(row.values()) for row in rows)]) + "\n"
+    for old in change.keys() - first.keys():
+        csv = csv.replace(old, change[old], 1)
+    assert answers(declaring, csv, tmp_path) == said
+
+
+def test_declared_markers_and_white_space_are_understood_in_json_too(declaring: tuple[Table, Scorer, Any]) -> None:
+    _, live, stock = declaring
+    plain = [{**APPLICANT, "Gender": None, "LoanAmount": None}, APPLICANT]
+    marked = [{**APPLICANT, "Gender": " n.a.", "LoanAmount": "-"}, {**APPLICANT, "Property_Area": "Urban "}]
+    padded = [{f" {name}\n": cell for name, cell in row.items()} for row in marked]
+    probabilities = live.predict(plain, "probability")
+    for rows in (marked, padded):
+        assert live.predict(rows, "probability") == probabilities
+        assert stock.predict(rows, PROBABILITY) == probabilities
+        assert stock.predict(pd.DataFrame(rows), PROBABILITY) == probabilities
+    encoded = TABLE.encode(pd.DataFrame(plain)).tolist()
+    marked_codes = [["" if np.isnan(cell) else cell for cell in row] for row in encoded]
+    assert live.predict(marked_codes, "probability") == probabilities
+    with pytest.raises(forms.RowsRefused, match="column 12: column is repeated"):
+        live.predict([{**APPLICANT, " Gender": "Male"}])
+    for missing in ("Education", "ApplicantIncome"):
+        with pytest.raises(forms.RowsRefused, match=f"{missing}: missing in row 1"):
+            live.predict([{**APPLICANT, missing: "n.a."}])
+
+
+@pytest.mark.parametrize("rows", [[], {}, [{}], {"Gender": []}], ids=str)
+def test_no_rows_are_called_so(served: Scorer, rows: Any) -> None:
+    with pytest.raises(forms.RowsRefused, match=r"the table: no rows \(allowed: at least one\)"):
+        served.predict(rows)
+
+
+@pytest.mark.parametrize("key", ["dataframe_records", "dataframe_split", "inputs", "instances"])
+def test_stock_serve_answers_a_request_of_very_many_columns(
+    key: str, uris: dict[str, str], batch_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(scorer.VERSION, "1")
+    names = [f"c{number}" for number in range(20_000)] + ["Gender"]
+    row: Any = dict.fromkeys(names, 1)
+    body = {
+        "dataframe_records": [row],
+        "dataframe_split": {"columns": names, "data": [[1] * len(names)]},
+        "inputs": {name: [1] for name in names},
+        "instances": [row],
+    }[key]
+    with np.printoptions():
+        model = mlflow.pyfunc.load_model(uris["LogisticRegression"])
+        with pytest.raises(MlflowRowsRefused) as refused:
+            scoring_server.invocations(  # type: ignore[no-untyped-call]
+                json.dumps({key: body}), "application/json", model, None
+            )
+    faults = refused.value.body["faults"]
+    assert "column is not known, for 19980 more" in {fault["problem"] for fault in faults}
+    assert ("Gender", "not text") in {(fault["column"], fault["problem"]) for fault in faults}
+    # MLflow has put each array that was sent into words, which took most of the time, and nobody reads them.
+    assert len(refused.value.message) < (2_000_000 if key in ("inputs", "instances") else 20_000)
+    assert "array(" not in refused.value.message
 
 
 def test_text_is_a_number_exactly_where_it_is_one_in_training() -> None:

@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from understudy.errors import UserError
 from understudy.registry import history, records, registered, registration, stages
 from understudy.registry.records import Move, SavedRecord
+from understudy.schema.spelling import folded
 from understudy.table import TABLE
 from understudy.tracking import batch_rows
 from understudy.verification import manifest
@@ -59,9 +60,9 @@ def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> 
 
 
 def learned(client: MlflowClient, name: str, numbers: Sequence[str]) -> pd.Series:
-    """The identifiers of all rows that versions have learned from; raises as `held_out` does."""
+    """The identifiers of all rows that versions have learned from, `folded`; raises as `held_out` does."""
     parts = [_of_batch(client, name, number, batch_rows.TRAINED_ON) for number in numbers]
-    return pd.concat(parts).iloc[:, 0]
+    return pd.concat(parts).iloc[:, 0].map(folded)
 
 
 def _nothing_left(known: Sequence[SavedRecord], lost: Sequence[str]) -> str | None:

@@ -22,6 +22,7 @@ from understudy.gate.decision import Answers, Challenger, Decision, Terms
 from understudy.registry.records import Move, Verdict
 from understudy.schema import compatibility
 from understudy.schema.declaration import Table
+from understudy.schema.spelling import folded
 from understudy.scoring import pipelines, scorer
 from understudy.table import TABLE
 from understudy.verification import manifest
@@ -106,7 +107,7 @@ def _rows(
     rows, counts = comparison.held_out(client, name, challenger.number, data)
     learned = comparison.learned(client, name, [version.number for version in (challenger, other) if version])
     with _refusing("the held-out rows do not fit the table"):
-        dropped = rows[TABLE.identifier].isin(learned).to_numpy()
+        dropped = rows[TABLE.identifier].map(folded).isin(learned).to_numpy()
         dropped = dropped | _refused(other, rows) if other else dropped
     if dropped.all():
         raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")

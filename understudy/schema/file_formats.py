@@ -88,7 +88,7 @@ def _workbook(content: bytes, place: str) -> pd.DataFrame:
         with pd.ExcelFile(io.BytesIO(content)) as book:
             if len(book.sheet_names) > 1:
                 print(f"{place}: the first of {len(book.sheet_names)} sheets is read")
-            cells = book.parse(0, header=None, dtype=object, keep_default_na=False, na_values=[""])
+            cells = pd.read_excel(book, header=None, dtype=object, keep_default_na=False, na_values=[""])
     except ImportError:
         raise UserError(
             f"{place} is an Excel workbook, and openpyxl is not installed", "pip install openpyxl"

@@ -27,6 +27,7 @@ from skops import io as skops
 
 from understudy.errors import UserError
 from understudy.schema.columns import Cells, Fault, repeated
+from understudy.schema.spelling import number
 from understudy.scoring import pipelines, scorer, scorer_files
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.predictors import TREES
@@ -58,7 +59,9 @@ class PyfuncScorer:
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self._known = {column.name for column in (*scorer.table.columns, *scorer.table.encoded)}
+        columns = (*scorer.table.columns, *scorer.table.encoded)
+        self._known = {column.name for column in columns}
+        self._numbers = {column.name for column in columns if not column.is_text}
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
@@ -84,29 +87,28 @@ class PyfuncScorer:
     def _of_frame(self, rows: pd.DataFrame) -> Any:
         if isinstance(rows.columns, pd.RangeIndex):
             return _plain(rows.to_numpy().tolist())
-        names = [str(name) for name in rows]
+        names = [str(name).strip() for name in rows]
         if twice := list(repeated(names)):
             raise RowsRefused(twice)
         given = names
         if len(names) > len(self._known):  # pandas takes seconds for the cells of columns that are refused anyway
-            places = [place for place, name in enumerate(names) if name.strip() in self._known]
+            places = [place for place, name in enumerate(names) if name in self._known]
             given, rows = [names[place] for place in places], rows.iloc[:, places]
         # All columns at once: one by one, they take ten times as long for a row as the model does.
         cells = rows.to_numpy(dtype=object, na_value=None).T.tolist()  # type: ignore[arg-type]
         columns = dict(zip(given, cells, strict=True))
         if len(names) > len(given):
             columns = dict.fromkeys(names, [None] * len(rows)) | columns
-        return self._with_numbers(columns) if self.scorer.table.missing else columns
+        texts = {name: [cell or "" for cell in columns[name]] for name in self._numbers if _is_csv(columns.get(name))}
+        return columns | self.scorer.from_text(texts) if texts else columns
 
-    def _with_numbers(self, columns: dict[str, Cells]) -> dict[str, Cells]:
-        """Columns whose numbers pandas has read as text, since a marker of a missing cell is among them, as numbers."""
-        missing = {*self.scorer.table.missing}
-        texts = {
-            name: [cell or "" for cell in cells]
-            for name, cells in columns.items()
-            if {*map(type, cells)} <= {str, type(None)} and not missing.isdisjoint(str(cell).strip() for cell in cells)
-        }
-        return {**columns, **self.scorer.from_text(texts)}
+
+def _is_csv(cells: Cells | None) -> bool:
+    """Whether a column of numbers is text because pandas has read CSV and found a cell in it that it takes for none."""
+    first = next((cell for cell in cells or () if cell is not None), None)
+    if not isinstance(first, str) or {*map(type, cells or ())} - {str, type(None)}:
+        return False
+    return any(isinstance(number(cell), str) or cell != cell.strip() for cell in cells or () if cell is not None)
 
 
 def _plain(rows: Any) -> Any:
