@@ -71,6 +71,12 @@ def test_what_breaks_is_named(table: Table, said: str) -> None:
     assert [text for text in breaking_changes(TABLE, table) if text.startswith(said)], breaking_changes(TABLE, table)
 
 
+def test_a_marker_of_a_missing_cell_may_come_and_may_not_go() -> None:
+    more, less = replace(TABLE, missing=("-", "NA")), replace(TABLE, missing=("NA",))
+    assert breaking_changes(less, more) == []
+    assert breaking_changes(more, less) == ["'-' does not stand for a missing cell any more"]
+
+
 X, Y, Z = (Number(name, "m", 0, 5) for name in "xyz")
 BELOW = replace(Y, low=-5, high=-1)
 OPEN = replace(BELOW, missing=True)

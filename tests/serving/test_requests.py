@@ -39,6 +39,19 @@ GOOD: dict[str, tuple[Any, dict[str, str]]] = {
     "a charset": ({"inputs": [ENCODED]}, {"Content_Type": "application/json; charset=UTF-8"}),
     "a byte order mark": (b"\xef\xbb\xbf" + json.dumps({"inputs": [ENCODED]}).encode(), {}),
     "CSV, whose Dependents are digits only": (CSV, {"Content_Type": "text/csv"}),
+    "CSV with a last line of spaces": (CSV + "  \t\n", {"Content_Type": "text/csv"}),
+    "CSV with spaces around names and cells": (
+        CSV.replace(",", " , ").replace("Male", "Male\u3000"),
+        {"Content_Type": "text/csv"},
+    ),
+    "records with spaces around names and cells": (
+        {
+            "dataframe_records": [
+                {f"{name} ": f" {cell}" if cell == "Male" else cell for name, cell in APPLICANT.items()}
+            ]
+        },
+        {},
+    ),
     "CSV of a spreadsheet": (CSV.replace("\n", "\r\n"), {"Content_Type": "text/csv; charset=utf-8"}),
 }
 
@@ -168,6 +181,31 @@ def test_faulty_rows_are_named_by_row_column_and_what_is_allowed(live: Live) -> 
     assert (gender["column"], gender["problem"], gender["allowed"]) == ("Gender", "unknown category", "Female, Male")
     assert (gender["rows"], gender["count"]) == (list(range(2, 22)), 30)
     assert amount["column"] == "LoanAmount"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "message"),
+    [
+        (
+            CSV.replace("360", "NaN"),
+            "text/csv",
+            "Loan_Amount_Term: not a number (looks like a missing marker) in row 1 (allowed: 1 to 600 months)",
+        ),
+        ({"inputs": []}, "application/json", "the table: no rows (allowed: at least one)"),
+        ({"dataframe_records": []}, "application/json", "the table: no rows (allowed: at least one)"),
+        (
+            {"dataframe_records": [{**APPLICANT, "Gender": "male"}]},
+            "application/json",
+            "Gender: unknown category (differs in case only) in row 1 (allowed: Female, Male)",
+        ),
+    ],
+    ids=str,
+)
+def test_a_refusal_says_why_as_far_as_the_cell_stays_unsaid(live: Live, body: Any, kind: str, message: str) -> None:
+    reply = live.ask(body, Content_Type=kind)
+    assert (reply.status, reply.json["message"]) == (400, f"rows refused (row 1 is the first): {message}")
+    [fault] = reply.json["faults"]
+    assert f"{fault['problem']}{' (' + fault['reason'] + ')' if fault['reason'] else ''}" in message
 
 
 def test_the_pages_say_what_answers(live: Live, store: str) -> None:

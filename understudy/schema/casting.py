@@ -36,7 +36,7 @@ def typed(cells: Series, column: Column, markers: Collection[Any] = ("",)) -> Se
     if not isinstance(column, Identifier) and fits(column, listed(as_stored)):
         return as_stored
     tidy = pd.Series(tidied(column, listed(as_stored), markers), index=cells.index, name=cells.name, dtype=object)
-    return _cast(tidy, column)
+    return tidy.infer_objects() if column.is_text else _cast(tidy, column)
 
 
 def misfit(place: str, rows: pd.DataFrame, faults: Sequence[Fault]) -> UserError:
