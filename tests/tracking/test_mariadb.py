@@ -43,6 +43,8 @@ def server(database: tuple[Path, str], owner: sqlalchemy.Engine) -> str:
         connection.execute(sqlalchemy.text("grant select on shop.* to ann@'%'"))
         rows = pd.read_csv(SAMPLE, dtype={"Dependents": str})
         rows.to_sql("loans", connection, schema="shop", index=False, dtype=exact)
+        large = rows.assign(Loan_ID=[2**53 + number for number in range(len(rows))])
+        large.to_sql("large.ones", connection, schema="shop", index=False, dtype={"Loan_ID": sqlalchemy.Numeric(20, 0)})
     return f"{database[1]}/shop"
 
 
@@ -52,11 +54,19 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(reader.PASSWORD, SECRET)
 
 
-@pytest.mark.parametrize("what", ["loans", "shop.loans", "select * from loans where Loan_ID like 'LP%'"])
+@pytest.mark.parametrize(
+    "what", ["loans", "shop.loans", "select * from loans where Loan_ID like 'LP%'", "-- a\n(select*from`loans`);"]
+)
 def test_a_table_is_the_same_there(server: str, credentials: None, what: str) -> None:
     rows = TABLE.read(f"mysql://{server}#{what}")
     pd.testing.assert_frame_equal(rows, TABLE.read(SAMPLE))
     assert TABLE.digest(rows) == TABLE.digest(TABLE.read(SAMPLE))
+
+
+def test_large_identifiers_are_exact_there(server: str, credentials: None) -> None:
+    for what in ("large.ones", "shop.large.ones", "select * from `large.ones`"):
+        names = TABLE.read(f"mysql://{server}#{what}")["Loan_ID"]
+        assert names.tolist() == [str(2**53 + number) for number in range(len(names))]
 
 
 def test_a_password_in_the_address_stays_there(

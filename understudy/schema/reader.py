@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import requests
 import sqlalchemy
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, NoSuchTableError, OperationalError, SQLAlchemyError
 
 from understudy.errors import UserError
 from understudy.schema.file_formats import WANTED, cells_of, line
@@ -135,6 +135,8 @@ def _from_database(address: str) -> pd.DataFrame:
     engine = _engine(where, place)
     try:
         return _selected(engine, selection)
+    except NoSuchTableError:
+        raise UserError(f"{place}: there is no such table", "end the address with the name of one") from None
     except SQLAlchemyError as error:
         reason = line(getattr(error, "orig", error)).replace(engine.url.password or "\0", "***")
         of_file, of_server = "or give the file itself", f"and give user and password as {USER} and {PASSWORD}"
@@ -183,8 +185,7 @@ def _table(connection: sqlalchemy.Connection, selection: str) -> str:
             if inspector.has_table(table, schema=schema):
                 source = sqlalchemy.select(sqlalchemy.text("*")).select_from(sqlalchemy.table(table, schema=schema))
                 return str(source.compile(dialect=connection.dialect))
-    place = shown(f"{connection.engine.url}#{selection}")
-    raise UserError(f"{place}: there is no such table", "end the address with the name of one")
+    raise NoSuchTableError(selection)
 
 
 def _is_query(selection: str) -> bool:
