@@ -75,13 +75,13 @@ def test_a_row_that_the_champion_knows_by_a_name_in_another_spelling_is_dropped(
     store: str, call: Call, tmp_path: Path
 ) -> None:
     lines = SAMPLE.read_text().splitlines()
-    spelled = [f"{line.split(',')[0].lower()},{line.partition(',')[2]}" for line in lines[1:]]
-    (tmp_path / "lower.csv").write_text("\n".join([lines[0], *spelled]) + "\n")
-    for data in (str(SAMPLE), str(tmp_path / "lower.csv")):
+    spelled = [f"{line.split(',')[0].capitalize()},{line.partition(',')[2]}" for line in lines[1:]]
+    (tmp_path / "spelled.csv").write_text("\n".join([lines[0], *spelled]) + "\n")
+    for data in (str(SAMPLE), str(tmp_path / "spelled.csv")):
         assert call(train, "--data", data, "--models", "LogisticRegression").code == 0
         assert call(register).code == call(promote, "staging").code == 0
         assert call(promote, "production").code in (0, 3)
-    _, held_out = TABLE.split(TABLE.read(tmp_path / "lower.csv"))
+    _, held_out = TABLE.split(TABLE.read(tmp_path / "spelled.csv"))
     training, _ = TABLE.split(TABLE.read(SAMPLE))
     learned = held_out[TABLE.identifier].str.upper().isin(training[TABLE.identifier]).sum()
     figures = MlflowClient(store).get_run(last(MlflowClient(store)).run_id).data.metrics

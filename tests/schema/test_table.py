@@ -288,9 +288,12 @@ def test_a_declared_marker_is_a_missing_cell_and_an_undeclared_one_is_a_fault(tm
     assert "-99" not in refused.value.problem
 
 
-def test_what_a_column_allows_is_no_marker_there() -> None:
+def test_what_a_column_allows_is_no_marker_there(tmp_path: Path, lines: list[str]) -> None:
     table = replace(TABLE, missing=("Male", "360", "0", "Urban"))
-    pd.testing.assert_frame_equal(table.read(SAMPLE), TABLE.read(SAMPLE))
+    padded = lines
+    for column in ("Gender", "Dependents", "Loan_Amount_Term", "Property_Area"):
+        padded = [lines[0], *changed(padded[:2], column, lambda cell: f"{cell} ")[1:], *padded[2:]]
+    pd.testing.assert_frame_equal(table.read(written(tmp_path, padded)), TABLE.read(SAMPLE))
     assert Table.of(json.loads(json.dumps(table.as_dict()))) == table
 
 

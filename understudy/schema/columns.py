@@ -234,13 +234,16 @@ def tidied(column: Column, cells: Cells, markers: Collection[Any]) -> Cells:
 
     A cell that the column allows stays as it is.
     """
+    return [_tidied(column, cell, markers) for cell in cells]
+
+
+def _tidied(column: Column, cell: Any, markers: Collection[Any]) -> Any:
     is_name = isinstance(column, Identifier)
-    return [cell if not is_name and problem(column, cell) is None else _tidied(cell, markers) for cell in cells]
-
-
-def _tidied(cell: Any, markers: Collection[Any]) -> Any:
+    if not is_name and problem(column, cell) is None:
+        return cell
     cell = cell.strip() if isinstance(cell, str) else cell
-    return None if isinstance(cell, str | Real) and cell in markers else cell
+    is_marker = isinstance(cell, str | Real) and cell in markers
+    return None if is_marker and (is_name or problem(column, cell)) else cell
 
 
 def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:

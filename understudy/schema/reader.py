@@ -172,7 +172,7 @@ def _selected(engine: sqlalchemy.Engine, selection: str) -> pd.DataFrame:
         # Or else drivers take a % in the query for a place to put a value. The cells are as the driver gives them:
         # SQLAlchemy and pandas would pass large whole numbers through float.
         result = connection.execution_options(no_parameters=True).exec_driver_sql(query)
-        return pd.DataFrame(list(map(tuple, result)), columns=list(result.keys()), dtype=object)
+        return pd.DataFrame(list(map(tuple, result)), columns=list(result.keys()))
 
 
 def _table(connection: sqlalchemy.Connection, selection: str) -> str:
