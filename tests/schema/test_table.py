@@ -356,3 +356,10 @@ def test_rows_are_named_with_their_lines_where_these_are_not_theirs_plus_one(tmp
         ([lines[0].replace("Gender", '"Gender\n"'), *lines[1:]], 5),
     ]:
         assert f"Gender: unknown category in row 3 (line {line}) (allowed" in broken(written(tmp_path, spoilt))
+
+
+def test_values_that_are_declared_with_spaces_keep_them(tmp_path: Path, lines: list[str]) -> None:
+    spaced = replace(TABLE.categories[0], values=(" Female", " Male"))
+    table = replace(TABLE, columns=(spaced, *TABLE.columns[1:]))
+    path = written(tmp_path, changed(lines, "Gender", lambda cell: f" {cell}"))
+    assert {*table.read(path)["Gender"].dropna()} == {" Female", " Male"}
