@@ -1,7 +1,7 @@
 # Set-up and the commands of the README; `make` alone lists them.
 PYTHON ?= python3
 PORT ?= 5000
-export MLFLOW_TRACKING_URI ?= sqlite:///$(CURDIR)/mlflow.db
+export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -11,7 +11,8 @@ help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 train: .venv/requirements.lock ## set up .venv, then train and evaluate the model families
-	@mlflow run . --env-manager local --experiment-name "$$(python -c 'from understudy.table import TABLE; print(TABLE.name)')"
+	@mlflow run . --env-manager local --experiment-name \
+		"$${MLFLOW_EXPERIMENT_NAME:-$$(python -c 'from understudy.table import TABLE; print(TABLE.name)')}"
 
 test: .venv/requirements-test.lock ## set up what the tests need, then run them
 	@pytest

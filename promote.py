@@ -5,6 +5,7 @@ python promote.py staging                  the newest version to Staging
 python promote.py production               the version in Staging to Production
 python promote.py rollback --reason "..."  back to the version that the one in Production replaced
 python promote.py check                    whether everything fits together; exit 4 if not
+python promote.py relocate                 after the project's folder was moved or copied
 """
 
 import argparse
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from understudy import errors
 from understudy.errors import UserError
 from understudy.table import TABLE
+from understudy.tracking import naming
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,6 +58,7 @@ def options() -> argparse.ArgumentParser:
     archive.add_argument("--reason", help="why")
     check = verb("check", "say what does not fit together")
     check.add_argument("--repair", action="store_true", help="mend what needs no judgement")
+    verb("relocate", "look for artifacts in this folder, after it was moved or copied")
     adopt = verb("adopt", "take over what was done by hand in MLflow's UI")
     adopt.add_argument("--version", metavar="N", help="(default: the one in Production)")
     adopt.add_argument("--reason", help="why; needed")
@@ -65,20 +68,25 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    name = args.name or TABLE.name
     is_forced = getattr(args, "force", False)
     needed = NEEDED.get(args.action, "reason" if is_forced else None)
     if needed and not getattr(args, needed):
         verb = f"{args.action} --force" if is_forced else args.action
-        raise UserError(f"{verb} needs a --{needed}", f'python promote.py {verb} --{needed} "..."')
+        raise UserError(f"{verb} needs a --{needed}", f'python promote.py {verb} --{needed} "..."{naming.option(name)}')
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy.registry import registered, stages
-    from understudy.tracking import connection
+    from understudy.registry import registered
+    from understudy.tracking import connection, experiments
 
-    name = args.name or TABLE.name
+    if args.action == "relocate":
+        for line in experiments.relocate(connection.connect(is_moved=True)) or ["the project is where it was"]:
+            print(line)
+        print("next: python promote.py check")
+        return
     client = connection.connect()
     registered.registered_model(client, name)
     fix = ACTIONS[args.action](client, name, args)
-    print(f"next: {fix or _next(stages.aliases(client, name))}" + (f" --name {args.name}" if args.name else ""))
+    print(f"next: {fix or _next(client, name)}")
     if fix:
         sys.exit(4)
 
@@ -99,7 +107,7 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
         recorded = history.aliases(decisions)
         for alias, stage in stages.STAGES.items():
             current, expected = aliases.get(alias), recorded.get(alias)
-            differs = f" (the records say {registered.called(expected)}: python promote.py check)"
+            differs = f" (the records say {registered.called(expected)}: python promote.py check{naming.option(name)})"
             print(f"{stage}: {f'version {current}' if current else 'empty'}{differs if expected != current else ''}")
         versions = registered.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
@@ -157,14 +165,22 @@ def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | 
     for finding in findings:
         print(finding)
     print(f"{name}: {f'{len(findings)} found' if findings else 'all is well'}")
-    fixes = [audit.REPAIR if audit.REPAIR in finding.fix else finding.fix for finding in findings]
-    return audit.REPAIR if audit.REPAIR in fixes else next(iter(fixes), None)
+    repair, fixes = audit.repair_command(name), [finding.fix for finding in findings]
+    return repair if any(repair in fix for fix in fixes) else next(iter(fixes), None)
 
 
-def _next(aliases: dict[str, str]) -> str:
-    if "staging" in aliases:
-        return "python promote.py production"
-    return "./serve.sh" if "production" in aliases else "python promote.py staging"
+def _next(client: "MlflowClient", name: str) -> str:
+    from understudy.registry import audit, registered, stages
+
+    aliases = stages.aliases(client, name)
+    versions = {str(version.version): version for version in registered.versions(client, name)}
+    if any(audit.staged_otherwise(name, aliases, versions)):
+        verb = "python promote.py check"
+    elif "production" in aliases and "staging" not in aliases:
+        verb = "./serve.sh"
+    else:
+        verb = f"python promote.py {'production' if 'staging' in aliases else 'staging'}"
+    return f"{verb}{naming.option(name)}"
 
 
 NEEDED = {"rollback": "reason", "archive": "version", "adopt": "reason"}

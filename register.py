@@ -38,7 +38,7 @@ def main() -> None:
         raise UserError("reproduce takes the number of a version, and nothing else does", "python register.py --help")
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy.registry import registered, registration, reproduction
-    from understudy.tracking import connection, family_runs, runs
+    from understudy.tracking import connection, family_runs, naming, runs
 
     client, name = connection.connect(args.fail_fast), args.name or TABLE.name
     if args.action == "reproduce":
@@ -52,7 +52,7 @@ def main() -> None:
     score = runs.metric(run, "Mean CV score")
     family = errors.visible(family_runs.family_name(run))
     print(f"{version.name} version {version.version} {state}: {family}, mean CV score {score:.3f}")
-    print("next: python promote.py staging" + (f" --name {args.name}" if args.name else ""))
+    print(f"next: python promote.py staging{naming.option(name)}")
 
 
 def _of_newest_batch(client: "MlflowClient", family: str | None) -> "Run":

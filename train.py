@@ -11,18 +11,25 @@ from understudy import errors
 from understudy.table import TABLE
 
 
+def whole_number(text: str) -> int:
+    """An integer; `mlflow run` knows floats only, so 1.0 is one too."""
+    return int(text.removesuffix(".0"))
+
+
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="all", help="families by name, with commas between (default: all)")
     parser.add_argument("--grid", default="quick", choices=["quick", "book"], help="values to search (default: quick)")
     parser.add_argument("--data", default="", help=f"file, URL or database of the table (default: {TABLE.path})")
-    parser.add_argument("--seed", default=0, type=int, help="of the folds and the models (default: 0)")
-    parser.add_argument("--jobs", default=-1, type=int, help="processes, -1 for one per core (default: -1)")
+    parser.add_argument("--seed", default=0, type=whole_number, help="of the folds and the models (default: 0)")
+    parser.add_argument("--jobs", default=-1, type=whole_number, help="processes, -1 for one per core (default: -1)")
     parser.add_argument(
         "--without-sensitive", action="store_true", help="hide sensitive columns, and say what it costs"
     )
     parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
-    parser.add_argument("--experiment-name", default=TABLE.name, help=f"(default: {TABLE.name})")
+    parser.add_argument(
+        "--experiment-name", help=f"(default: MLFLOW_EXPERIMENT_NAME, MLFLOW_EXPERIMENT_ID, or else {TABLE.name})"
+    )
     return parser
 
 
@@ -42,7 +49,7 @@ def main() -> None:
     client = connection.connect(args.fail_fast)
     for killed in runs.close_killed(client):
         print(f"{errors.visible(killed)}: was killed, and says so now")
-    experiments.choose(client, args.experiment_name)
+    experiments.choose(client, args.experiment_name, TABLE.name)
     tags = provenance.tags(TABLE, address, TABLE.digest(rows), args.seed)
     inputs = provenance.datasets(TABLE, address, training, held_out)
     plan = [(name, runs.FAMILY, TABLE.without_sensitive() if args.without_sensitive else TABLE) for name in names]

@@ -236,7 +236,6 @@ def connected(folder: Path, monkeypatch: pytest.MonkeyPatch, uri: str = "") -> I
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri or embedded)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setattr(connection, "PROJECT", folder)
-    monkeypatch.setattr(connection, "EMBEDDED", embedded)
     mlflow.set_tracking_uri(uri or embedded)  # what a test before has set stays, and counts more than the environment
     (folder / "data").mkdir(exist_ok=True)
     shutil.copy(SAMPLE, folder / "data")
@@ -297,7 +296,7 @@ def prepared(
         if key in made and backend == MARIADB:
             request.getfixturevalue("team")[0].put_back(made[key])
         elif key in made:
-            with closing(sqlite3.connect(connection.EMBEDDED.removeprefix("sqlite:///"))) as store:
+            with closing(sqlite3.connect(connection.PROJECT / "mlflow.db")) as store:
                 made[key].backup(store)  # into the same file, which MLflow has open
         else:
             for command in commands:
@@ -306,7 +305,7 @@ def prepared(
                 made[key] = request.getfixturevalue("team")[0].rows()
             else:
                 made[key] = sqlite3.connect(":memory:")
-                with closing(sqlite3.connect(connection.EMBEDDED.removeprefix("sqlite:///"))) as store:
+                with closing(sqlite3.connect(connection.PROJECT / "mlflow.db")) as store:
                     store.backup(made[key])
 
     return prepare

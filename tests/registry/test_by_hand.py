@@ -15,10 +15,10 @@ from tests.conftest import MARIADB, Ended, is_refusal
 from understudy.errors import Refused, UserError
 from understudy.registry import audit, history, promotion, records, stages
 from understudy.registry.records import Move, SavedRecord, Verdict
-from understudy.schema.model_names import check_name
 from understudy.serving import __main__ as serve
 from understudy.table import TABLE
 from understudy.tracking import runs
+from understudy.tracking.naming import check_name
 
 NAME = TABLE.name
 Call = Callable[..., Ended]

@@ -19,7 +19,7 @@ from tests.conftest import PROJECT, REAL, SAMPLE, Ended, needs_real_table, start
 from understudy import families
 from understudy.errors import UserError
 from understudy.table import TABLE
-from understudy.tracking import batch_rows, decisions, family_runs
+from understudy.tracking import batch_rows, family_runs
 from understudy.tracking import runs as tracked
 from understudy.training import search
 
@@ -285,4 +285,4 @@ def start_run(tags: dict[str, str]) -> None:
 
 
 def open_record(client: MlflowClient, metrics: dict[str, float]) -> None:
-    decisions.open_record(client, "records", decisions.Opening("record", {}, metrics, {}, {}))
+    tracked.open_record(client, "records", tracked.Opening("record", {}, metrics, {}, {}))

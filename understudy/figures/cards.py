@@ -1,5 +1,6 @@
 """Numbers as text: the comparison of a batch, and how runs and registered versions describe themselves."""
 
+import shlex
 from collections.abc import Mapping
 
 import pandas as pd
@@ -59,6 +60,6 @@ Or the encoded form, by name or in this order: {", ".join(column.name for column
 
 ### How to call it
 
-`mlflow models serve -m "models:/{name}@production" --env-manager local --port 1234` serves it; POST
+`mlflow models serve -m {shlex.quote(f"models:/{name}@production")} --env-manager local --port 1234` serves it; POST
 `{{"dataframe_records": [{{...}}]}}` to `/invocations`, with `"params": {{"output": "probability"}}` for probabilities.
 """

@@ -10,7 +10,7 @@ from understudy.registry import history, records, registered, registration, stag
 from understudy.registry.records import Move, SavedRecord
 from understudy.schema.spelling import folded
 from understudy.table import TABLE
-from understudy.tracking import batch_rows
+from understudy.tracking import batch_rows, naming
 from understudy.verification import manifest
 
 
@@ -81,7 +81,7 @@ def _of_batch(client: MlflowClient, name: str, number: str, file: str) -> pd.Dat
     version = client.get_model_version(name, number)
     digest = version.tags.get(registration.rows_tag(file))
     if not version.run_id or digest is None:
-        raise UserError(f"version {number} of {name} has no rows on record", "python register.py")
+        raise UserError(f"version {number} of {name} has no rows on record", f"python register.py{naming.option(name)}")
     return batch_rows.rows(client, client.get_run(version.run_id), file, digest)
 
 

@@ -13,10 +13,9 @@ from understudy.errors import UserError, visible
 from understudy.registry import history, records, registered, stages
 from understudy.registry.records import Record, SavedRecord, Verdict
 from understudy.registry.stages import STAGES
-from understudy.tracking import connection, family_runs, runs
+from understudy.tracking import connection, family_runs, naming, runs
 from understudy.verification import manifest
 
-REPAIR = "python promote.py check --repair"
 Versions = Mapping[str, ModelVersion]  # by number
 
 
@@ -36,13 +35,13 @@ def findings(client: MlflowClient, name: str) -> list[Finding]:
     model = registered.registered_model(client, name)
     versions = {str(version.version): version for version in registered.versions(client, name)}
     aliases = stages.aliases_of(client, model)
-    wrong = [*_misspelt(model, aliases), *_staged_otherwise(aliases, versions)]
+    wrong = [*_misspelt(model, aliases), *staged_otherwise(name, aliases, versions)]
     try:
         decisions = records.find(client, name)
     except UserError as error:  # their experiment is deleted
         wrong.append(Finding(error.problem, error.fix))
     else:
-        wrong += [*_unrecorded(aliases, versions, decisions), *_broken_records(name, versions, decisions)]
+        wrong += [*_unrecorded(name, aliases, versions, decisions), *_broken_records(name, versions, decisions)]
     for version in versions.values():
         wrong += _half_made(client, version)
     wrong += _orphans(client, name, versions)
@@ -74,65 +73,82 @@ def _misspelt(model: RegisteredModel, aliases: Mapping[str, str]) -> Iterator[Fi
     for alias, stage in STAGES.items():
         if alias in aliases and alias not in model.aliases:
             spelt = " or ".join(other for other, number in others.items() if number == aliases[alias])
-            yield Finding(f"{stage}: the alias of version {aliases[alias]} is spelt {spelt}, and not {alias}", REPAIR)
+            what = f"{stage}: the alias of version {aliases[alias]} is spelt {spelt}, and not {alias}"
+            yield Finding(what, repair_command(model.name))
             continue
         for other, number in others.items():
             if runs.folded(other) == alias:
-                fix = f"take the alias {other} away in MLflow's UI; python promote.py {alias} --version {number}"
+                command = _promote(model.name, f"{alias} --version {number}")
+                fix = f"take the alias {other} away in MLflow's UI; {command}"
                 yield Finding(f"{stage}: the alias {other} names version {number}, and only {alias} counts", fix)
 
 
-def _staged_otherwise(aliases: Mapping[str, str], versions: Versions) -> Iterator[Finding]:
+def staged_otherwise(name: str, aliases: Mapping[str, str], versions: Versions) -> Iterator[Finding]:
+    """Where the stages of a model's versions are not what its aliases say."""
     if "staging" in aliases and aliases["staging"] == aliases.get("production"):
-        yield Finding(f"version {aliases['staging']} is in Staging and in Production", REPAIR)
+        yield Finding(f"version {aliases['staging']} is in Staging and in Production", repair_command(name))
     for alias, stage in STAGES.items() if stages.KEEP_STAGES else ():
         staged = [number for number, version in versions.items() if version.current_stage == stage]
         named = aliases.get(alias)
         if staged != ([named] if named else []):
             shown = f"version {', '.join(staged)}" if staged else "no version"
-            fix = _adopt("N")
+            fix = _adopt(name, "N")
             if named:
-                fix = f"{REPAIR} follows the alias; {fix} takes what the stage says"
+                fix = f"{repair_command(name)} follows the alias; {fix} takes what the stage says"
             yield Finding(f"{stage}: the alias names {registered.called(named)}, the stage shows {shown}", fix)
 
 
-def _unrecorded(aliases: Mapping[str, str], versions: Versions, decisions: Sequence[SavedRecord]) -> Iterator[Finding]:
+def _unrecorded(
+    name: str, aliases: Mapping[str, str], versions: Versions, decisions: Sequence[SavedRecord]
+) -> Iterator[Finding]:
     recorded = history.aliases(decisions)
     for alias, stage in STAGES.items():
         named, expected = aliases.get(alias), recorded.get(alias)
         if named and named != expected:
             but = f", the records say version {expected}" if expected else ""
-            yield Finding(f"version {named} is in {stage} without a record{but}", _adopt(named))
+            yield Finding(f"version {named} is in {stage} without a record{but}", _adopt(name, named))
         elif expected and not named and (expected in versions or alias == "production"):
             what = f"{stage}: the records say version {expected}, the alias names none"
-            fix = f"python promote.py staging --version {expected}, or archive --version {expected}"
+            fix = " or ".join(_promote(name, f"{verb} --version {expected}") for verb in ("staging", "archive"))
             if alias == "production":
                 is_left = versions.keys() & history.champions(decisions)
-                fix = 'python promote.py production --version N --force --reason "..."'
-                fix = 'python promote.py rollback --reason "..."' if is_left else fix
+                verb = "rollback" if is_left else "production --version N --force"
+                fix = _promote(name, f'{verb} --reason "..."')
             yield Finding(what if expected in versions else f"{what}, and the version is deleted", fix)
     known = {*history.moved(history.completed(decisions)), *aliases.values()}
     for number, version in versions.items() if stages.KEEP_STAGES else ():
         if version.current_stage in STAGES.values() and number not in known:
-            yield Finding(f"version {number} is in {version.current_stage} without a record", _adopt(number))
+            yield Finding(f"version {number} is in {version.current_stage} without a record", _adopt(name, number))
 
 
-def _adopt(number: str) -> str:
-    return f'python promote.py adopt --version {number} --reason "..."'
+def repair_command(name: str) -> str:
+    """The command that mends what needs no judgement."""
+    return _promote(name, "check --repair")
+
+
+def _adopt(name: str, number: str) -> str:
+    return _promote(name, f'adopt --version {number} --reason "..."')
+
+
+def _promote(name: str, verb: str) -> str:
+    return f"python promote.py {verb}{naming.option(name)}"
 
 
 def _broken_records(name: str, versions: Versions, decisions: Sequence[SavedRecord]) -> Iterator[Finding]:
     for record in decisions:
         if record.is_left:
-            yield Finding(f"a record was cut off: {records.sentence(record)}, run {record.run_id}", REPAIR)
+            yield Finding(
+                f"a record was cut off: {records.sentence(record)}, run {record.run_id}", repair_command(name)
+            )
         if record.is_deleted:
             what = f"a record is deleted: {records.sentence(record)}"
             yield Finding(what, f"mlflow runs restore --run-id {record.run_id}")
     for number, run_id in history.lost(versions.values(), decisions).items():
         what = f"the last record of version {number}, run {run_id}, is not in {records.experiment(name)}"
-        yield Finding(what, _adopt(number))
+        yield Finding(what, _adopt(name, number))
     for place in _gaps(decisions):
-        yield Finding(f"the record at place {place} is gone for good", f"{REPAIR} records that; a backup may have it")
+        fix = f"{repair_command(name)} records that; a backup may have it"
+        yield Finding(f"the record at place {place} is gone for good", fix)
 
 
 def _gaps(decisions: Sequence[SavedRecord]) -> list[int]:
@@ -142,7 +158,8 @@ def _gaps(decisions: Sequence[SavedRecord]) -> list[int]:
 
 
 def _half_made(client: MlflowClient, version: ModelVersion) -> Iterator[Finding]:
-    number, fix = version.version, f"delete version {version.version} in MLflow's UI, then python register.py"
+    number, again = version.version, f"python register.py{naming.option(version.name)}"
+    fix = f"delete version {number} in MLflow's UI, then {again}"
     if version.status != "READY":
         yield Finding(f"version {number} is {version.status} and not READY", fix)
     run = runs.run_or_none(client, version.run_id or "")
@@ -181,4 +198,4 @@ def _orphans(client: MlflowClient, name: str, versions: Versions) -> Iterator[Fi
         for link in family_runs.linked_versions(model):
             if link["name"] == name and str(link["version"]) not in versions:
                 what = f"model {model.model_id} says it is version {link['version']}, which is not there"
-                yield Finding(what, f"python register.py --run {model.source_run_id}")
+                yield Finding(what, f"python register.py --run {model.source_run_id}{naming.option(name)}")

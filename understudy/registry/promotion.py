@@ -18,6 +18,7 @@ from understudy.registry.stages import STAGES
 from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
+from understudy.tracking import naming
 from understudy.verification import digests, manifest
 
 # Decides about a planned move, whose `before` is the version that is in the stage now.
@@ -39,7 +40,7 @@ def promote(client: MlflowClient, name: str, planned: Move, judge: Judge) -> Sav
         stages.settle(client, name)
         return None
     if planned.stage == "production" and not (planned.forced or _was_staged(client, name, planned.version)):
-        fix = f"python promote.py staging --version {planned.version}, or --force with a --reason"
+        fix = f"python promote.py staging --version {planned.version}{naming.option(name)}, or --force with a --reason"
         raise UserError(f"version {planned.version} of {name} was never in Staging", fix)
     planned = replace(planned, before=before)
     return _carry_out(client, name, planned, judge(planned))
@@ -71,7 +72,7 @@ def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge
         raise UserError(f"version {version} of {name} is in Production already", "choose another with --to")
     if version not in history.moved(history.production_moves(decisions)):
         problem = f"version {version} of {name} was never in Production"
-        raise UserError(problem, f"python promote.py production --version {version}")
+        raise UserError(problem, f"python promote.py production --version {version}{naming.option(name)}")
     planned = Move(records.ROLLBACK, version, "production", current, reason)
     return _carry_out(client, name, planned, judge(planned))
 
@@ -84,7 +85,9 @@ def _replaced(client: MlflowClient, name: str, current: str | None, decisions: l
         return earlier[-1]
     if current is None:
         raise stages.empty(name, "production")
-    raise UserError(f"version {current} of {name} replaced none", "python promote.py production --version N")
+    raise UserError(
+        f"version {current} of {name} replaced none", f"python promote.py production --version N{naming.option(name)}"
+    )
 
 
 def scores_a_row(client: MlflowClient, name: str) -> Judge:
@@ -123,7 +126,7 @@ def archive(client: MlflowClient, name: str, version: str, reason: str | None) -
     records.recover(client, name)
     registered.get_version(client, name, version)
     if version == stages.aliases(client, name).get("production"):
-        fix = 'python promote.py rollback --reason "...", or put another version there first'
+        fix = f'python promote.py rollback --reason "..."{naming.option(name)}, or put another version there first'
         raise UserError(f"version {version} of {name} is in Production", fix)
     record = records.start(client, name, Record(records.ARCHIVE, version, reason=reason), Verdict())
     stages.remove(client, name, "staging", version)
@@ -180,7 +183,7 @@ def _adopt_in_stage(client: MlflowClient, name: str, planned: Move, judge: Judge
 def _admitted(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
     """The tags that a version lacks which was not made by register.py."""
     if not version.run_id:
-        fix = "register the model of a run: python register.py --run RUN_ID"
+        fix = f"register the model of a run: python register.py --run RUN_ID{naming.option(version.name)}"
         raise UserError(f"{manifest.called(version)} has no run, where its manifest would be kept", fix)
     run = client.get_run(version.run_id)
     return registration.admit(client, run, manifest.uri(version), manifest.called(version))

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.utils import mlflow_tags
 
 from understudy.registry import registered, stages
-from understudy.tracking import decisions, runs, waiting
+from understudy.tracking import runs, waiting
 
 if TYPE_CHECKING:  # matplotlib takes half a second, and most who ask for records draw nothing
     from matplotlib.figure import Figure
@@ -169,8 +169,8 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     record = replace(judged, who=who(), model=model)
     people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     called = " ".join(filter(None, [record.action, record.version]))
-    opening = decisions.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)
-    run = decisions.open_record(client, experiment(name), opening)
+    opening = runs.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)
+    run = runs.open_record(client, experiment(name), opening)
     if record.version:
         waiting.insist(client.set_model_version_tag, name, record.version, LATEST, run.info.run_id)
     return SavedRecord(**asdict(record), run_id=run.info.run_id, opened=run.info.start_time)
@@ -183,7 +183,7 @@ def place(client: MlflowClient, name: str, record: SavedRecord) -> SavedRecord:
     number.
     """
     placed = replace(record, time=now(), number=_next_number(find(client, name)))
-    decisions.tag_record(client, placed.run_id, _tags(placed, "time", "number"))
+    runs.tag_record(client, placed.run_id, _tags(placed, "time", "number"))
     return placed
 
 
@@ -194,7 +194,7 @@ def close(client: MlflowClient, name: str, record: SavedRecord, outcome: str, wh
         number = _next_number(find(client, name))
     ended = replace(record, outcome=outcome, time=record.time or now(), number=number, why=why or record.why)
     tags = _tags(ended, "outcome", "time", "number", "why") | {mlflow_tags.MLFLOW_RUN_NOTE: sentence(ended)}
-    decisions.close_record(client, record.run_id, tags, STATUS[outcome])
+    runs.close_record(client, record.run_id, tags, STATUS[outcome])
     return ended
 
 
@@ -215,7 +215,7 @@ def find(client: MlflowClient, name: str) -> list[SavedRecord]:
         UserError: The experiment that keeps them is deleted.
     """
     model = registered.registered_model(client, name).creation_timestamp
-    records = [_read(run, model) for run in decisions.records(client, experiment(name))]
+    records = [_read(run, model) for run in runs.records(client, experiment(name))]
     # Records without a number are older than all that have one.
     return sorted(records, key=lambda each: (each.outcome is None, each.number or 0, each.time or 0, each.opened))
 

@@ -1,12 +1,13 @@
 """The registered models and versions that are there, found by what people call them."""
 
+import shlex
+
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from understudy.errors import UserError
-from understudy.schema.model_names import check_name
-from understudy.tracking import connection
+from understudy.tracking import connection, naming
 
 
 def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
@@ -15,15 +16,17 @@ def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
     Raises:
         UserError: There is none, or it is spelt in another way: MySQL compares names without case and accents.
     """
-    check_name(name)
+    naming.check_name(name)
     try:
         model = client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise
-        raise UserError(f"there is no registered model {name}", "python register.py") from None
+        raise UserError(f"there is no registered model {name}", f"python register.py{naming.option(name)}") from None
     if model.name != name:
-        raise UserError(f"there is no registered model {name!r}, but {model.name!r}", f"--name {model.name}")
+        raise UserError(
+            f"there is no registered model {name!r}, but {model.name!r}", f"--name {shlex.quote(model.name)}"
+        )
     return model
 
 
@@ -33,7 +36,7 @@ def versions(client: MlflowClient, name: str) -> list[ModelVersion]:
     Raises:
         UserError: No registered model can have that name.
     """
-    check_name(name)
+    naming.check_name(name)
     pages = connection.pages(client.search_model_versions, f"name = '{name}'")
     return sorted(pages, key=lambda version: int(version.version))
 
@@ -46,7 +49,7 @@ def get_version(client: MlflowClient, name: str, number: str | None, option: str
     """
     known = {str(version.version): version for version in versions(client, name)}
     if not known:
-        raise UserError(f"{name} has no versions", "python register.py")
+        raise UserError(f"{name} has no versions", f"python register.py{naming.option(name)}")
     if number is None:
         return [*known.values()][-1]
     if number not in known:

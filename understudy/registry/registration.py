@@ -16,18 +16,23 @@ from understudy.errors import UserError
 from understudy.families import FLOOR
 from understudy.figures import cards
 from understudy.registry import registered
-from understudy.schema import model_names
 from understudy.schema.declaration import Table
 from understudy.table import TABLE
-from understudy.tracking import batch_rows, family_runs, provenance, runs
+from understudy.tracking import batch_rows, family_runs, naming, provenance, runs
 from understudy.verification import manifest
 
 COUNT = "understudy.held_out.rows"
 
 
 def best_family(candidates: list[Run]) -> Run:
-    """The run with the highest mean cross-validation score; of equal ones, the lowest log loss. Never the floor."""
+    """The run with the highest mean cross-validation score; of equal ones, the lowest log loss. Never the floor.
+
+    Raises:
+        UserError: There is none but the floor.
+    """
     searched = [run for run in candidates if family_runs.family_name(run) != FLOOR]
+    if not searched:
+        raise UserError(f"of the newest batch no run but that of {FLOOR} is left", "python train.py")
     return max(searched, key=lambda run: (runs.metric(run, "Mean CV score"), -_log_loss(run)))
 
 
@@ -109,7 +114,7 @@ def create(client: MlflowClient, table: Table, name: str) -> None:
     Raises:
         UserError: No registered model can have that name.
     """
-    model_names.check_name(name)
+    naming.check_name(name)
     try:
         client.create_registered_model(name, description=f"Predicts `{table.target.name}`, one row at a time.")
     except MlflowException as error:

@@ -18,7 +18,7 @@ from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError, visible
 from understudy.table import TABLE
-from understudy.tracking import connection, family_runs, provenance, runs
+from understudy.tracking import connection, family_runs, naming, provenance, runs
 from understudy.verification.repository import SHOWN, git
 
 OPTIONS = {"models": r"\w+", "seed": "[0-9]{1,9}", "grid": "quick|book"}  # what a run may say
@@ -81,7 +81,7 @@ def reproduce(client: MlflowClient, version: ModelVersion, data: str | None) -> 
     batch = runs.run_or_none(client, runs.tag(run, mlflow_tags.MLFLOW_PARENT_RUN_ID))
     if batch is None:
         raise UserError(f"the batch of {called} is gone", REGISTER_ANOTHER)
-    verb = f"python register.py reproduce {version.version}"
+    verb = f"python register.py reproduce {version.version}{naming.option(version.name)}"
     address = provenance.recorded_address(run, TABLE.path, data or "", verb)
     again = _train(commit, [*_options(run, batch), f"--data={address}"])
     packages = changes(_packages(run), _packages(again))

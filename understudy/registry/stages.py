@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 from understudy.errors import Refused, UserError
 from understudy.registry import registered
-from understudy.tracking import connection, waiting
+from understudy.tracking import connection, naming, waiting
 
 STAGES = {"staging": "Staging", "production": "Production"}  # alias to stage
 ARCHIVED = "Archived"
@@ -56,7 +56,7 @@ def in_stage(client: MlflowClient, name: str, stage: str) -> str:
 
 def empty(name: str, stage: str) -> UserError:
     """What people are told where a stage has to have a version and has none."""
-    return UserError(f"no version of {name} is in {STAGES[stage]}", f"python promote.py {stage}")
+    return UserError(f"no version of {name} is in {STAGES[stage]}", f"python promote.py {stage}{naming.option(name)}")
 
 
 def choose(client: MlflowClient, name: str, stage: str, wanted: str | None) -> str:
@@ -69,7 +69,10 @@ def choose(client: MlflowClient, name: str, stage: str, wanted: str | None) -> s
         return in_stage(client, name, "staging")
     number = str(registered.get_version(client, name, wanted).version)
     if stage == "staging" and number == aliases(client, name).get("production"):
-        raise UserError(f"version {number} of {name} is in Production", "python register.py, or another --version")
+        raise UserError(
+            f"version {number} of {name} is in Production",
+            f"python register.py{naming.option(name)}, or another --version",
+        )
     return number
 
 

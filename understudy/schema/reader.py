@@ -63,7 +63,7 @@ def shown(address: str) -> str:
 
 def name(address: str) -> str:
     """What people call the rows: the file without its endings, the table, or for a query the database."""
-    place, _, selection = shown(address).partition("#")
+    place, _, selection = shown(address).partition("#") if "://" in address else (address, "", "")
     if is_database(address) and not _is_query(selection):
         return selection
     path = unquote(urlsplit(place).path) if "://" in place else place

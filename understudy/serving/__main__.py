@@ -4,6 +4,7 @@ MLflow's serves one version until it is stopped; ours (`--live`) follows the sta
 """
 
 import argparse
+import errno
 import os
 import signal
 import socket
@@ -15,11 +16,10 @@ from typing import Any
 
 from understudy import errors
 from understudy.errors import UserError
-from understudy.schema.model_names import check_name
 from understudy.serving import supervisor
 from understudy.table import TABLE
+from understudy.tracking import naming
 
-PROJECT = Path(__file__).resolve().parents[2]
 LONGEST = 60  # seconds that granian waits at most for a head
 HEAD = 65_536  # bytes that granian reads at once; it refuses a head of twice as many
 CONNECTIONS = 2048  # of a worker; as many more wait
@@ -70,7 +70,8 @@ def free_address(host: str, port: int) -> str:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address, family=family).close()
     except OSError as error:
-        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}", "choose another --port") from None
+        wrong = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
+        raise UserError(f"cannot listen on {host}:{port}: {error.strerror}", f"choose another {wrong}") from None
     return str(address[0])
 
 
@@ -102,7 +103,12 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
     if args.workers < 1 or args.poll <= 0 or not 0 < args.keep_alive <= LONGEST:
         needed = f"--workers has to be at least 1, --poll above 0, and --keep-alive from 1 to {LONGEST}"
         raise UserError(needed, "./serve.sh --help")
-    check_name(args.name)
+    naming.check_name(args.name)
+    uri = naming.uri()
+    naming.check_uri(uri)
+    if os.environ.get("MLFLOW_REGISTRY_URI", uri) != uri:
+        fix = "unset MLFLOW_REGISTRY_URI, or serve without --live"
+        raise UserError("the live server follows the tracking store alone, and no registry elsewhere", fix)
     if args.log:
         args.log.mkdir(0o700, parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="understudy-") as folder:
@@ -110,7 +116,6 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
         from understudy.serving.app import App
         from understudy.serving.following import Settings
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
         cache, log = args.cache.absolute(), args.log.absolute() if args.log else None
         loader: Any = partial(App, Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log))
         print(f"{args.name} in {args.stage}, live on http://{args.host}:{args.port}, Ctrl-C stops it", flush=True)

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from understudy.scoring import scorer
 from understudy.scoring.scorer import Scorer
@@ -172,7 +172,7 @@ def named(settings: Settings) -> VersionKey | None:
         return _by_rest(settings.uri, alias)
     asked = alias | {"workspace": os.environ.get("MLFLOW_WORKSPACE", "default")}
     if settings.uri.startswith("sqlite:///"):
-        path = quote(settings.uri.removeprefix("sqlite:///").partition("?")[0])
+        path = quote(unquote(settings.uri.removeprefix("sqlite:///").partition("?")[0]))
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=PATIENCE)) as file:
             row: Any = file.execute(SELECT, asked).fetchone()
     else:

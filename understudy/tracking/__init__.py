@@ -2,5 +2,5 @@
 
 It imports `understudy.schema`, `figures` and `scoring`. Others use `connection` for the store, `experiments`, `runs`
 and `family_runs` for what is in it, `provenance` for what a run was made from, `batch_rows` for the rows that a batch
-keeps, `decisions` for the runs of promotions, and `waiting` for writes that somebody else may be in the way of.
+keeps, `naming` for addresses and names without MLflow, and `waiting` for writes that others may be in the way of.
 """

@@ -2,28 +2,33 @@
 
 import logging
 import os
+import shlex
+import threading
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
 import mlflow
-import requests
+import sqlalchemy
+from mlflow.entities import ViewType
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
     RESOURCE_DOES_NOT_EXIST,
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
+from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.entities import PagedList
+from mlflow.utils import credentials, rest_utils
 
 from understudy import errors
 from understudy.errors import UserError
-from understudy.tracking import waiting
+from understudy.tracking import naming, waiting
 
 T = TypeVar("T")
-PROJECT = Path(__file__).resolve().parents[2]
-EMBEDDED = f"sqlite:///{PROJECT / 'mlflow.db'}"
+PROJECT, uri = naming.PROJECT, naming.uri
+PATIENCE = 8.0  # seconds for the first answer of a server or a database
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 DATABASE_AWAY = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)  # in MLflow's answers
 
@@ -31,7 +36,7 @@ DATABASE_AWAY = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)  # in MLflow's answers
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 
 
-def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
+def connect(fail_fast: bool = False, is_moved: bool = False) -> mlflow.MlflowClient:
     """A client of `MLFLOW_TRACKING_URI`, or else of `mlflow.db` in the project's folder.
 
     It waits four minutes for a server that goes away, or for the server's database, and says so after five seconds.
@@ -39,17 +44,22 @@ def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
 
     Args:
         fail_fast: Whether to give up at once instead.
+        is_moved: Whether the project's own store may look for its artifacts in another folder.
 
     Raises:
-        UserError: The server does not answer, what answers is not MLflow, or there is no place to make the file.
+        UserError: The address is none, the server or the database does not answer, what answers is not MLflow, there is
+            no place to make the file, or the project's own store was moved or copied here.
     """
     os.environ |= {**QUIET, **os.environ}
     address = uri()
+    naming.check_uri(address)
     if is_server():
         _check_server(address)
         waiting.patience(fail_fast)
-    elif address.startswith("sqlite:///"):
-        _check_folder(Path(address.removeprefix("sqlite:///").split("?")[0]))
+    elif address.startswith("sqlite"):
+        _check_file(address)
+    else:
+        _check_database(address)
     logging.getLogger("mlflow.store.artifact.artifact_repo").setLevel(logging.WARNING)
     # MLflow logs the traceback of what it then raises.
     logging.getLogger("mlflow.store.db.utils").addFilter(_is_no_error)
@@ -57,17 +67,40 @@ def connect(fail_fast: bool = False) -> mlflow.MlflowClient:
     client = mlflow.MlflowClient(address)
     if is_server() and not fail_fast:
         waiting.watch(client, address)
+    if not is_moved and (folders := moved_from(client)):
+        problem = f"the project was moved or copied to {PROJECT}, and its artifacts are still looked for in"
+        raise UserError(f"{problem} {', '.join(map(str, folders))}", "python promote.py relocate")
     return client
-
-
-def uri() -> str:
-    """The store's address."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or EMBEDDED
 
 
 def is_server() -> bool:
     """Whether the store is behind a server, which has MLflow's UI."""
     return uri().startswith(("http://", "https://"))
+
+
+def is_embedded() -> bool:
+    """Whether the store is the project's own file."""
+    return uri().startswith("sqlite") and _file(uri()).resolve() == PROJECT / "mlflow.db"
+
+
+def moved_from(client: mlflow.MlflowClient) -> list[Path]:
+    """The folders that the project's own store was in when it made its experiments, if they are not the project's.
+
+    Such a folder is gone, or the artifacts of an experiment lie in the project's folder as well, since it is a copy.
+    MLflow makes the experiment Default by itself, for the folder that one happens to be in; it counts if it is used.
+    """
+    folders = set()
+    for experiment in pages(client.search_experiments, view_type=ViewType.ALL) if is_embedded() else ():
+        path, number = naming.path_of(experiment.artifact_location), experiment.experiment_id
+        if path and path.parent.name == naming.ARTIFACTS and not _is_project(folder := path.parents[1]):
+            is_here = (PROJECT / naming.ARTIFACTS / path.name).exists()
+            is_used = number != "0" or bool(client.search_runs([number], run_view_type=ViewType.ALL, max_results=1))
+            folders |= {folder} if is_here or (is_used and not folder.exists()) else set()
+    return sorted(folders)
+
+
+def _is_project(folder: Path) -> bool:
+    return folder.exists() and folder.samefile(PROJECT)
 
 
 def page(experiment_id: str) -> str:
@@ -93,11 +126,36 @@ def _is_no_error(record: logging.LogRecord) -> bool:
     return record.levelno < logging.ERROR
 
 
+def _check_database(address: str) -> None:
+    """Refuse a database that cannot be used now; drivers and MLflow would try for two minutes."""
+    outcome: list[Exception | None] = []
+
+    def attempt() -> None:
+        try:
+            create_sqlalchemy_engine(address).connect().close()
+            outcome.append(None)
+        except Exception as error:  # each driver has errors of its own
+            outcome.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if outcome != [None]:
+        url = sqlalchemy.make_url(address)
+        error = outcome[0] if outcome else None
+        reason = str(getattr(error, "orig", error) if error else f"no answer within {PATIENCE:.0f} seconds")
+        reason = reason.replace(str(url.password or "\0"), "***")
+        place = f"{url.drivername}://{url.host or ''}/{url.database or ''}"
+        raise UserError(f"the database {place} cannot be used: {reason}", "start it, or correct MLFLOW_TRACKING_URI")
+
+
 def _check_server(uri: str) -> None:
     """Refuse an address at which no MLflow server answers; MLflow's own client would try for two minutes."""
+    account = credentials.get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    options = {"timeout": PATIENCE, "max_retries": 0, "raise_on_status": False}
     try:
-        answer = requests.get(f"{uri.rstrip('/')}/health", timeout=10)
-    except requests.RequestException:
+        answer = rest_utils.http_request(account, "/health", "GET", **options)  # type: ignore[no-untyped-call]
+    except mlflow.MlflowException:
         problem, fix = "no tracking server answers at", "start it, or correct MLFLOW_TRACKING_URI"
     else:
         if answer.status_code == HTTPStatus.OK and answer.text.strip() == "OK":
@@ -109,8 +167,16 @@ def _check_server(uri: str) -> None:
     raise UserError(f"{problem} {waiting.without_password(uri)}", fix)
 
 
-def _check_folder(file: Path) -> None:
-    """Refuse a file in a folder that is read-only; MLflow would try for minutes to make it."""
-    folder = next(path for path in file.absolute().parents if path.exists())
+def _file(address: str) -> Path:
+    return Path(sqlalchemy.make_url(address).database or "").absolute()
+
+
+def _check_file(address: str) -> None:
+    """Refuse a file that MLflow would try for minutes to make, and one that a path means which nobody has escaped."""
+    file, unescaped = _file(address), Path(address.partition(":///")[2]).absolute()
+    if not file.exists() and unescaped.parent != file.parent and unescaped.parent.is_dir():
+        fix = f"export MLFLOW_TRACKING_URI={shlex.quote(naming.sqlite(unescaped))}"
+        raise UserError(f"MLFLOW_TRACKING_URI means {file}, since % and ? have a meaning in an address", fix)
+    folder = next(path for path in file.parents if path.exists())
     if not file.exists() and not os.access(folder, os.W_OK):
         raise UserError(f"cannot make {file}: {folder} is read-only", errors.MAKE_WRITABLE)

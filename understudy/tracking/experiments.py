@@ -1,15 +1,21 @@
-"""Experiments: the ones that training and decisions are in, made and described where they are new."""
+"""Experiments: the ones that training and decisions are in, made where they are new; and where their artifacts lie."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import mlflow
+import sqlalchemy
 from mlflow.entities import Experiment
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
 from mlflow.utils import mlflow_tags
+from sqlalchemy.orm import InstrumentedAttribute
 
 from understudy.errors import UserError
-from understudy.tracking import connection
+from understudy.tracking import connection, naming
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 EXPERIMENT_TAGS = {
@@ -20,6 +26,15 @@ RECORDS_TAGS = {
     **KIND,
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
 }
+NAME, ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
+GIVEN = {name: os.environ.get(name) for name in (NAME, ID)}  # by a person; MLflow overwrites the id
+LOCATIONS: tuple[InstrumentedAttribute[Any], ...] = (
+    SqlExperiment.artifact_location,
+    SqlRun.artifact_uri,
+    SqlLoggedModel.artifact_location,
+    SqlModelVersion.source,
+    SqlModelVersion.storage_location,
+)
 
 
 def all_ids(client: mlflow.MlflowClient) -> list[str]:
@@ -27,19 +42,38 @@ def all_ids(client: mlflow.MlflowClient) -> list[str]:
     return [experiment.experiment_id for experiment in connection.pages(client.search_experiments)]
 
 
-def choose(client: mlflow.MlflowClient, name: str) -> None:
-    """Make `name` the active experiment, created and described if it is new.
+def choose(client: mlflow.MlflowClient, given: str | None, default: str) -> None:
+    """Make an experiment the active one, created and described if it is new.
 
     Inside `mlflow run` the project's run has chosen already, and MLflow refuses another choice.
+
+    Args:
+        client: Of the store that has the experiment.
+        given: The name that a person gave; None for the experiment that MLflow's environment variables name.
+        default: The name if those name none.
+
+    Raises:
+        UserError: No experiment can have that name, none has that id, or it is deleted.
     """
     if "MLFLOW_RUN_ID" in os.environ:
         chosen = client.get_experiment(client.get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id)
+    elif given is None and not GIVEN[NAME] and GIVEN[ID]:
+        chosen = mlflow.set_experiment(experiment_id=_known(client, str(GIVEN[ID])))
     else:
+        name = (GIVEN[NAME] or default) if given is None else given
+        naming.check_experiment(name)
         make(client, name, EXPERIMENT_TAGS)
         chosen = mlflow.set_experiment(name)
     for tag, value in EXPERIMENT_TAGS.items():
         if tag not in chosen.tags:
             client.set_experiment_tag(chosen.experiment_id, tag, value)
+
+
+def _known(client: mlflow.MlflowClient, experiment_id: str) -> str:
+    """The id of an experiment that can be written to."""
+    if experiment_id not in all_ids(client):
+        raise UserError(f"{ID} is {experiment_id}, which is no experiment of the store", f"correct it, or unset {ID}")
+    return experiment_id
 
 
 def make(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Experiment:
@@ -51,9 +85,10 @@ def make(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Exp
     experiment = find(client, name)
     if experiment is None:
         # The embedded store would put the artifacts into whatever folder one happens to be in.
-        embedded = mlflow.get_tracking_uri() == connection.EMBEDDED
+        is_ours = connection.is_embedded()
+        location = naming.artifact_location(connection.PROJECT, name) if is_ours else None
         try:
-            client.create_experiment(name, str(connection.PROJECT / "mlruns" / name) if embedded else None, dict(tags))
+            client.create_experiment(name, location, dict(tags))
         except mlflow.MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # another process was faster
                 raise
@@ -72,3 +107,36 @@ def find(client: mlflow.MlflowClient, name: str) -> Experiment | None:
         restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise UserError(f"experiment {name} is deleted", restore)
     return experiment
+
+
+def relocate(client: mlflow.MlflowClient) -> list[str]:
+    """Let the project's own store look for artifacts in the project's folder; returns what was done, for people.
+
+    What lies only in the folder that the project was in before stays there. MLflow itself has no way to do it.
+    """
+    done = []
+    engine = sqlalchemy.create_engine(connection.uri())
+    with engine.begin() as database:
+        for old in connection.moved_from(client):
+            places = [(column, *place) for column in LOCATIONS for place in _places(database, column, old)]
+            for column, location, here in places:
+                if here:
+                    values = {column: naming.escaped_path(here)}
+                    database.execute(sqlalchemy.update(column.class_).where(column == location).values(values))
+            left = sum(here is None for _, _, here in places)
+            done.append(f"{len(places) - left} locations of artifacts are in {connection.PROJECT} and not in {old}")
+            done += [f"{left} stay in {old}, since their files lie only there"] if left else []
+    engine.dispose()
+    return done
+
+
+def _places(
+    database: sqlalchemy.Connection, column: InstrumentedAttribute[Any], old: Path
+) -> Iterator[tuple[str, Path | None]]:
+    """The locations in an old folder, and where they are in the project's; None if their files lie only in the old."""
+    for location in database.scalars(sqlalchemy.select(column).where(column.is_not(None)).distinct()).all():
+        path = naming.path_of(location)
+        if path and path.is_relative_to(old / naming.ARTIFACTS):
+            here = connection.PROJECT / path.relative_to(old)
+            is_only_there = path.exists() and not here.exists() and column is not SqlExperiment.artifact_location
+            yield location, None if is_only_there else here

@@ -183,10 +183,17 @@ def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str | None = No
 
 
 def families(client: mlflow.MlflowClient, batch: Run, kind: str = runs.FAMILY) -> list[Run]:
-    """The nested runs of a batch of a kind, in the order they were made."""
+    """The nested runs of a batch of a kind, in the order they were made.
+
+    Raises:
+        UserError: Those of its families are deleted.
+    """
     query = f"tags.`{mlflow_tags.MLFLOW_PARENT_RUN_ID}` = '{batch.info.run_id}' and tags.`{runs.KIND}` = '{kind}'"
     order = ["attributes.start_time ASC"]
-    return list(connection.pages(client.search_runs, [batch.info.experiment_id], query, order_by=order))
+    nested = list(connection.pages(client.search_runs, [batch.info.experiment_id], query, order_by=order))
+    if kind == runs.FAMILY and not nested:
+        raise UserError(f"the runs of the families of batch {batch.info.run_id} are deleted", "python train.py")
+    return nested
 
 
 def family_name(run: Run) -> str:

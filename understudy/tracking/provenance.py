@@ -30,7 +30,9 @@ PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 
 
 def table_path(default: str, given: str | None) -> str:
-    """The address that was given, or else the default one, a path being relative to the project's folder.
+    """The address that was given, or else the default one, whose path is relative to the project's folder.
+
+    A path that was given is made absolute, so that people see in which folder `mlflow run` looks for it.
 
     Raises:
         UserError: It has a password, and `mlflow run` has logged it.
@@ -41,7 +43,9 @@ def table_path(default: str, given: str | None) -> str:
             f"mlflow run has written the credentials in data into run {run_id}",
             f"change them, mlflow runs delete --run-id {run_id}, and use {reader.USER} and {reader.PASSWORD}",
         )
-    return given or (default if "://" in default else str(connection.PROJECT / default))
+    folder = Path.cwd() if given else connection.PROJECT
+    address = given or default
+    return address if "://" in address else str(folder / address)
 
 
 def recorded_address(run: Run, default: str, given: str | None, verb: str) -> str:

@@ -1,29 +1,37 @@
-"""Runs: begun for a process and ended whatever happens to it, and what training has written on them."""
+"""Runs: begun for a process and ended whatever happens to it; what training writes on them, and what decisions do."""
 
 import hashlib
 import math
 import os
+import re
 import socket
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 import psutil
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run, RunTag, ViewType
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, ErrorCode
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError, stopped
 from understudy.tracking import connection, experiments, waiting
 
+if TYPE_CHECKING:  # matplotlib takes half a second, and most who ask for records draw nothing
+    from matplotlib.figure import Figure
+
 KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
 REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
 RECORD = "promotion"  # what was decided about a version
 HOST, PID, STARTED = "process.host", "process.pid", "process.started"
+MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")  # the name that MLflow gives a run without one, such as calm-fox-12
 TRAIN_AGAIN = "train again with this version of the project: python train.py"
 
 
@@ -38,6 +46,9 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     status = "FAILED"
     nested = mlflow.active_run() is not None
     process = process_tags()
+    if projects_run := os.environ.get("MLFLOW_RUN_ID"):  # which the start takes over, and off the environment
+        given = str(mlflow.get_run(projects_run).info.run_name)
+        name = name if MADE_UP.fullmatch(given) else given
     active = mlflow.start_run(run_name=name, nested=nested, tags=process)
     try:
         # Set here and not at the start, which ignores them where it takes over the run of `mlflow run`.
@@ -188,3 +199,72 @@ def get_run(client: mlflow.MlflowClient, run_id: str, kind: str) -> Run:
 def log_text(client: mlflow.MlflowClient, run_id: str, text: str, name: str) -> None:
     """Put a text onto a run, as a file of that name."""
     client.log_text(run_id, text, name)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is written about a decision when its record is opened.
+
+    Args:
+        name: Of the run.
+        tags: What was asked, and by whom.
+        metrics: The figures that the decision rests on.
+        files: Texts that it rests on, by file name.
+        figures: Plots that it rests on, by file name.
+    """
+
+    name: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    files: Mapping[str, str]
+    figures: "Mapping[str, Figure]"
+
+
+def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) -> Run:
+    """A new, unfinished run of this process for a decision, in the experiment of that name.
+
+    It is made in one write, with all its tags, so that it is whole wherever the process may be cut off.
+
+    Raises:
+        UserError: Two of the metrics have names that differ only in case, as the values of a column may.
+    """
+    check_names("metrics", opening.metrics)
+    check_names("tags", opening.tags)
+    experiment_id = experiments.make(client, experiment, experiments.RECORDS_TAGS).experiment_id
+    tags = {**process_tags(), KIND: RECORD, **opening.tags}
+    run = client.create_run(experiment_id, tags=tags, run_name=opening.name)
+    run_id, now = run.info.run_id, int(time.time() * 1000)
+    if opening.metrics:
+        client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in opening.metrics.items()])
+    for file, text in opening.files.items():
+        client.log_text(run_id, text, file)
+    for file, figure in opening.figures.items():
+        client.log_figure(run_id, figure, file)
+    return run
+
+
+def tag_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
+    """Write more about a decision; doing it again changes nothing."""
+    waiting.insist(client.log_batch, run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def close_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str], status: str) -> None:
+    """Say how a decision ended, then end its run; doing it again changes nothing."""
+    tag_record(client, run_id, tags)
+    waiting.insist(client.set_terminated, run_id, status)
+
+
+def records(client: mlflow.MlflowClient, experiment: str) -> list[Run]:
+    """The runs of the decisions in an experiment, in the order they were made; none if there is no such experiment.
+
+    Deleted runs too: what they say has happened.
+
+    Raises:
+        UserError: The experiment is deleted.
+    """
+    known = experiments.find(client, experiment)
+    if known is None:
+        return []
+    options = {"run_view_type": ViewType.ALL, "max_results": 10_000, "order_by": ["attributes.start_time ASC"]}
+    query = f"tags.`{KIND}` = '{RECORD}'"
+    return list(connection.pages(client.search_runs, [known.experiment_id], query, **options))

@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import mlflow
 import requests
@@ -25,8 +23,7 @@ from mlflow.pyfunc import PyFuncModel
 
 from understudy import errors
 from understudy.errors import UserError
-from understudy.table import TABLE
-from understudy.tracking import provenance, runs
+from understudy.tracking import naming, provenance, runs
 from understudy.verification.digests import DIGEST, digest, file_digests, manifest_of
 
 if TYPE_CHECKING:
@@ -62,8 +59,7 @@ def verified(client: mlflow.MlflowClient, version: ModelVersion) -> Iterator[Pat
             by an earlier version of the project.
     """
     if DIGEST not in version.tags:
-        name = "" if version.name == TABLE.name else f" --name {version.name}"
-        fix = f'python promote.py adopt --version {version.version} --reason "..."{name}'
+        fix = f'python promote.py adopt --version {version.version} --reason "..."{naming.option(version.name)}'
         raise UserError(f"{called(version)} has no manifest, so nobody can tell whether its files changed", fix)
     digest = version.tags[DIGEST]
     recorded = _read(client, str(version.run_id), _name(digest))
@@ -175,10 +171,8 @@ def _location(client: mlflow.MlflowClient, uri: str) -> str:
 
 def _check_kinds(location: str, called: str) -> None:
     """Refuse links, pipes and sockets, which would be followed or waited for; a server hands out none."""
-    place = urlsplit(location)
-    if place.scheme not in ("", "file"):
+    if (folder := naming.path_of(location)) is None:
         return
-    folder = Path(url2pathname(place.path) if place.scheme else location)
     for path in folder.rglob("*"):
         if not stat.S_ISREG(path.lstat().st_mode) and not stat.S_ISDIR(path.lstat().st_mode):
             name = errors.visible(str(path.relative_to(folder)))
