@@ -26,7 +26,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def committed(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the project without uncommitted changes, with a version registered from it; to be copied."""
     folder = tmp_path_factory.mktemp("committed") / "project"
-    shutil.copytree(clone, folder)
+    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
     for command in [["init", "-q"], ["add", "-A"], ["commit", "-qm", "All"]]:
         run(folder, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", *command).check_returncode()
     run(folder, sys.executable, "train.py", "--models", "DecisionTreeClassifier").check_returncode()

@@ -141,7 +141,7 @@ def test_the_textbooks_flow(clone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
     subprocess.run(["cp", "-r", clone, folder], check=True)
     [flow] = blocks(TEXTBOOK, "bash")
-    assert "Production: version 1" in run("set -e\n" + flow, folder)
+    assert "Production: version 1" in run("set -e\npython promote.py relocate\n" + flow, folder)
     [curl] = blocks(TEXTBOOK, "bash ask")
     for serve in blocks(TEXTBOOK, "bash serve"):
         with served(serve.strip().removesuffix(" 1234"), folder) as address:

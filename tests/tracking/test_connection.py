@@ -208,7 +208,7 @@ def test_an_experiment_id_that_is_none_is_said(store: str, call: Call, monkeypat
 
 def test_mlflow_run_keeps_the_name_it_was_given_and_shows_where_it_looks(clone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "project"
-    shutil.copytree(clone, folder, symlinks=True)
+    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
 
     def run(*options: str) -> str:
         command = ["mlflow", "run", str(folder), "--env-manager", "local", "-P", "models=LogisticRegression", *options]
