@@ -117,7 +117,8 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
         from understudy.serving.following import Settings
 
         cache, log = args.cache.absolute(), args.log.absolute() if args.log else None
-        loader: Any = partial(App, Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log))
+        settings = Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log)
+        loader: Any = partial(App, settings, parent=os.getpid())
         print(f"{args.name} in {args.stage}, live on http://{args.host}:{args.port}, Ctrl-C stops it", flush=True)
         serve_granian(loader, address, args)
 

@@ -75,9 +75,10 @@ class Reading:
 
 
 class App:
-    """What one worker answers."""
+    """What one worker answers, for as long as its parent lives."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, parent: int) -> None:
+        self._parent = parent
         self._name, self._stage = settings.name, settings.stage
         self._tally = metrics.RequestTally()
         self._log = RowLog(settings.log) if settings.log else None
@@ -183,11 +184,10 @@ class App:
                 reading.task.cancel()
 
     async def _flush(self) -> None:
-        parent = os.getppid()
         while True:
             await asyncio.sleep(FLUSH)
             self._tally.flush()
-            if os.getppid() != parent:  # what started the workers was killed
+            if os.getppid() != self._parent:  # which was killed, perhaps before this worker had started
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _loaded(self) -> ServedVersion:
