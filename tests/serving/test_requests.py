@@ -205,7 +205,8 @@ def test_a_refusal_says_why_as_far_as_the_cell_stays_unsaid(live: Live, body: An
     reply = live.ask(body, Content_Type=kind)
     assert (reply.status, reply.json["message"]) == (400, f"rows refused (row 1 is the first): {message}")
     [fault] = reply.json["faults"]
-    assert f"{fault['problem']}{' (' + fault['reason'] + ')' if fault['reason'] else ''}" in message
+    reason = f" ({fault['reason']})" if "reason" in fault else ""
+    assert f"{fault['problem']}{reason}" in message
 
 
 def test_the_pages_say_what_answers(live: Live, store: str) -> None:

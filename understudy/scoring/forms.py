@@ -30,10 +30,11 @@ class RowsRefused(Exception):  # noqa: N818
         self.faults = list(faults)
 
     def body(self) -> dict[str, Any]:
-        """The answer as JSON takes it: each fault with its first 20 rows and how many there are."""
-        faults = [
-            {**vars(fault), "rows": list(fault.rows[:ROWS_SHOWN]), "count": len(fault.rows)} for fault in self.faults
-        ]
+        """The answer as JSON takes it: each fault with its first 20 rows, how many there are, and a reason if known."""
+        faults = []
+        for fault in self.faults:
+            known = {name: value for name, value in vars(fault).items() if value is not None}
+            faults.append({**known, "rows": list(fault.rows[:ROWS_SHOWN]), "count": len(fault.rows)})
         return {"error_code": "INVALID_PARAMETER_VALUE", "message": str(self), "faults": faults}
 
 
