@@ -5,10 +5,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +38,8 @@ SAMPLE = PROJECT / TABLE.path
 ON_BOTH = {"test_by_hand", "test_promotion", "test_race", "test_story"}  # on SQLite, and on MariaDB behind a server
 MARIADB = "mariadb"
 MEMORY, ROOM = Path("/dev/shm"), 6_000_000_000  # noqa: S108 - bytes; a whole run writes half of that
+TEMPORARY = "PYTEST_DEBUG_TEMPROOT"  # where pytest makes its temporary folders
+LONGEST = ["stories", "tracking", "registry", "deploy", "training", "serving", "verification"]
 Rows = list[tuple[sqlalchemy.Table, list[dict[str, Any]]]]
 
 LACKING = mysql.missing() or ", ".join(name for name in ("MySQLdb", "flask_wtf") if not find_spec(name))
@@ -143,10 +147,16 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(getattr(request, "param", "sqlite"))
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Tests write to memory where there is room: their stores, put on a disk, wait for it at each commit."""
-    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+    if TEMPORARY not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ[TEMPORARY] = tempfile.mkdtemp(prefix="understudy-tests-", dir=MEMORY)
+        config.add_cleanup(partial(shutil.rmtree, os.environ[TEMPORARY], ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The folders whose tests take longest come first, so that none is left to the end alone."""
+    items.sort(key=lambda item: LONGEST.index(item.path.parent.name) if item.path.parent.name in LONGEST else 99)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,8 +80,8 @@ def test_eight_at_once_leave_one_in_production(racing: tuple[MlflowClient, race.
 
 
 def test_the_race_is_one_that_mlflows_own_call_loses(racing: tuple[MlflowClient, race.Race]) -> None:
-    counts = Counter(race.one_round(*racing, "stock", False).in_production for _ in range(3))
-    assert sum(counts.values()) > counts[1]
+    rounds = (race.one_round(*racing, "stock", False).in_production for _ in range(30))
+    assert any(number != 1 for number in rounds)
 
 
 @pytest.mark.parametrize("seed", [7, 9, 23])
