@@ -29,21 +29,22 @@ from understudy.scoring import flavor
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, family_runs, provenance
 from understudy.training import search
-from understudy.verification import inspection, repository
+from understudy.verification import inspection, manifest, repository
 
 NAME = TABLE.name
 Call = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
-def saved(trained: Path) -> dict[str, Path]:
-    """Each family's model in a store that tests only read."""
-    client = MlflowClient(f"sqlite:///{trained / 'mlflow.db'}")
-    runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
-    return {
-        family_runs.family_name(run): Path(client.get_logged_model(family_runs.model_id(run)).artifact_location)
-        for run in runs
-    }
+def saved(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A copy of each family's model, without what MLflow leaves beside one that another test has loaded."""
+    client, folder = MlflowClient(f"sqlite:///{trained / 'mlflow.db'}"), tmp_path_factory.mktemp("saved")
+    models = {}
+    for run in family_runs.families(client, family_runs.get_batch(client, TABLE)):
+        name, model = family_runs.family_name(run), client.get_logged_model(family_runs.model_id(run))
+        left_out = shutil.ignore_patterns(manifest.LEFT_OUT)
+        models[name] = Path(shutil.copytree(model.artifact_location, folder / name, ignore=left_out))
+    return models
 
 
 @pytest.fixture
