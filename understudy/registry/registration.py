@@ -79,7 +79,7 @@ def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, st
         UserError: Training did not make the run; the model's files are gone, or are not what training writes; or the
             rows that were kept to compare versions on are gone, repeat a row or have been trained on.
     """
-    from understudy.verification import inspection  # skops loads all of scikit-learn, which a rollback does without
+    from understudy.verification import inspection  # skops loads all of scikit-learn, which archive and show do without
 
     if family_runs.FAMILY_NAME not in run.data.tags:
         raise UserError(f"{called} was not trained by train.py", "register a run of this project: python register.py")
