@@ -23,7 +23,7 @@ from understudy.errors import UserError
 from understudy.families import FLOOR
 from understudy.serving import __main__ as serve
 from understudy.table import TABLE
-from understudy.tracking import connection, experiments, family_runs, naming
+from understudy.tracking import connection, experiments, family_runs, naming, runs
 
 Call = Callable[..., Ended]
 SECRET = "geheim"  # noqa: S105
@@ -204,6 +204,11 @@ def test_an_experiment_id_that_is_none_is_said(store: str, call: Call, monkeypat
     ended = call(train)
     assert is_refusal(ended)
     assert "MLFLOW_EXPERIMENT_ID is 77" in ended.err
+
+
+def test_only_a_name_of_mlflows_own_is_taken_for_made_up(store: str) -> None:
+    assert all(runs.is_made_up(str(MlflowClient(store).create_run("0").info.run_name)) for _ in range(20))
+    assert not any(map(runs.is_made_up, ["loan-model-2", "My run", "calm-fox", "calm-fox-b", ""]))
 
 
 def test_mlflow_run_keeps_the_name_it_was_given_and_shows_where_it_looks(clone: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import os
-import re
 import socket
 import time
 import unicodedata
@@ -18,7 +17,7 @@ import mlflow
 import psutil
 from mlflow.entities import Metric, Run, RunTag, ViewType
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, ErrorCode
-from mlflow.utils import mlflow_tags
+from mlflow.utils import mlflow_tags, name_utils
 
 from understudy.errors import UserError, stopped
 from understudy.tracking import connection, experiments, waiting
@@ -31,8 +30,14 @@ BATCH, FAMILY = "batch", "family"
 REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
 RECORD = "promotion"  # what was decided about a version
 HOST, PID, STARTED = "process.host", "process.pid", "process.started"
-MADE_UP = re.compile(r"[a-z]+-[a-z]+-\d{1,4}")  # the name that MLflow gives a run without one, such as calm-fox-12
 TRAIN_AGAIN = "train again with this version of the project: python train.py"
+
+
+def is_made_up(name: str) -> bool:
+    """Whether a run has one of the names that MLflow gives to runs without one, such as calm-fox-12."""
+    predicate, noun, number, *more = [*name.split("-"), "", ""]
+    is_known = predicate in name_utils._GENERATOR_PREDICATES and noun in name_utils._GENERATOR_NOUNS
+    return is_known and number.isdecimal() and more == ["", ""]
 
 
 @contextmanager
@@ -48,7 +53,7 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     process = process_tags()
     if projects_run := os.environ.get("MLFLOW_RUN_ID"):  # which the start takes over, and off the environment
         given = str(mlflow.get_run(projects_run).info.run_name)
-        name = name if MADE_UP.fullmatch(given) else given
+        name = name if is_made_up(given) else given
     active = mlflow.start_run(run_name=name, nested=nested, tags=process)
     try:
         # Set here and not at the start, which ignores them where it takes over the run of `mlflow run`.
