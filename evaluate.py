@@ -22,13 +22,14 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     # MLflow takes seconds to load, and --help need not wait for it.
+    from understudy.reading import table_rows
     from understudy.tracking import connection, family_runs, provenance
     from understudy.training import evaluation
 
     client = connection.connect(args.fail_fast)
     batch = family_runs.get_batch(client, TABLE, args.batch or None)
     address = provenance.recorded_address(batch, TABLE.path, args.data or None, "python evaluate.py")
-    evaluation.evaluate(client, batch, TABLE.read(address))
+    evaluation.evaluate(client, batch, table_rows.read(TABLE, address))
     print("next: python register.py")
 
 

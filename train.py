@@ -37,14 +37,14 @@ def main() -> None:
     args = options().parse_args()
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy import families
-    from understudy.schema import reader
+    from understudy.reading import reader, table_rows
     from understudy.scoring import pipelines
     from understudy.tracking import batch_rows, connection, experiments, family_runs, provenance, runs
     from understudy.training import evaluation, search
 
     names = search.choose(args.models)
     address = provenance.table_path(TABLE.path, args.data or None)
-    rows = TABLE.read(address)
+    rows = table_rows.read(TABLE, address)
     training, held_out = TABLE.split(rows, folds=pipelines.FOLDS)
     client = connection.connect(args.fail_fast)
     for killed in runs.close_killed(client):
@@ -59,7 +59,7 @@ def main() -> None:
     with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch_id:
         params = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
         family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
-        batch_rows.log_rows(client, batch_id, held_out, training[[TABLE.identifier]])
+        batch_rows.log_rows(client, batch_id, held_out, training[[TABLE.row_id]])
         for name, kind, table in plan:
             family = families.FAMILIES[name.removesuffix(family_runs.WITH)]
             with runs.run(name, kind, {**tags, family_runs.FAMILY_NAME: name}) as run_id:

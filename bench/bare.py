@@ -6,10 +6,11 @@ import mlflow.sklearn  # noqa: F401
 from matplotlib.figure import Figure  # noqa: F401
 
 from understudy import families
+from understudy.reading import table_rows
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 
 if __name__ == "__main__":
-    training, _ = TABLE.split(TABLE.read(Path(__file__).parents[1] / TABLE.path))
+    training, _ = TABLE.split(table_rows.read(TABLE, Path(__file__).parents[1] / TABLE.path))
     for family in families.FAMILIES.values():
         pipelines.build(TABLE, family.classifier).fit(training, TABLE.labels(training))

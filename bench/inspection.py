@@ -11,6 +11,7 @@ from sklearn.utils import all_estimators
 from skops import io as skops
 
 from understudy.families import Family
+from understudy.reading import table_rows
 from understudy.table import TABLE
 from understudy.verification import reference
 from understudy.verification.skops_structure import structure
@@ -18,7 +19,7 @@ from understudy.verification.skops_structure import structure
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    rows = TABLE.read(sys.argv[1] if len(sys.argv) > 1 else TABLE.path)
+    rows = table_rows.read(TABLE, sys.argv[1] if len(sys.argv) > 1 else TABLE.path)
     training, held_out = TABLE.split(rows)
     known = trained = same = 0
     for name, classifier in all_estimators(type_filter="classifier"):

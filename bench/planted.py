@@ -258,7 +258,7 @@ class Planted:
 
 
 SHARES = '"spread": [[[0.0, 1.0], ['
-FEATURE = '{"name": "Gender", "of": [], "log": false}, '
+FEATURES = "".join(f'{{"name": "Gender {number}", "of": ["Gender"], "log": false}}, ' for number in range(5_000))
 NOT_OF_THE_FAMILY = "has something that its family has not: "
 PLANTED = {
     "code from another folder": Planted(other_code, "evilcode/onnxruntime.py is none of its files", runs=True),
@@ -304,7 +304,7 @@ PLANTED = {
         named="or of another target",
     ),
     "a table of very many columns": Planted(
-        lambda folder, _: replace(folder / "scorer.json", '"features": [', f'"features": [{FEATURE * 5_000}'),
+        lambda folder, _: replace(folder / "scorer.json", '"features": [', f'"features": [{FEATURES}'),
         named="becomes more than 5000 columns",
     ),
     "arguments for the method": Planted(more_arguments, "steps.1.kw_args is items"),

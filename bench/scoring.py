@@ -17,6 +17,7 @@ from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
 from understudy.families import FAMILIES
+from understudy.reading import table_rows
 from understudy.schema.columns import listed
 from understudy.scoring import flavor, pipelines, scorer
 from understudy.serving import request
@@ -30,7 +31,7 @@ CLASSIFIERS = {
 
 
 def main() -> None:
-    training, _ = TABLE.split(TABLE.read(TABLE.path))
+    training, _ = TABLE.split(table_rows.read(TABLE, TABLE.path))
     many = training[[column.name for column in TABLE.columns]].sample(10_000, replace=True, random_state=0)
     for name, classifier in CLASSIFIERS.items():
         pipeline, served = made(training, classifier)

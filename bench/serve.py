@@ -41,6 +41,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 import train
 from deploy.mysql import free_port
 from understudy import families
+from understudy.reading import table_rows
 from understudy.registry import promotion, registration
 from understudy.registry.records import Move, Verdict
 from understudy.table import TABLE
@@ -122,7 +123,7 @@ def main() -> None:
 
 def prepared(folder: Path, rivals: str) -> dict[str, Server]:
     """All servers by name, each model fitted on the same rows."""
-    training, _ = TABLE.split(TABLE.read(PROJECT / TABLE.path))
+    training, _ = TABLE.split(table_rows.read(TABLE, PROJECT / TABLE.path))
     columns = [column.name for column in TABLE.columns]
     rows = training.dropna().sample(ROWS[-1], replace=True, random_state=0, ignore_index=True)[columns]
     for count in ROWS:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from understudy import families
+from understudy.reading import table_rows
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.training import search, threshold
@@ -22,7 +23,7 @@ def main() -> None:
     parser.add_argument("--data", default=TABLE.path, help="(default: %(default)s)")
     parser.add_argument("--splits", type=int, default=15, help="(default: %(default)s)")
     args = parser.parse_args()
-    rows = TABLE.read(args.data)
+    rows = table_rows.read(TABLE, args.data)
     costs_by_split = [
         {"family": name, "costs": f"{costs[0]} to {costs[1]}", **one_split(rows, name, costs, seed)}
         for name in search.choose("all")[:-1]

@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 
@@ -101,6 +101,16 @@ def run(main: Callable[[], None]) -> None:
         if known is None:
             raise
         _end(known)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """End after a `UserError` that comes before `run` is called: one in a declaration, which is made on import."""
+    if isinstance(error, UserError):
+        _end(error)
+    sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _uncaught
 
 
 def visible(text: str) -> str:

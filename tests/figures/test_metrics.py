@@ -10,11 +10,12 @@ from tests.conftest import SAMPLE
 from understudy.families import FAMILIES
 from understudy.figures import metrics
 from understudy.figures.metrics import Scored
+from understudy.reading import table_rows
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.training import search
 
-TRAINING, HELD_OUT = TABLE.split(TABLE.read(SAMPLE))
+TRAINING, HELD_OUT = TABLE.split(table_rows.read(TABLE, SAMPLE))
 
 
 @pytest.mark.parametrize("digits", [0, 1, 2, 9])

@@ -20,6 +20,7 @@ import register
 import train
 from tests.conftest import SAMPLE, Ended, is_refusal
 from understudy.gate import evidence
+from understudy.reading import table_rows
 from understudy.registry import history, records, registration, stages
 from understudy.registry.records import SavedRecord
 from understudy.scoring import pipelines
@@ -63,7 +64,7 @@ def test_rows_that_the_champion_has_learned_from_are_dropped_and_counted(
     call(train, "--models", "LogisticRegression")
     assert call(register).code == call(promote, "staging").code == 0
     assert call(promote, "production").code in (0, 3)
-    rows = TABLE.read(SAMPLE)
+    rows = table_rows.read(TABLE, SAMPLE)
     learned = replace(TABLE, split_seed=1).split(rows)[0][TABLE.identifier]
     kept = ~TABLE.split(rows)[1][TABLE.identifier].isin(learned)
     figures = client.get_run(last(client).run_id).data.metrics
@@ -81,8 +82,8 @@ def test_a_row_that_the_champion_knows_by_a_name_in_another_spelling_is_dropped(
         assert call(train, "--data", data, "--models", "LogisticRegression").code == 0
         assert call(register).code == call(promote, "staging").code == 0
         assert call(promote, "production").code in (0, 3)
-    _, held_out = TABLE.split(TABLE.read(tmp_path / "spelled.csv"))
-    training, _ = TABLE.split(TABLE.read(SAMPLE))
+    _, held_out = TABLE.split(table_rows.read(TABLE, tmp_path / "spelled.csv"))
+    training, _ = TABLE.split(table_rows.read(TABLE, SAMPLE))
     learned = held_out[TABLE.identifier].str.upper().isin(training[TABLE.identifier]).sum()
     figures = MlflowClient(store).get_run(last(MlflowClient(store)).run_id).data.metrics
     assert (figures["rows"], figures["rows dropped"]) == (len(held_out) - learned, learned)
@@ -258,7 +259,7 @@ def repeated(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def learned(rows: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([rows, TABLE.split(TABLE.read(SAMPLE))[0][:1]])
+    return pd.concat([rows, TABLE.split(table_rows.read(TABLE, SAMPLE))[0][:1]])
 
 
 @pytest.mark.parametrize(

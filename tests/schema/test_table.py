@@ -10,8 +10,10 @@ import pytest
 
 from tests.conftest import REAL, SAMPLE, needs_real_table
 from understudy.errors import UserError
-from understudy.schema.columns import Category, Fault
+from understudy.reading import table_rows
+from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
+from understudy.schema.faults import Fault
 from understudy.scoring import forms
 from understudy.table import TABLE
 
@@ -32,13 +34,13 @@ def written(folder: Path, lines: list[str]) -> Path:
 
 def refusal(path: Path) -> str:
     with pytest.raises(UserError) as refused:
-        TABLE.read(path)
+        table_rows.read(TABLE, path)
     return refused.value.problem
 
 
 @pytest.mark.parametrize("path", TABLES)
 def test_a_table_is_read_whole_and_in_order_of_its_identifiers(path: Path) -> None:
-    rows = TABLE.read(path)
+    rows = table_rows.read(TABLE, path)
     assert rows.shape == (614, 13)
     assert rows["Loan_ID"].is_monotonic_increasing
     assert rows["Credit_History"].isna().sum() == 50
@@ -47,22 +49,22 @@ def test_a_table_is_read_whole_and_in_order_of_its_identifiers(path: Path) -> No
 
 @pytest.mark.parametrize("path", TABLES)
 def test_a_table_in_another_order_has_the_same_digest_and_the_same_sides(path: Path, tmp_path: Path) -> None:
-    rows = TABLE.read(path)
+    rows = table_rows.read(TABLE, path)
     shuffled = pd.read_csv(path, dtype=str).sample(frac=1, random_state=1)
     shuffled.to_csv(tmp_path / "shuffled.csv", index=False)
-    again = TABLE.read(tmp_path / "shuffled.csv")
+    again = table_rows.read(TABLE, tmp_path / "shuffled.csv")
     assert TABLE.digest(again) == TABLE.digest(rows)
     pd.testing.assert_frame_equal(TABLE.split(again)[1], TABLE.split(rows)[1])
 
 
 def test_a_changed_cell_changes_the_digest() -> None:
-    rows = TABLE.read(SAMPLE)
+    rows = table_rows.read(TABLE, SAMPLE)
     assert TABLE.digest(rows) != TABLE.digest(rows.assign(LoanAmount=rows["LoanAmount"].add(1)))
 
 
 @pytest.mark.parametrize("path", TABLES)
 def test_a_row_keeps_its_side_as_the_table_grows(path: Path) -> None:
-    rows = TABLE.read(path)
+    rows = table_rows.read(TABLE, path)
     few = {*TABLE.split(rows[:200])[1]["Loan_ID"]}
     assert few == {*TABLE.split(rows)[1]["Loan_ID"]} & {*rows["Loan_ID"][:200]}
 
@@ -75,7 +77,7 @@ def test_three_rows_in_ten_are_held_out() -> None:
 
 
 def test_a_split_without_enough_rows_of_a_class_is_refused() -> None:
-    rows = TABLE.read(SAMPLE)
+    rows = table_rows.read(TABLE, SAMPLE)
     with pytest.raises(UserError, match="too few rows with Loan_Status N"):
         TABLE.split(pd.concat([rows[rows["Loan_Status"] == "Y"], rows[rows["Loan_Status"] == "N"][:7]]), folds=8)
 
@@ -184,14 +186,14 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, said
 @pytest.mark.parametrize(("values", "stored"), [((0, 1), int), (("False", "True"), bool)])
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_labels_may_be_numbers_or_booleans(values: tuple[str, str], stored: type, kind: str, tmp_path: Path) -> None:
-    expected = TABLE.read(SAMPLE)
+    expected = table_rows.read(TABLE, SAMPLE)
     approved = expected["Loan_Status"] == "Y"
     rows = expected.assign(Loan_Status=approved.astype(stored))
     path = tmp_path / f"rows.{kind}"
     rows.to_csv(path, index=False) if kind == "csv" else rows.to_parquet(path)
     table = replace(TABLE, target=Category("Loan_Status", values))
-    assert table.labels(table.read(path)).tolist() == approved.astype(int).tolist()
-    assert set(table.read(path)["Loan_Status"]) == {table.negative, table.positive}
+    assert table.labels(table_rows.read(table, path)).tolist() == approved.astype(int).tolist()
+    assert set(table_rows.read(table, path)["Loan_Status"]) == {table.negative, table.positive}
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -217,12 +219,12 @@ def changed(lines: list[str], column: str, change: Callable[[str], str]) -> list
 
 @pytest.mark.parametrize("column", ["Loan_ID", "Loan_Status", "Gender", "LoanAmount", "Credit_History"])
 def test_white_space_around_cells_and_names_changes_nothing(column: str, tmp_path: Path, lines: list[str]) -> None:
-    expected = TABLE.read(SAMPLE)
+    expected = table_rows.read(TABLE, SAMPLE)
     padded = changed(lines, column, lambda cell: f" {cell}\u3000\t")
     padded[0] = padded[0].replace(column, f"\xa0{column} ")
     pd.read_csv(written(tmp_path, padded), dtype=str, keep_default_na=False).to_parquet(tmp_path / "typed")
     for path in (tmp_path / "table.csv", tmp_path / "typed"):
-        rows = TABLE.read(path)
+        rows = table_rows.read(TABLE, path)
         pd.testing.assert_frame_equal(rows, expected)
         assert TABLE.digest(rows) == TABLE.digest(expected)
         pd.testing.assert_frame_equal(TABLE.split(rows)[1], TABLE.split(expected)[1])
@@ -259,7 +261,7 @@ def test_near_duplicates_are_said_and_trained_on(
         *(",".join([new, *line.split(",")[1:]]) for line, new in zip(lines[8:11], (name, "X", other), strict=True)),
     ]
     path = written(tmp_path, [*few, *lines[20:]])
-    assert {name, other} <= {*TABLE.read(path)["Loan_ID"]}
+    assert {name, other} <= {*table_rows.read(TABLE, path)["Loan_ID"]}
     said = "Loan_ID has near-duplicates, which only case, width or the form of a number tells apart, in row 1, 3"
     assert capsys.readouterr().out == (f"{path}: {said}\n" if is_near else "")
 
@@ -268,7 +270,7 @@ MISSING = replace(TABLE, missing=("NA", "-", "-99"))
 
 
 def test_a_declared_marker_is_a_missing_cell_and_an_undeclared_one_is_a_fault(tmp_path: Path, lines: list[str]) -> None:
-    expected = TABLE.read(SAMPLE)
+    expected = table_rows.read(TABLE, SAMPLE)
     marked = lines
     for column, marker in [
         ("Gender", "NA"),
@@ -278,9 +280,9 @@ def test_a_declared_marker_is_a_missing_cell_and_an_undeclared_one_is_a_fault(tm
     ]:
         marked = changed(marked, column, lambda cell, marker=marker: cell or marker)  # type: ignore[misc]
     path = written(tmp_path, marked)
-    pd.testing.assert_frame_equal(MISSING.read(path), expected)
+    pd.testing.assert_frame_equal(table_rows.read(MISSING, path), expected)
     with pytest.raises(UserError) as refused:
-        TABLE.read(path)
+        table_rows.read(TABLE, path)
     assert "Gender: unknown category (looks like a missing marker) in row" in refused.value.problem
     assert "LoanAmount: not a number (looks like a missing marker) in row" in refused.value.problem
     assert "Credit_History: unknown category in row" in refused.value.problem
@@ -293,7 +295,7 @@ def test_what_a_column_allows_is_no_marker_there(tmp_path: Path, lines: list[str
     padded = lines
     for column in ("Gender", "Dependents", "Loan_Amount_Term", "Property_Area"):
         padded = [lines[0], *changed(padded[:2], column, lambda cell: f"{cell} ")[1:], *padded[2:]]
-    pd.testing.assert_frame_equal(table.read(written(tmp_path, padded)), TABLE.read(SAMPLE))
+    pd.testing.assert_frame_equal(table_rows.read(table, written(tmp_path, padded)), table_rows.read(TABLE, SAMPLE))
     assert Table.of(json.loads(json.dumps(table.as_dict()))) == table
 
 
@@ -362,4 +364,4 @@ def test_values_that_are_declared_with_spaces_keep_them(tmp_path: Path, lines: l
     spaced = replace(TABLE.categories[0], values=(" Female", " Male"))
     table = replace(TABLE, columns=(spaced, *TABLE.columns[1:]))
     path = written(tmp_path, changed(lines, "Gender", lambda cell: f" {cell}"))
-    assert {*table.read(path)["Gender"].dropna()} == {" Female", " Male"}
+    assert {*table_rows.read(table, path)["Gender"].dropna()} == {" Female", " Male"}

@@ -23,6 +23,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from tests.conftest import PROJECT, REAL, SAMPLE, environment
 from understudy.families import FAMILIES
+from understudy.reading import table_rows
 from understudy.schema.columns import Category, Number, listed
 from understudy.schema.declaration import Table
 from understudy.scoring import conversion, flavor, pipelines, scorer, scorer_files
@@ -60,7 +61,7 @@ class Made:
 
     def __init__(self, folder: Path, table: Table, classifier: BaseEstimator) -> None:
         self.table, self.folder = table, folder / "model"
-        rows, _ = table.split(table.read(PROJECT / table.path))
+        rows, _ = table.split(table_rows.read(table, PROJECT / table.path))
         decided = FixedThresholdClassifier(
             clone(classifier), threshold=0.42, pos_label=table.positive, response_method="predict_proba"
         )
@@ -120,7 +121,7 @@ def assert_alike(made: Made, count: int) -> None:
             together = made.scorer.predict(cells[:1_000].tolist(), output)
             assert one_by_one == (together if output == scorer.LABEL else pytest.approx(together, abs=1e-12))
     paths = [PROJECT / made.table.path, *([REAL] if made.table is TABLE and REAL.exists() else [])]
-    for rows in map(made.table.read, paths):
+    for rows in (table_rows.read(made.table, path) for path in paths):
         columns = {column.name: listed(rows[column.name]) for column in made.table.columns}
         made.assert_alike(made.table.encode(rows), columns)
     made.scorer.smoke()
@@ -189,7 +190,7 @@ def test_a_converted_model_needs_neither_mlflow_nor_pandas_nor_scikit_learn(tmp_
 
 def test_the_logistics_detail_adds_up_to_the_score(tmp_path: Path) -> None:
     made = Made(tmp_path, TABLE, CLASSIFIERS["LogisticRegression"])
-    training, held_out = TABLE.split(TABLE.read(SAMPLE))
+    training, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     learned, features = made.pipeline[1:], TABLE.encode(held_out)
     scores = logit(learned.predict_proba(features)[:, 1])
     average = logit(learned.predict_proba(TABLE.encode(training))[:, 1]).mean()
@@ -199,7 +200,7 @@ def test_the_logistics_detail_adds_up_to_the_score(tmp_path: Path) -> None:
 
 def test_trees_detail_is_how_far_a_column_moves_the_probability(tmp_path: Path) -> None:
     made = Made(tmp_path, TABLE, DecisionTreeClassifier(max_depth=2))
-    rows = TABLE.read(SAMPLE)
+    rows = table_rows.read(TABLE, SAMPLE)
     raw = {column.name: listed(rows[column.name]) for column in TABLE.columns}
     share = np.nanmean(TABLE.encode(TABLE.split(rows)[0])[:, ENCODED.index("Credit_History")])
     for number, told in enumerate(made.scorer.predict(raw, "detail", "7")[:50]):

@@ -18,9 +18,11 @@ from mlflow.pyfunc import scoring_server
 from tests.conftest import PROJECT, REAL, SAMPLE, environment, needs_real_table
 from understudy.errors import UserError
 from understudy.families import FAMILIES
-from understudy.schema.casting import typed
-from understudy.schema.columns import listed, tidied
+from understudy.reading import table_rows
+from understudy.reading.table_rows import typed
+from understudy.schema.columns import listed
 from understudy.schema.declaration import Table
+from understudy.schema.faults import tidied
 from understudy.scoring import flavor, forms, pipelines, scorer
 from understudy.scoring.flavor import MlflowRowsRefused
 from understudy.scoring.scorer import Scorer
@@ -74,7 +76,7 @@ def test_raw_encoded_and_unnamed_rows_of_an_applicant_get_one_answer(
     name: str, path: Path, uris: dict[str, str], batch_store: str
 ) -> None:
     model = mlflow.pyfunc.load_model(uris[name])
-    raw = TABLE.read(path)[RAW]
+    raw = table_rows.read(TABLE, path)[RAW]
     encoded = pd.DataFrame(TABLE.encode(raw), columns=ENCODED)
     for params in ({}, PROBABILITY):
         answers = model.predict(raw, params=params)
@@ -239,7 +241,7 @@ def test_the_text_of_a_csv_file_becomes_what_json_would_say(served: Scorer) -> N
 def declaring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Table, Scorer, Any]:
     """A table that declares markers, and its model on the live server and on MLflow's."""
     table, folder = replace(TABLE, missing=("-", "n.a.")), tmp_path_factory.mktemp("declaring") / "model"
-    rows = table.read(SAMPLE)
+    rows = table_rows.read(table, SAMPLE)
     decided = pipelines.decided(table, FAMILIES["LogisticRegression"].classifier, None, 0.5)
     pipeline = pipelines.build(table, decided).fit(rows, rows[table.target.name])
     flavor.save_model(str(folder), Model(), pipeline, rows)
@@ -258,7 +260,7 @@ def answers(declaring: tuple[Table, Scorer, Any], csv: str, folder: Path) -> lis
         return json.loads(reply.response)["predictions"]
 
     asked: list[Callable[[], Any]] = [
-        lambda: table.read(folder / "x.csv"),
+        lambda: table_rows.read(table, folder / "x.csv"),
         lambda: live.predict(*request.rows_of(csv.encode(), "text/csv", live)),
         served,
     ]

@@ -18,6 +18,7 @@ from typing import Any
 
 from deploy.mysql import free_port
 from tests.conftest import MARIADB, PROJECT, REAL, SAMPLE, Ended, environment, needs_real_table
+from understudy.reading import table_rows
 from understudy.table import TABLE
 
 README = (PROJECT / "README.md").read_text()
@@ -112,7 +113,7 @@ def test_the_readmes_story(clone: Path, backend: str, store: str, call: Callable
     assert type_in("python evaluate.py").partition("plots: ")[0] in trained
     with served(f"{serve.split()[0]} --port", clone, **settings) as address:
         assert f"    {json.dumps(tell(ask_command, address, clone))}\n" in README
-        raw = TABLE.read(SAMPLE)[[column.name for column in TABLE.columns]]
+        raw = table_rows.read(TABLE, SAMPLE)[[column.name for column in TABLE.columns]]
         records = json.loads(raw.to_json(orient="records"))
         by_name = ask(address, {"dataframe_records": records, "params": {"output": "probability"}})
         encoded = [[None if cell != cell else cell for cell in row] for row in TABLE.encode(raw).tolist()]

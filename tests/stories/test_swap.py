@@ -16,8 +16,9 @@ from tests.stories.test_story import ask, blocks, run, served
 PAGE = (PROJECT / "docs" / "use-your-own.md").read_text()
 ROWS = """
 import json
+from understudy.reading import table_rows
 from understudy.table import TABLE
-rows = TABLE.split(TABLE.read(TABLE.path))[1][:100]
+rows = TABLE.split(table_rows.read(TABLE, TABLE.path))[1][:100]
 raw = rows[[column.name for column in TABLE.columns]].astype(object)
 raw = raw.where(raw.notna(), None).to_dict("records")
 encoded = [[None if cell != cell else cell for cell in row] for row in TABLE.encode(rows).tolist()]
@@ -118,8 +119,9 @@ def test_a_model_of_classes_of_ones_own_is_served_and_one_with_a_lambda_refused(
     run("python train.py --models Voting && python register.py", swapped)
     run("python promote.py staging && python promote.py production", swapped)
     fitted = run(
-        "python -c 'import mlflow; from understudy.table import TABLE; "
-        'rows = TABLE.split(TABLE.read(TABLE.path))[1][:100]; mlflow.set_tracking_uri("sqlite:///mlflow.db"); '
+        "python -c 'import mlflow; from understudy.reading import table_rows; from understudy.table import TABLE; "
+        "rows = TABLE.split(table_rows.read(TABLE, TABLE.path))[1][:100]; "
+        'mlflow.set_tracking_uri("sqlite:///mlflow.db"); '
         'model = mlflow.sklearn.load_model("models:/Hmda_denial@production"); '
         "print(model.predict_proba(rows)[:, 1].tolist())'",
         swapped,

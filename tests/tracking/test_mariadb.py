@@ -15,7 +15,7 @@ import train
 from deploy.mysql import free_port
 from tests.conftest import SAMPLE, Ended, is_refusal
 from tests.stories.test_story import TEXTBOOK, blocks, served
-from understudy.schema import reader
+from understudy.reading import reader, table_rows
 from understudy.table import TABLE
 from understudy.tracking import family_runs, provenance
 
@@ -58,14 +58,14 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     "what", ["loans", "shop.loans", "select * from loans where Loan_ID like 'LP%'", "-- a\n(select*from`loans`);"]
 )
 def test_a_table_is_the_same_there(server: str, credentials: None, what: str) -> None:
-    rows = TABLE.read(f"mysql://{server}#{what}")
-    pd.testing.assert_frame_equal(rows, TABLE.read(SAMPLE))
-    assert TABLE.digest(rows) == TABLE.digest(TABLE.read(SAMPLE))
+    rows = table_rows.read(TABLE, f"mysql://{server}#{what}")
+    pd.testing.assert_frame_equal(rows, table_rows.read(TABLE, SAMPLE))
+    assert TABLE.digest(rows) == TABLE.digest(table_rows.read(TABLE, SAMPLE))
 
 
 def test_large_identifiers_are_exact_there(server: str, credentials: None) -> None:
     for what in ("large.ones", "shop.large.ones", "select * from `large.ones`"):
-        names = TABLE.read(f"mysql://{server}#{what}")["Loan_ID"]
+        names = table_rows.read(TABLE, f"mysql://{server}#{what}")["Loan_ID"]
         assert names.tolist() == [str(2**53 + number) for number in range(len(names))]
 
 

@@ -18,6 +18,7 @@ import train
 from tests.conftest import PROJECT, REAL, SAMPLE, Ended, needs_real_table, started_training
 from understudy import families
 from understudy.errors import UserError
+from understudy.reading import table_rows
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, family_runs
 from understudy.tracking import runs as tracked
@@ -66,7 +67,7 @@ def test_a_family_run_holds_params_and_metrics_under_the_names_people_know(runs:
 
 
 def test_a_run_says_what_it_was_made_from(runs: dict[str, Run]) -> None:
-    rows = TABLE.read(SAMPLE)
+    rows = table_rows.read(TABLE, SAMPLE)
     sides = dict(zip(["training", "held-out"], TABLE.split(rows), strict=True))
     for run in runs.values():
         tags = run.data.tags
@@ -83,7 +84,7 @@ def test_a_run_says_what_it_was_made_from(runs: dict[str, Run]) -> None:
 
 
 def test_a_model_can_be_loaded_by_its_run_and_its_family(runs: dict[str, Run]) -> None:
-    _, held_out = TABLE.split(TABLE.read(SAMPLE))
+    _, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     for name, run in runs.items():
         model = mlflow.sklearn.load_model(f"runs:/{run.info.run_id}/{name}")
         right = (model.predict(held_out) == held_out[TABLE.target.name]).mean()
@@ -93,7 +94,7 @@ def test_a_model_can_be_loaded_by_its_run_and_its_family(runs: dict[str, Run]) -
 def test_the_rows_that_versions_are_compared_on_are_kept_with_the_batch(
     client: MlflowClient, batch: Run, runs: dict[str, Run]
 ) -> None:
-    training, held_out = TABLE.split(TABLE.read(SAMPLE))
+    training, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     for run in [batch, runs["LogisticRegression"]]:
         for name, rows in [(batch_rows.HELD_OUT, held_out), (batch_rows.TRAINED_ON, training[["Loan_ID"]])]:
             digest = batch_rows.rows_digest(client, run, name)
@@ -121,7 +122,7 @@ def test_plots_are_on_each_run_and_in_the_projects_folder(
 
 
 def test_every_run_reports_how_groups_and_slices_fare(runs: dict[str, Run]) -> None:
-    _, held_out = TABLE.split(TABLE.read(SAMPLE))
+    _, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     for name, run in runs.items():
         slices = pd.read_csv(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/slices.csv"))
         assert list(dict.fromkeys(slices["column"])) == [column.name for column in TABLE.categories]
@@ -206,7 +207,7 @@ def test_a_seed_changes_the_folds_and_is_recorded(store: str, call: Callable[...
     client = MlflowClient(store)
     run = family_runs.families(client, family_runs.get_batch(client, TABLE))[0]
     assert run.data.tags["seed"] == "5"
-    training, _ = TABLE.split(TABLE.read(SAMPLE))
+    training, _ = TABLE.split(table_rows.read(TABLE, SAMPLE))
     family = families.FAMILIES["DecisionTreeClassifier"]
     same, other = (search.search(TABLE, training, family, family.quick, seed=seed, jobs=1) for seed in (5, 6))
     assert run.data.metrics["cv/log loss"] == same.metrics["cv/log loss"]

@@ -21,11 +21,12 @@ from understudy.errors import UserError
 from understudy.families import FAMILIES, Family
 from understudy.figures import metrics
 from understudy.figures.metrics import Scored
+from understudy.reading import table_rows
 from understudy.scoring import flavor, pipelines
 from understudy.table import TABLE
 from understudy.training import search
 
-TRAINING, HELD_OUT = TABLE.split(TABLE.read(SAMPLE))
+TRAINING, HELD_OUT = TABLE.split(table_rows.read(TABLE, SAMPLE))
 
 
 class Spy(LogisticRegression):  # type: ignore[misc]
@@ -166,7 +167,7 @@ def test_families_are_chosen_by_name() -> None:
 
 @pytest.mark.parametrize("path", [SAMPLE, pytest.param(REAL, marks=needs_real_table)])
 def test_every_family_beats_the_floor_on_held_out_rows(path: Any) -> None:
-    training, held_out = TABLE.split(TABLE.read(path))
+    training, held_out = TABLE.split(table_rows.read(TABLE, path))
     for name, family in FAMILIES.items():
         searched = search.search(TABLE, training, family, family.quick, seed=0, jobs=1)
         probabilities = searched.pipeline.predict_proba(held_out)[:, 1]

@@ -24,6 +24,7 @@ from bench.planted import PLANTED, canary
 from tests.conftest import REAL, SAMPLE, Ended, environment, is_refusal, needs_real_table
 from understudy.errors import UserError
 from understudy.families import FAMILIES, Family, Grid
+from understudy.reading import table_rows
 from understudy.registry import stages
 from understudy.scoring import flavor
 from understudy.table import TABLE
@@ -54,13 +55,13 @@ def folder(saved: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def inspect(folder: Path, family: str = "DecisionTreeClassifier") -> Pipeline:
-    _, held_out = TABLE.split(TABLE.read(SAMPLE))
+    _, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     return inspection.load(folder, family, held_out, "the model")
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_what_training_writes_is_loaded(family: str, saved: dict[str, Path]) -> None:
-    rows = TABLE.read(SAMPLE)
+    rows = table_rows.read(TABLE, SAMPLE)
     assert inspect(saved[family], family).predict_proba(rows).shape == (614, 2)
 
 
@@ -174,7 +175,7 @@ def test_any_classifier_with_a_name_in_a_module_is_let_in_by_its_family(
 ) -> None:
     grid: Grid = {"side": [0.5, 0.7], "how": ["fair", "not fair"]} if name == "Coin" else {}
     monkeypatch.setitem(FAMILIES, name, Family(OTHERS[name], quick=grid, book={}))
-    training, held_out = TABLE.split(TABLE.read(path))
+    training, held_out = TABLE.split(table_rows.read(TABLE, path))
     searched = search.search(TABLE, training, FAMILIES[name], grid, seed=3, jobs=1)
     flavor.save_model(str(tmp_path / "model"), Model(), searched.pipeline, training)
     loaded = inspection.load(tmp_path / "model", name, held_out, "the model")
@@ -261,7 +262,7 @@ def test_tags_that_training_does_not_give_end_in_two_lines(
 
 @pytest.mark.parametrize("column", ["Gender", "LoanAmount"])
 def test_a_column_that_only_the_rows_of_training_have_is_no_reason_to_refuse(column: str, tmp_path: Path) -> None:
-    training, held_out = TABLE.split(TABLE.read(SAMPLE))
+    training, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     family = FAMILIES["DecisionTreeClassifier"]
     searched = search.search(TABLE, training, family, {"max_depth": [3]}, seed=0, jobs=1)
     flavor.save_model(str(tmp_path / "model"), Model(), searched.pipeline, training)

@@ -25,6 +25,7 @@ from tests.conftest import PROJECT, Ended, environment, is_refusal
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.test_supervisor import group, is_left
 from understudy.errors import UserError
+from understudy.reading import table_rows
 from understudy.scoring import flavor
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs
@@ -186,7 +187,7 @@ def test_what_is_verified_is_a_private_copy_that_is_removed(
         served, pipeline = manifest.load(folder)
     assert not folder.exists()
     assert served.predict([APPLICANT]) == ["Y"]
-    assert pipeline.predict_proba(TABLE.read(PROJECT / TABLE.path)).shape == (614, 2)
+    assert pipeline.predict_proba(table_rows.read(TABLE, PROJECT / TABLE.path)).shape == (614, 2)
     assert (contents(stored), sys.path) == (before, path)
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from understudy.errors import UserError
+from understudy.reading import table_rows
 from understudy.registry import history, records, registered, registration, stages
 from understudy.registry.records import Move, SavedRecord
 from understudy.schema.spelling import folded
@@ -50,7 +51,7 @@ def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> 
     kept = _of_batch(client, name, number, batch_rows.HELD_OUT)
     if data is None:
         return kept, {}
-    _, named = TABLE.split(TABLE.read(data))
+    _, named = TABLE.split(table_rows.read(TABLE, data))
     counts, columns = _differences(kept, named)
     differences = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     comparison = f"differ: {differences}" if differences else "are the same"
@@ -87,7 +88,7 @@ def _of_batch(client: MlflowClient, name: str, number: str, file: str) -> pd.Dat
 
 def _differences(kept: pd.DataFrame, named: pd.DataFrame) -> tuple[dict[str, int], list[str]]:
     """How many of the rows that training kept differ from those of the table, and in which columns."""
-    before, now = (part.set_index(TABLE.identifier) for part in (kept, named))
+    before, now = (part.set_index(TABLE.row_id) for part in (kept, named))
     common = before.index.intersection(now.index)
     before, now = (part.loc[common, now.columns.intersection(before.columns)] for part in (before, now))
     differs = (before != now) & ~(before.isna() & now.isna())

@@ -107,7 +107,7 @@ def _rows(
     rows, counts = comparison.held_out(client, name, challenger.number, data)
     learned = comparison.learned(client, name, [version.number for version in (challenger, other) if version])
     with _refusing("the held-out rows do not fit the table"):
-        dropped = rows[TABLE.identifier].map(folded).isin(learned).to_numpy()
+        dropped = rows[TABLE.row_id].map(folded).isin(learned).to_numpy()
         dropped = dropped | _refused(other, rows) if other else dropped
     if dropped.all():
         raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")
@@ -138,7 +138,7 @@ def _decide(
         )
     if stage == "staging":
         return decision.staging(measured, terms)
-    groups = rows[[column.name for column in TABLE.categories if column.name in rows]]
+    groups = TABLE.groups(rows)
     with _refusing("the champion cannot score the held-out rows"):
         champions = _answers(other, rows) if other else None
     with _refusing("the held-out rows have no labels"):

@@ -15,7 +15,6 @@ from understudy.errors import Refused, UserError
 from understudy.registry import history, records, registered, registration, stages
 from understudy.registry.records import Move, Record, SavedRecord, Verdict
 from understudy.registry.stages import STAGES
-from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
 from understudy.tracking import naming
@@ -111,9 +110,7 @@ def scores_a_row(client: MlflowClient, name: str) -> Judge:
 
 
 def _a_row(table: Table) -> pd.DataFrame:
-    return pd.DataFrame(
-        {column.name: [column.values[0] if isinstance(column, Category) else column.high] for column in table.columns}
-    )
+    return pd.DataFrame({column.name: [column.example] for column in table.columns})
 
 
 def archive(client: MlflowClient, name: str, version: str, reason: str | None) -> None:

@@ -97,7 +97,7 @@ def rows_tag(name: str) -> str:
 
 
 def _check_rows(held_out: pd.DataFrame, trained_on: pd.DataFrame, where: str) -> None:
-    identifier, target = TABLE.identifier, TABLE.target.name
+    identifier, target = TABLE.row_id, TABLE.target.name
     if not {identifier, target} <= {*held_out} or [*trained_on] != [identifier]:
         raise UserError(f"the rows {where} are none of {TABLE.name}", runs.TRAIN_AGAIN)
     if held_out[identifier].duplicated().any():

@@ -1,19 +1,16 @@
-"""What a table declares of one column, and the check that finds what is wrong with rows.
-
-Training and scoring share this check. It works on lists of cells of any type, since rows come from files and from
-clients, and loads no pandas, which a server can do without. Rows without faults are looked at only once.
-"""
+"""What a table declares of one column, and of a feature; a mistake in it is a `UserError` when it is made."""
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from numbers import Real
+from datetime import date
+from functools import cached_property
 from operator import add
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from understudy.schema.spelling import folded, reasons
+from understudy.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,66 +22,81 @@ Rows: TypeAlias = "Mapping[str, Any] | pd.DataFrame"
 Floats: TypeAlias = "NDArray[np.float64]"
 Labels: TypeAlias = "NDArray[np.int_]"
 
-ROWS_SHOWN = 20  # and as many columns that are not known
-NAME_SHOWN = 60  # characters of a column's name
+OTHER = "other"  # what the values are called together that a category does not list
+SMALLEST = 5e-324  # the least float above 0
+ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+DAYS_SINCE = "days since "
 
 
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong with one column: what, in which rows (1 is the first), what is allowed, perhaps why.
-
-    It holds nothing of what is in the cells.
-    """
-
-    column: str
-    problem: str
-    allowed: str
-    rows: tuple[int, ...] = ()
-    reason: str | None = None
-
-    def __str__(self) -> str:
-        return self.text()
-
-    def text(self, lines: Sequence[int] = ()) -> str:
-        """The fault for people, with the file's line of each row if `lines` has them, from row 1 on."""
-        places = f" in row {shown_rows(self.rows, lines)}" if self.rows else ""
-        reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.column}: {self.problem}{reason}{places} (allowed: {self.allowed})"
+def mistake(what: str, fix: str = "correct it in understudy/table.py") -> UserError:
+    """A mistake in a declaration."""
+    return UserError(what, fix)
 
 
-def shown_rows(rows: Sequence[int], lines: Sequence[int] = ()) -> str:
-    """The first rows for people, with their lines in the file, and how many more there are."""
-    shown = ", ".join(f"{row} (line {lines[row - 1]})" if lines else str(row) for row in rows[:ROWS_SHOWN])
-    more = len(rows) - ROWS_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+def repeated(values: Iterable[Any]) -> list[Any]:
+    """The values that come more than once."""
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def check_name(name: Any, kind: str) -> None:
+    """Refuse what names no column. Raises `UserError`."""
+    if not isinstance(name, str) or not name or name != name.strip():
+        raise mistake(f"{kind} {name!r} needs a name, a text without white space around it")
 
 
 @dataclass(frozen=True)
 class Category:
     """A column whose values come from a list; their order gives the codes 0, 1, ...
 
-    If it is `sensitive`, every run reports how the model treats each of its groups.
+    If it is `sensitive`, every run reports how the model treats each of its groups. With `other` any further value is
+    allowed too; together they are one more value, whose code is the last.
     """
 
     name: str
     values: tuple[str, ...] | tuple[int, ...]
     missing: bool = False
     sensitive: bool = False
+    other: bool = False
     outside = "unknown category"
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "Category")
+        called, values = f"Category {self.name}", self.values
+        if not isinstance(values, tuple) or not values:
+            raise mistake(f"{called} needs its values in a tuple, not {values!r}", 'write them as in ("no", "yes")')
+        kinds = {str if isinstance(value, str) else type(value) for value in values}
+        if kinds - {str} and kinds - {int, float}:
+            fix = 'write all in quotes, or none; True and False in rows are the texts "True" and "False"'
+            raise mistake(f"the values of {called} are neither all text nor all numbers", fix)
+        if twice := repeated(values):
+            raise mistake(f"{called} lists {twice[0]!r} twice")
+        if not all(value.strip() for value in values if isinstance(value, str)):
+            raise mistake(f"{called} lists an empty text, which no cell can be", "write missing=True instead")
+        if self.other and OTHER in values:
+            raise mistake(f"{called} lists {OTHER!r}, and allows other values too", f"leave {OTHER!r} out of the list")
 
     @property
     def allowed(self) -> str:
         """The values, for people."""
-        return ", ".join(map(str, self.values))
+        return ", ".join(map(str, self.values)) + (", or another value" if self.other else "")
 
     @property
     def is_text(self) -> bool:
         """Whether its values are text, else numbers."""
         return isinstance(self.values[0], str)
 
-    def holds(self, cell: Any) -> bool:
-        """Whether a cell of the right kind is one of the values."""
+    @property
+    def example(self) -> str | int:
+        """A cell that it allows."""
+        return self.values[0]
+
+    def lists(self, cell: Any) -> bool:
+        """Whether a cell is one of the values that are listed."""
         return bool(cell in self.values)
+
+    def holds(self, cell: Any) -> bool:
+        """Whether a cell of the right kind is allowed."""
+        return self.lists(cell) or (self.other and (self.is_text or abs(cell) < math.inf))
 
 
 @dataclass(frozen=True)
@@ -99,11 +111,23 @@ class Number:
     outside = "out of range"
     is_text = False
 
+    def __post_init__(self) -> None:
+        check_name(self.name, "Number")
+        if not isinstance(self.unit, str):
+            raise mistake(f"the unit of Number {self.name} is no text", 'write it in quotes, as in "months"')
+        if {*map(type, (self.low, self.high))} - {int, float} or not self.low <= self.high:
+            raise mistake(f"Number {self.name} has no range: from {self.low!r} to {self.high!r}")
+
     @property
     def allowed(self) -> str:
         """The range and the unit, for people."""
         low = "at most" if self.low == -math.inf else f"{self.low:.12g} to"
         return f"{low} {self.high:.12g} {self.unit}"
+
+    @property
+    def example(self) -> float:
+        """A cell that it allows."""
+        return self.high
 
     def holds(self, cell: Any) -> bool:
         """Whether a number is finite and within the range."""
@@ -111,6 +135,61 @@ class Number:
             return bool(self.low <= cell <= self.high and math.isfinite(cell))
         except OverflowError:  # an integer that no float holds
             return False
+
+
+@dataclass(frozen=True)
+class Date:
+    """A column of dates as text, 2026-11-01, from `low` to `high`, both included; a model sees days, as `unit` says."""
+
+    name: str
+    unit: str = "days since 2000-01-01"
+    low: str = "1900-01-01"
+    high: str = "2100-12-31"
+    missing: bool = False
+    outside = "not a date in range"
+    is_text = True
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "Date")
+        if not str(self.unit).startswith(DAYS_SINCE) or not all(map(is_date, (self._first, self.low, self.high))):
+            fix = f'write Date("{self.name}", unit="{DAYS_SINCE}2000-01-01", low="1900-01-01", high="2100-12-31")'
+            raise mistake(f"Date {self.name} has a unit that is not days since a date, or no range of dates", fix)
+        if self.low > self.high:
+            raise mistake(f"Date {self.name} has no range: from {self.low} to {self.high}")
+
+    @property
+    def allowed(self) -> str:
+        """The range and the form, for people."""
+        return f"a date from {self.low} to {self.high}, written as 2026-11-01"
+
+    @property
+    def example(self) -> str:
+        """A cell that it allows."""
+        return self.high
+
+    def holds(self, cell: Any) -> bool:
+        """Whether a text is a date within the range."""
+        return is_date(cell) and self.low <= cell <= self.high
+
+    def days(self, cell: str) -> float:
+        """How many days after the unit's date a date is."""
+        return float((date.fromisoformat(cell) - self._epoch).days)
+
+    @property
+    def _first(self) -> str:
+        return self.unit.removeprefix(DAYS_SINCE)
+
+    @cached_property
+    def _epoch(self) -> date:
+        return date.fromisoformat(self._first)
+
+
+def is_date(cell: str) -> bool:
+    """Whether a text is a date of the calendar as ISO 8601 writes it, 2026-11-01."""
+    try:
+        return bool(ISO_DATE.fullmatch(cell) and date.fromisoformat(cell))
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -123,7 +202,71 @@ class Identifier:
     allowed = "a name of its own in every row"
 
 
-Column = Category | Number | Identifier
+Declared: TypeAlias = Category | Number | Date
+Column: TypeAlias = Declared | Identifier
+
+
+def column_of(declared: dict[str, Any]) -> Any:
+    """The column of a declaration that JSON has held."""
+    if "values" in declared:
+        return Category(**{**declared, "values": tuple(declared["values"])})
+    return Date(**declared) if isinstance(declared["low"], str) else Number(**declared)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One number that the model computes with: a column, the sum of some, or the natural logarithm of either.
+
+    Args:
+        name: Of its column in the encoded form.
+        of: The columns that are added up; empty means the column of the same name.
+        log: Whether the natural logarithm is taken.
+    """
+
+    name: str
+    of: tuple[str, ...] = ()
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "Feature")
+        if not isinstance(self.of, tuple):
+            raise mistake(f"Feature {self.name} needs its columns in a tuple, not {self.of!r}", 'write of=("a", "b")')
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The columns it is made from."""
+        return self.of or (self.name,)
+
+    def encoded(self, sources: Sequence[Declared]) -> Category | Number:
+        """The feature's column in the encoded form: codes, numbers, natural logarithms."""
+        missing, first = any(column.missing for column in sources), sources[0]
+        if isinstance(first, Category):
+            return Category(self.name, tuple(range(len(first.values) + first.other)), missing)
+        ranges = [column for column in sources if isinstance(column, Number)]
+        low, high, unit = sum(n.low for n in ranges), sum(n.high for n in ranges), first.unit
+        if isinstance(first, Date):
+            low, high = map(first.days, (first.low, first.high))
+        if self.log:
+            low, high, unit = math.log(max(low, SMALLEST)), math.log(high), f"(natural logarithm of {unit})"
+        return Number(self.name, unit, low, high, missing)
+
+    def encoder(self, column: Declared) -> Callable[[Mapping[str, Cells]], Cells]:
+        """What makes the feature from checked raw rows, of which `column` is the first that it takes.
+
+        It raises ValueError for the logarithm of 0.
+        """
+        sources, name = self.sources, self.sources[0]
+        if isinstance(column, Category):
+            codes = {None: math.nan, **{value: float(code) for code, value in enumerate(column.values)}}
+            others = float(len(column.values))
+            if column.other:
+                return lambda rows: [codes.get(cell, others) for cell in rows[name]]
+            return lambda rows: list(map(codes.__getitem__, rows[name]))
+        if isinstance(column, Date):
+            return lambda rows: [math.nan if cell is None else column.days(cell) for cell in rows[name]]
+        if self.log:
+            return lambda rows: list(map(math.log, total(rows, sources)))
+        return lambda rows: total(rows, sources)
 
 
 def listed(cells: Any) -> Cells:
@@ -149,136 +292,8 @@ def total(rows: Mapping[str, Cells], names: Sequence[str]) -> Cells:
     return sums
 
 
-def accepts(column: Column) -> Callable[[Cells], bool]:
-    """A quick check of a column's cells. If it says yes nothing is wrong with them; a no may be a false alarm.
-
-    The check raises TypeError or OverflowError instead of saying no to cells that cannot be compared.
-    """
-    empty = {None} if column.missing else set()
-    if isinstance(column, Identifier):
-        return lambda cells: set(map(type, cells)) == {str} and len(set(cells)) == len(cells)
-    if isinstance(column, Category) and column.is_text:
-        return frozenset({*column.values, *empty}).issuperset
-    kinds = frozenset({int, float, *map(type, empty)})
-    if isinstance(column, Category):
-        values = frozenset({*column.values, *empty})
-        return lambda cells: kinds.issuperset(map(type, cells)) and values.issuperset(cells)
-    low, high = column.low, column.high
-
-    def within(cells: Cells) -> bool:
-        if len(cells) == 1:
-            [cell] = cells
-            return type(cell) in kinds and (cell is None or (low <= cell <= high and math.isfinite(cell)))
-        if not kinds.issuperset(map(type, cells)):
-            return False
-        numbers = [cell for cell in cells if cell is not None] if None in cells else cells
-        # A sum is not finite where a number is not, and NaN would slip through a minimum.
-        return not numbers or (math.isfinite(sum(numbers)) and low <= min(numbers) and max(numbers) <= high)
-
-    return within
-
-
-def find_faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> Iterator[Fault]:
-    """Everything that is wrong with rows that should have exactly these columns, in any order.
-
-    Args:
-        rows: As columns.
-        columns: That they should have.
-        names: Whether to call an unknown column by its name, which is whatever a client sent; else by its place.
-    """
-    given, known = list(map(str, rows)), {column.name for column in columns}
-    times, lengths = Counter(given), {*map(len, rows.values())} if isinstance(rows, Mapping) else {len(rows)}
-    if not any(lengths):
-        yield Fault("the table", "no rows", "at least one")
-    elif len(lengths) > 1:
-        yield Fault("the table", "columns of unequal length", "a cell of each column in every row")
-    yield from repeated(given, names)
-    unknown = {name: place for place, name in enumerate(given) if name not in known}
-    similar = {folded(column.name): f"differs from {column.name} in case, width or spaces only" for column in columns}
-    yield from _columns(unknown, "column is not known", ", ".join(column.name for column in columns), names, similar)
-    for column in columns:
-        if column.name not in times:
-            yield Fault(column.name, "column is missing", column.allowed)
-        elif times[column.name] == 1:
-            yield from _cell_faults(column, listed(rows[column.name]))
-
-
-def repeated(given: Sequence[str], names: bool = False) -> Iterator[Fault]:
-    """A fault for each column whose name has come before, called by its name or by its place."""
-    first: dict[str, int] = {}
-    later = {name: place for place, name in enumerate(given) if first.setdefault(name, place) != place}
-    yield from _columns(later, "column is repeated", "exactly one column of this name", names)
-
-
-def _columns(
-    places: Mapping[str, int], problem: str, allowed: str, names: bool, similar: Mapping[str, str] | None = None
-) -> Iterator[Fault]:
-    """A fault for each column, up to the number that anybody would read."""
-    for name, place in list(places.items())[:ROWS_SHOWN]:
-        reason = similar.get(folded(name)) if similar else None
-        yield Fault(name[:NAME_SHOWN] if names else f"column {place + 1}", problem, allowed, reason=reason)
-    if len(places) > ROWS_SHOWN:
-        yield Fault("the table", f"{problem}, for {len(places) - ROWS_SHOWN} more", allowed)
-
-
-def fits(column: Column, cells: Cells) -> bool:
-    """Whether nothing is wrong with a column's cells, by a quick check; see `accepts`."""
-    try:
-        return accepts(column)(cells)
-    except (TypeError, OverflowError):
-        return False
-
-
-def tidied(column: Column, cells: Cells, markers: Collection[Any]) -> Cells:
-    """The cells without white space around them, and None for those that are markers of a missing one.
-
-    A cell that the column allows stays as it is.
-    """
-    return [_tidied(column, cell, markers) for cell in cells]
-
-
-def _tidied(column: Column, cell: Any, markers: Collection[Any]) -> Any:
-    is_name = isinstance(column, Identifier)
-    if not is_name and problem(column, cell) is None:
-        return cell
-    cell = cell.strip() if isinstance(cell, str) else cell
-    is_marker = isinstance(cell, str | Real) and cell in markers
-    return None if is_marker and (is_name or problem(column, cell)) else cell
-
-
-def _cell_faults(column: Column, cells: Cells) -> Iterator[Fault]:
-    """Everything that is wrong with the cells of one column, one fault for each kind of problem."""
-    if fits(column, cells):
-        return
-    problem_of = _problem_of_identifiers(column) if isinstance(column, Identifier) else partial(problem, column)
-    reason = reasons(column.values if isinstance(column, Category) else (), column.is_text)
-    places: dict[tuple[str, str | None], list[int]] = {}
-    for row, cell in enumerate(cells, start=1):
-        if text := problem_of(cell):
-            places.setdefault((text, reason(cell)), []).append(row)
-    yield from (Fault(column.name, text, column.allowed, tuple(rows), why) for (text, why), rows in places.items())
-
-
-def problem(column: Column, cell: Any) -> str | None:
-    """What is wrong with a cell by itself; None if nothing is."""
-    if cell is None:
-        return None if column.missing else "missing"
-    if column.is_text and not isinstance(cell, str):
-        return "not text"
-    if not column.is_text and (not isinstance(cell, Real) or isinstance(cell, bool)):
-        return "not a number"
-    return None if isinstance(column, Identifier) or column.holds(cell) else column.outside
-
-
-def _problem_of_identifiers(column: Identifier) -> Callable[[Any], str | None]:
-    seen: set[str] = set()
-
-    def problem_of(cell: Any) -> str | None:
-        if text := problem(column, cell):
-            return text
-        if cell in seen:
-            return "repeated"
-        seen.add(cell)
-        return None
-
-    return problem_of
+def unlisted(column: Declared, cells: Iterable[Any]) -> int:
+    """How many checked cells of a column count as `OTHER`."""
+    if not (isinstance(column, Category) and column.other):
+        return 0
+    return sum(cell is not None and not column.lists(cell) for cell in cells)

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from understudy.schema.columns import Category, Number
+from understudy.schema.columns import OTHER, Category, Date, Declared, Number
 from understudy.schema.declaration import Feature, Table
 
 Numbers: TypeAlias = Mapping[str, Number]
@@ -18,25 +18,32 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def row_schema(table: Table) -> dict[str, Any]:
     """The schema of a raw row; that of the encoded form is in it under `$defs`."""
-    encoded = _object_schema(table.encoded)
-    return {"$schema": DIALECT, "title": table.name, **_object_schema(table.columns), "$defs": {"encoded": encoded}}
+    raw, encoded = _object_schema(table.columns, table.ignore), _object_schema(table.encoded)
+    return {"$schema": DIALECT, "title": table.name, **raw, "$defs": {"encoded": encoded}}
 
 
-def _object_schema(columns: tuple[Category | Number, ...]) -> dict[str, Any]:
+def _object_schema(columns: tuple[Declared, ...], ignored: Sequence[str] = ()) -> dict[str, Any]:
+    anything: dict[str, Any] = {name: {} for name in ignored if "*" not in name}
     return {
         "type": "object",
-        "properties": {column.name: _cell_schema(column) for column in columns},
+        "properties": {column.name: _cell_schema(column) for column in columns} | anything,
         "required": [column.name for column in columns],
-        "additionalProperties": False,
+        "additionalProperties": len(anything) < len(ignored),
     }
 
 
-def _cell_schema(column: Category | Number) -> dict[str, Any]:
-    if isinstance(column, Category):
+def _cell_schema(column: Declared) -> dict[str, Any]:
+    if isinstance(column, Category) and not column.other:
         return {"enum": [*column.values, *([None] if column.missing else [])]}
+    kind = "string" if column.is_text else "number"
+    allowed: dict[str, Any] = {"type": [kind, "null"] if column.missing else kind}
+    if isinstance(column, Category):
+        return {**allowed, "examples": list(column.values)}
+    if isinstance(column, Date):
+        return {**allowed, "format": "date", "description": column.allowed}
     limits = {"minimum": column.low, "maximum": column.high}
     finite = {name: limit for name, limit in limits.items() if math.isfinite(limit)}
-    return {"type": ["number", "null"] if column.missing else "number", **finite, "description": column.unit}
+    return {**allowed, **finite, "description": column.unit}
 
 
 def breaking_changes(old: Table, new: Table) -> list[str]:
@@ -57,6 +64,7 @@ def breaking_changes(old: Table, new: Table) -> list[str]:
             for marker in old.missing
             if marker not in new.missing
         ),
+        *(f"{name}: is not ignored any more" for name in old.ignore if not new.ignores(name)),
         *_columns(old.columns, new.columns),
         *_logarithms(old, new),
         *(f"encoded rows: {text}" for text in encoded),
@@ -70,7 +78,7 @@ def _answers(old: Table, new: Table) -> Iterator[str]:
         yield f"negative and positive label are {new.target.allowed} instead of {old.target.allowed}"
 
 
-def _columns(old: Sequence[Category | Number], new: Sequence[Category | Number]) -> Iterator[str]:
+def _columns(old: Sequence[Declared], new: Sequence[Declared]) -> Iterator[str]:
     before, after = ({column.name: column for column in columns} for columns in (old, new))
     yield from (f"{name}: is not accepted any more" for name in before if name not in after)
     yield from (f"{name}: is asked for, and was not before" for name in after if name not in before)
@@ -79,7 +87,7 @@ def _columns(old: Sequence[Category | Number], new: Sequence[Category | Number])
             yield from (f"{name}: {text}" for text in _cells(before[name], after[name]))
 
 
-def _cells(old: Category | Number, new: Category | Number) -> Iterator[str]:
+def _cells(old: Declared, new: Declared) -> Iterator[str]:
     if old.missing and not new.missing:
         yield "may not be missing any more"
     if old.is_text != new.is_text:
@@ -90,13 +98,15 @@ def _cells(old: Category | Number, new: Category | Number) -> Iterator[str]:
         yield f"is in {new.unit} instead of {old.unit}"
 
 
-def _holds(old: Category | Number, new: Category | Number) -> bool:
+def _holds(old: Declared, new: Declared) -> bool:
     """Whether each value of `old` is one of `new`; both are text, or both are numbers."""
+    if isinstance(new, Category) and new.other:
+        return True
     if isinstance(old, Category):
-        return all(map(new.holds, old.values))
+        return not old.other and all(map(new.holds, old.values))
     if isinstance(new, Category):
         return old.low == old.high and old.low in new.values
-    return new.low <= old.low and old.high <= new.high
+    return bool(new.low <= old.low and old.high <= new.high)  # type: ignore[operator]
 
 
 def _meanings(old: Table, new: Table) -> Iterator[str]:
@@ -109,22 +119,24 @@ def _meanings(old: Table, new: Table) -> Iterator[str]:
             yield from (f"{name}: {text}" for text in _meaning(*_made_from(old, name), *_made_from(new, name)))
 
 
-def _made_from(table: Table, name: str) -> tuple[Feature, Category | Number]:
+def _made_from(table: Table, name: str) -> tuple[Feature, Declared]:
     """A feature, and the first of the columns that it is made from."""
     feature = {feature.name: feature for feature in table.features}.get(name, Feature(name))
     return feature, next(column for column in table.columns if column.name in feature.sources)
 
 
-def _meaning(old: Feature, was: Category | Number, new: Feature, now: Category | Number) -> Iterator[str]:
+def _meaning(old: Feature, was: Declared, new: Feature, now: Declared) -> Iterator[str]:
     if set(old.sources) != set(new.sources):
         yield f"stands for {' + '.join(new.sources)} instead of {' + '.join(old.sources)}"
     elif Category in {type(was), type(now)} and any(map(operator.ne, _coded(was), _coded(now))):
         yield f"its codes stand for {now.allowed} instead of {was.allowed}"
 
 
-def _coded(column: Category | Number) -> Iterable[object]:
+def _coded(column: Declared) -> Iterable[object]:
     """What 0, 1, ... stand for."""
-    return column.values if isinstance(column, Category) else itertools.count()
+    if not isinstance(column, Category):
+        return itertools.count()
+    return (*column.values, OTHER) if column.other else column.values
 
 
 def _logarithms(old: Table, new: Table) -> Iterator[str]:

@@ -4,55 +4,39 @@ The project's own table is declared in `understudy/table.py`; nothing here knows
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from understudy.errors import UserError
 from understudy.schema.columns import (
+    OTHER,
     Category,
     Cells,
     Column,
-    Fault,
+    Declared,
     Floats,
     Identifier,
     Labels,
     Number,
     Rows,
-    find_faults,
+    column_of,
     listed,
-    total,
+    mistake,
+    repeated,
 )
+from understudy.schema.columns import Feature as Feature
+from understudy.schema.faults import Fault, find_faults, find_faults_of_sum
 from understudy.schema.spelling import number
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SMALLEST = 5e-324  # the least float above 0
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One number that the model computes with: a column, the sum of some, or the natural logarithm of either.
-
-    Args:
-        name: Of its column in the encoded form.
-        of: The columns that are added up; empty means the column of the same name.
-        log: Whether the natural logarithm is taken.
-    """
-
-    name: str
-    of: tuple[str, ...] = ()
-    log: bool = False
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The columns it is made from."""
-        return self.of or (self.name,)
+SELECTIONS = ("accuracy", "AUC", "log loss", "cost")
 
 
 @dataclass(frozen=True)
@@ -79,7 +63,9 @@ class Table:
     Args:
         name: The registered model's and the experiment's name.
         path: The table that is used when no other is given, relative to the project's folder.
-        identifier: The column that names a row; it alone decides the side a row is on.
+        identifier: The column that names a row, or several that name it together. It alone decides the side a row is
+            on. Where nothing names rows it is (), and a digest of the columns does: equal rows are on one side, and a
+            row that is corrected becomes another row, which may be on the other side.
         target: The column to predict; its two values are the negative and the positive label.
         columns: What the model takes as raw rows.
         features: What the model computes with, in the order of the encoded form; empty means the columns.
@@ -89,22 +75,81 @@ class Table:
         false_positive_cost: What a wrong positive answer costs, in any unit, above 0.
         false_negative_cost: What a wrong negative answer costs, in the same unit, above 0.
         limits: How much worse a new version may be.
+        select_by: What decides in cross-validation which values of a grid, and which family, are best: accuracy at a
+            probability of 0.5, AUC, log loss, or the cost of wrong answers.
+        ignore: Columns that rows may have and no model sees; `*` stands for any text, so ("*",) is any other column.
         missing: Texts that stand for a missing cell, wherever rows come from, beside empty text. What a column allows
             is a value there and no marker.
     """
 
     name: str
     path: str
-    identifier: str
-    target: Category
-    columns: tuple[Category | Number, ...]
+    identifier: str | tuple[str, ...] | None = None
+    target: Category = None  # type: ignore[assignment]
+    columns: tuple[Declared, ...] = ()
     features: tuple[Feature, ...] = ()
     held_out: float = 0.30
     split_seed: int = 0
     false_positive_cost: float = 1
     false_negative_cost: float = 1
     limits: Limits = Limits()
+    select_by: str = "accuracy"
+    ignore: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what in (*self._mistakes_of_columns(), *self._mistakes_of_features(), *self._mistakes_of_settings()):
+            raise mistake(f"Table {self.name}: {what}")
+
+    def _mistakes_of_columns(self) -> Iterator[str]:
+        if self.identifier is None:
+            yield 'no identifier says what names a row: a column, several as ("a", "b"), or () for none'
+        if not isinstance(self.target, Category) or len(self.target.values) != 2 or self.target.missing:
+            yield "the target has to be a Category of two values, never missing: the negative and the positive label"
+        if (
+            not isinstance(self.columns, tuple)
+            or not self.columns
+            or not all(isinstance(c, Declared) for c in self.columns)
+        ):
+            yield "columns have to be a tuple of Category, Number and Date, with at least one of them"
+        names = [self.row_id, self.target.name, *(column.name for column in self.columns)]
+        yield from (f"{name} is declared twice" for name in repeated(names))
+        yield from (f"{name} is a column, and may not be ignored" for name in names if name in self.ignore)
+
+    def _mistakes_of_features(self) -> Iterator[str]:
+        by_name = {column.name: column for column in self.columns}
+        yield from (f"feature {name} is declared twice" for name in repeated(f.name for f in self.features))
+        for feature in self.features:
+            for name in feature.sources:
+                if name not in by_name:
+                    similar = "".join(f"; did you mean {close}?" for close in get_close_matches(name, by_name, 1))
+                    yield f"feature {feature.name} is made from {name}, which is no column{similar}"
+            sources = [by_name[name] for name in feature.sources if name in by_name]
+            if (len(feature.sources) > 1 or feature.log) and not all(isinstance(c, Number) for c in sources):
+                yield f"feature {feature.name}: only columns of numbers have sums and logarithms"
+            elif feature.log and sum(column.high for column in sources if isinstance(column, Number)) <= 0:
+                yield f"feature {feature.name} is the logarithm of what is never above 0"
+
+    def _mistakes_of_settings(self) -> Iterator[str]:
+        if self.select_by not in SELECTIONS:
+            yield f"select_by is {self.select_by!r}; allowed: {', '.join(SELECTIONS)}"
+        if not 0 < self.held_out < 1:
+            yield f"held_out is {self.held_out!r}, not a share between 0 and 1"
+        if not (self.false_positive_cost > 0 and self.false_negative_cost > 0):
+            yield "the costs of wrong answers have to be above 0"
+        if lists := [name for name in ("ignore", "missing") if isinstance(getattr(self, name), str)]:
+            yield f'{lists[0]} has to be a tuple: {lists[0]}=("{getattr(self, lists[0])}",)'
+
+    @property
+    def row_id(self) -> str:
+        """The column of rows that were read which names each row."""
+        return (
+            self.identifier if isinstance(self.identifier, str) else " + ".join(self.identifier or ()) or "row digest"
+        )
+
+    def ignores(self, column: str) -> bool:
+        """Whether rows may have such a column, which no model sees."""
+        return any(column == name or fnmatchcase(column, name) for name in self.ignore)
 
     @property
     def markers(self) -> frozenset[str | float]:
@@ -114,7 +159,7 @@ class Table:
     @property
     def labelled(self) -> tuple[Column, ...]:
         """The columns of a training table."""
-        return (Identifier(self.identifier), *self.columns, self.target)
+        return (Identifier(self.row_id), *self.columns, self.target)
 
     def without_sensitive(self) -> "Table":
         """The same table for a model that neither learns from nor accepts its sensitive columns."""
@@ -141,7 +186,8 @@ class Table:
     @property
     def encoded(self) -> tuple[Category | Number, ...]:
         """The columns of the encoded form, one per feature: codes, numbers, natural logarithms."""
-        return tuple(map(self._encoded, self._features))
+        by_name = {column.name: column for column in self.columns}
+        return tuple(feature.encoded([by_name[name] for name in feature.sources]) for feature in self._features)
 
     @property
     def sources(self) -> tuple[tuple[str, ...], ...]:
@@ -152,68 +198,15 @@ class Table:
     def _features(self) -> tuple[Feature, ...]:
         return self.features or tuple(Feature(column.name) for column in self.columns)
 
-    def _encoded(self, feature: Feature) -> Category | Number:
-        sources = [column for column in self.columns if column.name in feature.sources]
-        numbers = [column for column in sources if isinstance(column, Number)]
-        missing = any(column.missing for column in sources)
-        if isinstance(sources[0], Category):
-            return Category(feature.name, tuple(range(len(sources[0].values))), missing)
-        low, high, unit = sum(n.low for n in numbers), sum(n.high for n in numbers), numbers[0].unit
-        if feature.log:
-            low = math.log(max(low, SMALLEST))
-            high, unit = math.log(high), f"(natural logarithm of {unit})"
-        return Number(feature.name, unit, low, high, missing)
-
-    def read(self, path: str | Path) -> "pd.DataFrame":
-        """Read this table from a file or a database, checked and in the order of its identifiers.
-
-        Args:
-            path: Anything that `--data` takes; see `reader`.
-
-        Returns:
-            A frame with the identifier, the columns and the target; categories as they are declared, numbers as
-            float64, missing cells as NaN.
-
-        Raises:
-            UserError: It cannot be read, or rows break the table's rules: all faults at once.
-        """
-        # They load what reads files and databases, which neither --help nor a served model needs.
-        from understudy.schema import casting, reader
-
-        shown = reader.shown(str(path))
-        rows = casting.cast(reader.read(str(path)), self.labelled, self.markers)
-        if faults := self._training_faults(rows):
-            raise casting.misfit(shown, rows, faults)
-        if near := casting.near_duplicates(rows[self.identifier]):
-            print(f"{shown}: {self.identifier} has {near}")
-        # A model's answers are text, also where a table says 0 and 1.
-        rows[self.target.name] = rows[self.target.name].map({value: str(value) for value in self.target.values})
-        return rows[[column.name for column in self.labelled]].sort_values(self.identifier, ignore_index=True)
-
     def faults(self, rows: Rows) -> list[Fault]:
         """Everything that is wrong with raw rows to be scored."""
-        return [*find_faults(rows, self.columns), *self._logarithm_faults(rows)]
+        return [*find_faults(rows, self.columns), *self.logarithm_faults(rows)]
 
-    def encoded_faults(self, rows: Rows) -> list[Fault]:
-        """Everything that is wrong with rows of the encoded form to be scored."""
-        return list(find_faults(rows, self.encoded))
-
-    def _training_faults(self, rows: "pd.DataFrame") -> list[Fault]:
-        faults = [*find_faults(rows, self.labelled, names=True), *self._logarithm_faults(rows)]
-        name = self.target.name
-        if name in rows and rows.columns.is_unique and len(rows[name].dropna().unique()) == 1:
-            faults.append(Fault(name, "one class only", f"both {self.negative} and {self.positive}"))
-        return faults
-
-    def _logarithm_faults(self, rows: Rows) -> Iterator[Fault]:
+    def logarithm_faults(self, rows: Rows) -> Iterator[Fault]:
         """Sums that are not above 0 although each of their columns is within its range."""
-        for feature in self._features:
-            summed = [column for column in self.columns if column.name in feature.sources]
-            cells = {column.name: listed(rows[column.name]) for column in summed if list(rows).count(column.name) == 1}
-            if feature.log and not list(find_faults(cells, summed)):
-                totals = enumerate(total(cells, feature.sources), start=1)
-                if places := tuple(row for row, value in totals if value <= 0):
-                    yield Fault(" + ".join(feature.sources), "out of range", "above 0", places)
+        by_name = {column.name: column for column in self.columns}
+        for sources in (feature.sources for feature in self._features if feature.log):
+            yield from find_faults_of_sum(rows, [by_name[name] for name in sources])
 
     def encode(self, rows: Rows) -> Floats:
         """Checked raw rows, shape (n, columns), as features, shape (n, features).
@@ -226,7 +219,16 @@ class Table:
     def encoders(self) -> list[Callable[[Mapping[str, Cells]], Cells]]:
         """For each feature a function that makes it from checked raw rows; ValueError for the logarithm of 0."""
         by_name = {column.name: column for column in self.columns}
-        return [_encoder(feature, by_name[feature.sources[0]]) for feature in self._features]
+        return [feature.encoder(by_name[feature.sources[0]]) for feature in self._features]
+
+    def groups(self, rows: "pd.DataFrame") -> "pd.DataFrame":
+        """The categories of checked rows, as far as the rows have them, with `OTHER` for what is not listed."""
+        groups = rows[[column.name for column in self.categories if column.name in rows]].astype(object)
+        for column in self.categories:
+            if column.other and column.name in groups:
+                is_listed = groups[column.name].isin(column.values) | groups[column.name].isna()
+                groups[column.name] = groups[column.name].where(is_listed, OTHER)
+        return groups
 
     def labels(self, rows: "pd.DataFrame") -> Labels:
         """1 where the target is positive, else 0; shape (n,)."""
@@ -238,7 +240,7 @@ class Table:
         Raises:
             UserError: A class has no held-out row, or fewer training rows than `folds`.
         """
-        is_held_out = np.array([self._draw(name) < self.held_out for name in rows[self.identifier]], dtype=bool)
+        is_held_out = np.array([self._draw(name) < self.held_out for name in rows[self.row_id]], dtype=bool)
         sides = rows[~is_held_out].reset_index(drop=True), rows[is_held_out].reset_index(drop=True)
         for label in (self.negative, self.positive):
             counts = [(side[self.target.name] == label).sum() for side in sides]
@@ -249,8 +251,10 @@ class Table:
                 )
         return sides
 
-    def _draw(self, identifier: str) -> float:
-        digest = hashlib.sha256(f"{self.split_seed}:{identifier}".encode()).digest()
+    def _draw(self, row_id: str) -> float:
+        # Equal rows without an identifier have one digest, and a number behind it; see `casting`.
+        name = row_id if self.identifier else row_id.partition(" ")[0]
+        digest = hashlib.sha256(f"{self.split_seed}:{name}".encode()).digest()
         return int.from_bytes(digest[:8]) / 2**64
 
     def digest(self, rows: "pd.DataFrame") -> str:
@@ -265,27 +269,15 @@ class Table:
     @classmethod
     def of(cls, declared: dict[str, Any]) -> "Table":
         """The table of a declaration that `as_dict` has written."""
+        identifier = declared["identifier"]
         parts = {
-            "target": _column(declared["target"]),
-            "columns": tuple(map(_column, declared["columns"])),
+            "identifier": identifier if isinstance(identifier, str) else tuple(identifier),
+            "target": column_of(declared["target"]),
+            "columns": tuple(map(column_of, declared["columns"])),
             "features": tuple(Feature(**{**part, "of": tuple(part["of"])}) for part in declared["features"]),
             "limits": Limits(**declared["limits"]),
-            "missing": tuple(declared.get("missing", ())),  # versions of 0.2 declare none
+            # Versions of 0.2 declare neither.
+            "ignore": tuple(declared.get("ignore", ())),
+            "missing": tuple(declared.get("missing", ())),
         }
         return cls(**{**declared, **parts})
-
-
-def _column(declared: dict[str, Any]) -> Any:
-    if "values" in declared:
-        return Category(**{**declared, "values": tuple(declared["values"])})
-    return Number(**declared)
-
-
-def _encoder(feature: Feature, column: Category | Number) -> Callable[[Mapping[str, Cells]], Cells]:
-    sources = feature.sources
-    if isinstance(column, Category):
-        codes = {None: math.nan, **{value: float(code) for code, value in enumerate(column.values)}}
-        return lambda rows: list(map(codes.__getitem__, rows[sources[0]]))
-    if feature.log:
-        return lambda rows: list(map(math.log, total(rows, sources)))
-    return lambda rows: total(rows, sources)

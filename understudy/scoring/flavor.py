@@ -26,7 +26,8 @@ from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from understudy.errors import UserError
-from understudy.schema.columns import Cells, Fault, repeated
+from understudy.schema.columns import Cells
+from understudy.schema.faults import Fault, repeated
 from understudy.schema.spelling import number
 from understudy.scoring import pipelines, scorer, scorer_files
 from understudy.scoring.forms import RowsRefused

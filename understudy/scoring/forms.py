@@ -4,19 +4,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from understudy.schema.columns import (
-    ROWS_SHOWN,
-    Category,
-    Cells,
-    Column,
-    Fault,
-    Number,
-    accepts,
-    filled,
-    repeated,
-    tidied,
-)
+from understudy.schema.columns import Cells, Column, Declared, filled
 from understudy.schema.declaration import Table
+from understudy.schema.faults import ROWS_SHOWN, Fault, accepts, find_faults, repeated, tidied
 from understudy.schema.spelling import number
 
 Columns = Mapping[str, Cells]
@@ -52,7 +42,7 @@ class Form:
     def __init__(
         self,
         name: str,
-        columns: Sequence[Category | Number],
+        columns: Sequence[Declared],
         encoders: Sequence[Callable[[Columns], Cells]],
         faults: Callable[[Columns], list[Fault]],
         markers: Collection[Any],
@@ -89,10 +79,11 @@ class Form:
 
 def forms(table: Table) -> tuple[Form, Form]:
     """The raw and the encoded form of a table's rows."""
-    unchanged = [partial(_filled, column.name) for column in table.encoded]
+    encoded = table.encoded
+    unchanged = [partial(_filled, column.name) for column in encoded]
     return (
         Form("raw", table.columns, table.encoders(), table.faults, table.markers),
-        Form("encoded", table.encoded, unchanged, table.encoded_faults, table.markers),
+        Form("encoded", encoded, unchanged, lambda rows: list(find_faults(rows, encoded)), table.markers),
     )
 
 
@@ -106,8 +97,11 @@ def is_encoded(table: Table, names: Sequence[str]) -> bool:
     return len({*names} & (encoded - raw)) > len({*names} & (raw - encoded))
 
 
-def named(rows: Any) -> Columns | None:
+def named(rows: Any, known: Collection[Collection[str]]) -> Columns | None:
     """Rows that name their columns, as columns; None for rows that are lists of cells.
+
+    The known sets of names, if any record has one of them, are what other records are held against; else it is the
+    first record.
 
     Raises:
         RowsRefused: They are neither, or not all of one form.
@@ -118,7 +112,7 @@ def named(rows: Any) -> Columns | None:
         return rows
     if isinstance(rows, list) and len(kinds := {*map(type, rows)}) == 1:
         if kinds == {dict}:
-            return _of_records(rows)
+            return _of_records(rows, known)
         if kinds == {list}:
             return None
     raise RowsRefused([Fault("the table", "not rows of one form and equal length", "at least one row")])
@@ -158,15 +152,17 @@ def from_text(cells: Sequence[str], column: Column | None) -> Cells:
     return [number(cell) if cell else None for cell in cells]
 
 
-def _of_records(records: list[dict[str, Any]]) -> Columns:
-    names = records[0].keys()
+def _of_records(records: list[dict[str, Any]], known: Collection[Collection[str]]) -> Columns:
+    names: Collection[str] = records[0].keys()
     try:
         if {*map(len, records)} == {len(names)}:
             return {name: [record[name] for record in records] for name in names}
     except KeyError:
         pass  # as many columns, but others
-    places = _places(records, lambda record: record.keys() != names)
-    raise RowsRefused([Fault("the row", "other columns than the first row", "the same in every row", places)])
+    fitting = next((record.keys() for record in records if record.keys() in known), None)
+    places = _places(records, lambda record: record.keys() != (names if fitting is None else fitting))
+    problem = "other columns than the first row" if fitting is None else "other columns than the table"
+    raise RowsRefused([Fault("the row", problem, "the same in every row", places)])
 
 
 def _places(rows: list[Any], is_wrong: Callable[[Any], bool]) -> tuple[int, ...]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from understudy.schema.columns import Cells, Fault
+from understudy.schema.columns import Cells
 from understudy.schema.declaration import Table
+from understudy.schema.faults import Fault
 from understudy.scoring import forms, predictors
 from understudy.scoring.forms import Form, RowsRefused
 from understudy.scoring.predictors import Predictor
@@ -93,11 +94,15 @@ class Scorer:
             raise ValueError("the stored rows do not get the stored answers")
 
     def _form_and_columns(self, rows: Any) -> tuple[Form, Mapping[str, Cells]]:
-        columns = forms.named(rows)
+        columns = forms.named(rows, (self._raw.columns.keys(), self._encoded.columns.keys()))
         if columns is None:
             return self._encoded, forms.with_names(rows, list(self._encoded.columns))
-        columns = columns if columns.keys() == self._raw.columns.keys() else forms.stripped(columns)
-        return self._form(columns), columns
+        if columns.keys() == self._raw.columns.keys():
+            return self._raw, columns
+        columns = forms.stripped(columns)
+        form = self._form(columns)
+        known = {name: cells for name, cells in columns.items() if name in form.columns or not self.table.ignores(name)}
+        return form, known
 
     def _form(self, columns: Mapping[str, Any]) -> Form:
         if columns.keys() != self._raw.columns.keys() and forms.is_encoded(self.table, list(columns)):

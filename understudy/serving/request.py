@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import msgspec
 from granian.rsgi import Scope
 
-from understudy.schema.columns import Fault, repeated
+from understudy.schema.faults import Fault, repeated
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import Scorer
 

@@ -40,7 +40,7 @@ def check_uri(address: str) -> None:
         UserError: It is not the address of a tracking server or of a database.
     """
     if "@" in address:
-        from understudy.schema import reader  # pandas takes memory that following an alias does not need
+        from understudy.reading import reader  # pandas takes memory that following an alias does not need
 
         # A password may have an @ in the address of a server, in that of a database a part of it would be shown.
         shown = re.sub("(?<=^http)(s?://)[^/]*@", r"\1", address)

@@ -18,7 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Run
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
-from understudy.schema import reader
+from understudy.reading import reader
 from understudy.schema.declaration import Table
 from understudy.tracking import connection
 

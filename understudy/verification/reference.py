@@ -9,7 +9,6 @@ from sklearn.model_selection import ParameterGrid, StratifiedKFold
 from sklearn.pipeline import Pipeline
 
 from understudy.families import Family, Grid
-from understudy.schema.columns import Category
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
 
@@ -54,6 +53,6 @@ def some(table: Table, rows: pd.DataFrame) -> pd.DataFrame:
     enough = pd.concat([pd.concat([part] * -(-pipelines.FOLDS // len(part))) for part in classes], ignore_index=True)
     for column in table.columns:
         if enough[column.name].isna().all():
-            value = column.values[0] if isinstance(column, Category) else column.high
-            enough[column.name] = enough[column.name].astype(object).where(enough.index > 0, value).infer_objects()
+            cells = enough[column.name].astype(object)
+            enough[column.name] = cells.where(enough.index > 0, column.example).infer_objects()
     return enough

@@ -20,7 +20,7 @@ import sqlalchemy
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, NoSuchTableError, OperationalError, SQLAlchemyError
 
 from understudy.errors import UserError
-from understudy.schema.file_formats import WANTED, cells_of, line
+from understudy.reading.file_formats import WANTED, cells_of, line
 
 USER, PASSWORD = "UNDERSTUDY_DATA_USER", "UNDERSTUDY_DATA_PASSWORD"
 TIMEOUT = 30

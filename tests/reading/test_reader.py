@@ -27,7 +27,7 @@ import train
 from deploy.mysql import free_port
 from tests.conftest import SAMPLE, Ended, is_refusal
 from understudy.errors import UserError
-from understudy.schema import reader
+from understudy.reading import reader, table_rows
 from understudy.schema.columns import Number
 from understudy.table import TABLE
 from understudy.tracking import family_runs
@@ -38,7 +38,7 @@ NUMBERS = [column.name for column in TABLE.columns if isinstance(column, Number)
 
 @pytest.fixture(scope="module")
 def expected() -> pd.DataFrame:
-    return TABLE.read(SAMPLE)
+    return table_rows.read(TABLE, SAMPLE)
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +75,14 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 
 def same(address: str | Path, expected: pd.DataFrame) -> bool:
-    rows = TABLE.read(address)
+    rows = table_rows.read(TABLE, address)
     pd.testing.assert_frame_equal(rows, expected)
     return TABLE.digest(rows) == TABLE.digest(expected)
 
 
 def refusal(address: str | Path) -> str:
     with pytest.raises(UserError) as refused:
-        TABLE.read(address)
+        table_rows.read(TABLE, address)
     return refused.value.problem
 
 
@@ -170,13 +170,13 @@ def test_identifiers_are_exact_however_large(tmp_path: Path, numbers: pd.DataFra
     database = f"sqlite:///{tmp_path / 'x.db'}"
     tables = [f"{database}#loans", f"{database}#select * from loans"]
     for address in [*tables, str(tmp_path / "Decimal"), str(tmp_path / "int")]:
-        assert TABLE.read(address)["Loan_ID"].tolist() == list(map(str, names)), address
+        assert table_rows.read(TABLE, address)["Loan_ID"].tolist() == list(map(str, names)), address
     doubled = [2.0**60 + number * 256 for number in range(len(numbers))]
     (tmp_path / "floats").write_bytes(parquet(numbers.assign(Loan_ID=doubled)))
-    assert TABLE.read(tmp_path / "floats")["Loan_ID"].tolist() == [f"{name:.0f}" for name in doubled]
+    assert table_rows.read(TABLE, tmp_path / "floats")["Loan_ID"].tolist() == [f"{name:.0f}" for name in doubled]
     parts = [Decimal(name) / 100 for name in names]
     (tmp_path / "parts").write_bytes(parquet(numbers.assign(Loan_ID=pd.Series(parts))))
-    assert {*TABLE.read(tmp_path / "parts")["Loan_ID"]} == {f"{name:f}" for name in parts}
+    assert {*table_rows.read(TABLE, tmp_path / "parts")["Loan_ID"]} == {f"{name:f}" for name in parts}
 
 
 def test_booleans_of_sqlite_are_read_as_its_queries_give_them(tmp_path: Path, numbers: pd.DataFrame) -> None:
@@ -187,14 +187,14 @@ def test_booleans_of_sqlite_are_read_as_its_queries_give_them(tmp_path: Path, nu
         connection.execute(f"create table texts ({columns})")
         numbers.assign(Credit_History="yes").to_sql("texts", connection, index=False, if_exists="append")
     connection.close()
-    assert same(f"sqlite:///{tmp_path / 'x.db'}#loans", TABLE.read(SAMPLE))
+    assert same(f"sqlite:///{tmp_path / 'x.db'}#loans", table_rows.read(TABLE, SAMPLE))
     assert "Credit_History: not a number" in refusal(f"sqlite:///{tmp_path / 'x.db'}#texts")
 
 
 def test_empty_columns_without_a_name_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(SAMPLE.read_bytes().replace(b"\n", b",,\n"))
-    TABLE.read(path)
+    table_rows.read(TABLE, path)
     assert capsys.readouterr().out == f"{path}: 2 columns without a name and without content are left out\n"
 
 
@@ -249,14 +249,14 @@ def test_the_fix_for_a_file_that_is_not_read_makes_it_one_that_is(
     monkeypatch.chdir(tmp_path)
     Path(name).write_bytes(content(numbers, SAMPLE.read_bytes()))
     with pytest.raises(UserError) as refused:
-        TABLE.read(name)
+        table_rows.read(TABLE, name)
     assert said in refused.value.problem
     command = refused.value.fix.removeprefix("correct it, or ")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["bash", "-c", command], check=True, env={"PATH": path})
     [made] = tmp_path.glob("*.new.csv")
-    rows = TABLE.read(made).drop(columns="Loan_ID")
-    expected = TABLE.read(SAMPLE).drop(columns="Loan_ID")
+    rows = table_rows.read(TABLE, made).drop(columns="Loan_ID")
+    expected = table_rows.read(TABLE, SAMPLE).drop(columns="Loan_ID")
     pd.testing.assert_frame_equal(rows.assign(LoanAmount=rows["LoanAmount"] // 1), expected)
 
 
@@ -267,10 +267,10 @@ def test_a_workbook_is_read_or_says_what_reads_it(tmp_path: Path, numbers: pd.Da
     except ModuleNotFoundError:
         path.write_bytes(zipped({"[Content_Types].xml": b"", "xl/workbook.xml": b""}))
         with pytest.raises(UserError, match="is an Excel workbook, and openpyxl is not installed") as refused:
-            TABLE.read(path)
+            table_rows.read(TABLE, path)
         assert refused.value.fix == "pip install openpyxl"
         return
-    assert same(path, TABLE.read(SAMPLE))
+    assert same(path, table_rows.read(TABLE, SAMPLE))
     with pd.ExcelWriter(path) as book:
         numbers.assign(Gender="Herr", **{" ": None}).to_excel(book, index=False, startrow=3)
         numbers.to_excel(book, sheet_name="other")
@@ -284,7 +284,7 @@ def test_identifiers_and_categories_end_as_text(tmp_path: Path, numbers: pd.Data
     )
     (tmp_path / "typed").write_bytes(parquet(few))
     few.astype({"Dependents": "Int64"}).to_csv(tmp_path / "text.csv", index=False)
-    rows = TABLE.read(tmp_path / "typed")
+    rows = table_rows.read(TABLE, tmp_path / "typed")
     assert rows["Loan_ID"][0] == "1000"
     assert set(rows["Dependents"].dropna()) == {"0", "1", "2"}
     assert same(tmp_path / "text.csv", rows)
