@@ -46,13 +46,25 @@ def main() -> None:
         reproduced = reproduction.reproduce(client, version, args.data or None)
         print(reproduced)
         sys.exit(4 if reproduced.differences else 0)
+    chosen = args.run or args.model
     run = runs.get_run(client, args.run, runs.FAMILY) if args.run else _of_newest_batch(client, args.model or None)
     version, is_new = registration.register(client, run, TABLE, name)
     state = "registered" if is_new else "was registered already"
-    score = runs.metric(run, "Mean CV score")
     family = errors.visible(family_runs.family_name(run))
-    print(f"{version.name} version {version.version} {state}: {family}, mean CV score {score:.3f}")
+    print(f"{version.name} version {version.version} {state}: {family}, {_score(run, is_chosen=not chosen)}")
     print(f"next: python promote.py staging{naming.option(name)}")
+
+
+def _score(run: "Run", is_chosen: bool) -> str:
+    """The mean CV score of a family's run, and if `is_chosen` what made it the best."""
+    from understudy.figures import metrics
+    from understudy.tracking import runs
+
+    score = f"mean CV score {runs.metric(run, 'Mean CV score'):.3f}"
+    if not is_chosen:
+        return score
+    value, _ = metrics.selection(TABLE.select_by, lambda name: runs.metric(run, name))
+    return f"{score}, the best by {TABLE.select_by}{'' if TABLE.select_by == 'accuracy' else f' ({value:.3f})'}"
 
 
 def _of_newest_batch(client: "MlflowClient", family: str | None) -> "Run":

@@ -55,7 +55,7 @@ def main() -> None:
     plan = [(name, runs.FAMILY, TABLE.without_sensitive() if args.without_sensitive else TABLE) for name in names]
     if args.without_sensitive:
         plan += [(f"{name}{family_runs.WITH}", runs.REFERENCE, TABLE) for name in names[:-1]]
-    fitted = {}
+    results = {}
     with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch_id:
         params = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
         family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
@@ -70,10 +70,13 @@ def main() -> None:
                     name, result.pipeline, training, result.params, result.metrics | spent, result.thresholds, inputs
                 )
                 family_runs.log_family(client, run_id, trained)
-            fitted[name] = result.pipeline
+            results[name] = result
             values = ", ".join(f"{key} {value}" for key, value in result.params.items())
             print(f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
+        fitted = {name: result.pipeline for name, result in results.items()}
         evaluation.evaluate(client, client.get_run(batch_id), rows, fitted)
+    for doubt in search.doubts(TABLE, results):
+        print(f"warning: {doubt}")
     print("next: python register.py")
 
 

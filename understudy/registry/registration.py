@@ -4,6 +4,7 @@ The run's owner may change the run at any time; a version's tags lie out of that
 """
 
 import json
+from functools import partial
 
 import pandas as pd
 from mlflow import MlflowClient, MlflowException
@@ -14,7 +15,7 @@ from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
 from understudy.families import FLOOR
-from understudy.figures import cards
+from understudy.figures import cards, metrics
 from understudy.registry import registered
 from understudy.schema.declaration import Table
 from understudy.table import TABLE
@@ -25,7 +26,7 @@ COUNT = "understudy.held_out.rows"
 
 
 def best_family(candidates: list[Run]) -> Run:
-    """The run with the highest mean cross-validation score; of equal ones, the lowest log loss. Never the floor.
+    """The best run in cross-validation by what the table selects by, of equal ones by log loss; never the floor.
 
     Raises:
         UserError: There is none but the floor.
@@ -33,12 +34,11 @@ def best_family(candidates: list[Run]) -> Run:
     searched = [run for run in candidates if family_runs.family_name(run) != FLOOR]
     if not searched:
         raise UserError(f"of the newest batch no run but that of {FLOOR} is left", "python train.py")
-    return max(searched, key=lambda run: (runs.metric(run, "Mean CV score"), -_log_loss(run)))
+    return max(searched, key=lambda run: [_merit(run, by) for by in (TABLE.select_by, "log loss")])
 
 
-def _log_loss(run: Run) -> float:
-    """The log loss in cross-validation of the probabilities that the model gives: calibrated where that is better."""
-    return min(runs.metric(run, name) for name in ("cv/log loss", "cv/log loss calibrated"))
+def _merit(run: Run, select_by: str) -> float:
+    return metrics.selection(select_by, partial(runs.metric, run))[1]
 
 
 def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[ModelVersion, bool]:

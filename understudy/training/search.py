@@ -1,8 +1,9 @@
 """The search over a family's grid: which values are best, by cross-validation, at which threshold."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,15 @@ from sklearn.pipeline import Pipeline
 
 from understudy import families
 from understudy.errors import UserError
+from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
 from understudy.training import threshold
 
+# What `Table.select_by` decides by on each fold, by names that scikit-learn has or would have.
+SCORES = {"accuracy": "accuracy", "AUC": "roc_auc", "log loss": "neg_log_loss", "cost": "neg_cost"}
+TIE = 0.0005  # two figures that look alike to three digits
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
 
 
@@ -92,10 +97,21 @@ def choose(names: str) -> list[str]:
     return [*dict.fromkeys(chosen), families.FLOOR]
 
 
+def doubts(table: Table, results: Mapping[str, SearchResult]) -> Iterator[str]:
+    """What should make people doubt the choice of the best of a batch's families, by name, the floor among them."""
+    figures = {name: metrics.selection(table.select_by, result.metrics.__getitem__) for name, result in results.items()}
+    value, least = figures.pop(families.FLOOR)
+    if max(merit for _, merit in figures.values()) < least + TIE:
+        advice = ': try select_by="AUC" in understudy/table.py' if table.select_by == "accuracy" else ""
+        yield f"by {table.select_by} no family is better than {families.FLOOR} ({value:.3f}){advice}"
+    if table.select_by == "accuracy" and table.false_positive_cost != table.false_negative_cost:
+        yield 'the costs of wrong answers choose thresholds but not the best: select_by="cost" in understudy/table.py'
+
+
 def search(
     table: Table, rows: pd.DataFrame, family: families.Family, grid: families.Grid, seed: int, jobs: int
 ) -> SearchResult:
-    """Cross-validated search over a grid: the first candidate of the best mean accuracy.
+    """Cross-validated search over a grid: the first of the best candidates, by what the table selects by.
 
     The best one's probabilities on the folds, each by the fit that has not seen the row, then decide on calibration and
     on the threshold.
@@ -109,7 +125,7 @@ def search(
     x, y, labels = features[1].transform(rows), rows[table.target.name].to_numpy(), table.labels(rows)
     folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=seed)
     learned = Pipeline([*prepare, ("classifier", classifier)])
-    values, scores = _best(learned, grid, x, labels, folds, jobs)
+    values, scores = _best(table, learned, grid, x, labels, folds, jobs)
     classifier.set_params(**values)
     raw = cross_val_predict(learned, x, labels, cv=folds, method="predict_proba")[:, 1]
     sigmoid = _calibrated(classifier, raw, labels, folds)
@@ -123,27 +139,32 @@ def search(
 
 
 def _best(
-    learned: Pipeline, grid: families.Grid, x: Floats, labels: Labels, folds: StratifiedKFold, jobs: int
+    table: Table, learned: Pipeline, grid: families.Grid, x: Floats, labels: Labels, folds: StratifiedKFold, jobs: int
 ) -> tuple[dict[str, Any], dict[str, Floats]]:
     """The best values of a grid, and accuracy and roc_auc at them on each fold, shape (FOLDS,)."""
     candidates = ParameterGrid({f"classifier__{name}": values for name, values in grid.items()})
     started = time.perf_counter()
     clone(learned).set_params(**candidates[0]).fit(x, labels)
     is_long = (time.perf_counter() - started) * len(candidates) * pipelines.FOLDS > SECONDS_TO_START
-    options = {"scoring": _scores, "refit": False, "cv": folds, "error_score": "raise"}
+    options = {"scoring": partial(_scores, table), "refit": False, "cv": folds, "error_score": "raise"}
     searched = GridSearchCV(learned, candidates.param_grid, n_jobs=jobs if is_long else 1, **options).fit(x, labels)
     results: Any = pd.DataFrame(searched.cv_results_)
-    best = results.loc[results["rank_test_accuracy"].idxmin()]  # the first of equal ones
+    best = results.loc[results[f"rank_test_{SCORES[table.select_by]}"].idxmin()]  # the first of equal ones
     values = {name.removeprefix("classifier__"): value for name, value in best["params"].items()}
     splits = {name: [f"split{fold}_test_{name}" for fold in range(pipelines.FOLDS)] for name in ("accuracy", "roc_auc")}
     return values, {name: best[columns].to_numpy(dtype=float) for name, columns in splits.items()}
 
 
-def _scores(fitted: Pipeline, x: Floats, labels: Labels) -> dict[str, float]:
-    """Accuracy and ROC AUC by scikit-learn's names for them, from one prediction."""
+def _scores(table: Table, fitted: Pipeline, x: Floats, labels: Labels) -> dict[str, float]:
+    """What `SCORES` names, from one prediction: accuracy above 0.5, the cost of a row from the break-even on."""
     probabilities = fitted.predict_proba(x)[:, 1]
-    accuracy = accuracy_score(labels, probabilities > 0.5)
-    return {"accuracy": accuracy, "roc_auc": roc_auc_score(labels, probabilities)}
+    false_positives, false_negatives = threshold.wrong_shares(labels, probabilities, threshold.break_even(table))
+    return {
+        "accuracy": accuracy_score(labels, probabilities > 0.5),
+        "roc_auc": roc_auc_score(labels, probabilities),
+        "neg_log_loss": -log_loss(labels, probabilities),
+        "neg_cost": -table.false_positive_cost * false_positives - table.false_negative_cost * false_negatives,
+    }
 
 
 def _calibrated(classifier: BaseEstimator, probabilities: Floats, labels: Labels, folds: StratifiedKFold) -> Floats:

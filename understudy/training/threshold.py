@@ -20,7 +20,7 @@ def curve(table: Table, labels: Labels, probabilities: Floats) -> pd.DataFrame:
         the mean `cost` of a row, and `error`, the standard error of what it costs more than the cheapest.
     """
     thresholds = np.union1d(np.arange(1, 100) / 100, break_even(table))
-    shares = np.array([_wrong(labels, probabilities, threshold) for threshold in thresholds])
+    shares = np.array([wrong_shares(labels, probabilities, threshold) for threshold in thresholds])
     costs = np.array([table.false_positive_cost, table.false_negative_cost])
     cost = shares @ costs
     # Two thresholds differ on the rows between them, whose shares are what the wrong answers' shares differ by.
@@ -46,7 +46,7 @@ def break_even(table: Table) -> float:
     return table.false_positive_cost / (table.false_positive_cost + table.false_negative_cost)
 
 
-def _wrong(labels: Labels, probabilities: Floats, threshold: float) -> tuple[float, float]:
-    """The shares of all rows that are false positives, and false negatives."""
+def wrong_shares(labels: Labels, probabilities: Floats, threshold: float) -> tuple[float, float]:
+    """The shares of all rows that are false positives, and false negatives, if answers are positive from it on."""
     positive = probabilities >= threshold
     return float(np.mean(positive & (labels == 0))), float(np.mean(~positive & (labels == 1)))
