@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from sklearn import dummy, ensemble, linear_model, tree
 from sklearn.base import BaseEstimator
+
+from understudy.errors import UserError
 
 FLOOR = "DummyClassifier"
 Grid = Mapping[str, Sequence[Any]]
@@ -18,6 +21,19 @@ class Family:
     classifier: BaseEstimator
     quick: Grid
     book: Grid
+
+    def __post_init__(self) -> None:
+        called, known = type(self.classifier).__name__, self.classifier.get_params()
+        for name, values in (*self.quick.items(), *self.book.items()):
+            if name not in known:
+                close = ", ".join(get_close_matches(name, known, 3)) or ", ".join(known)
+                raise UserError(f"the grid of {called} has {name}, which it does not take", f"write one of {close}")
+            if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+                fix = f'write "{name}": [first, second] in understudy/families.py'
+                raise UserError(f"the grid of {called} has no list of values for {name}", fix)
+        if not hasattr(self.classifier, "predict_proba"):
+            fix = "choose one that has, or wrap it in scikit-learn's CalibratedClassifierCV"
+            raise UserError(f"{called} has no predict_proba as it is set up", fix)
 
 
 FAMILIES = {
