@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from understudy.schema.columns import Cells
+from understudy.schema.columns import Cells, unlisted
 from understudy.schema.declaration import Table
 from understudy.schema.faults import Fault
 from understudy.scoring import forms, predictors
@@ -41,6 +41,7 @@ class Scorer:
     def __init__(self, table: Table, predictor: Predictor, threshold: float, stored: Mapping[str, Any]) -> None:
         self.table, self.predictor, self.threshold, self._stored = table, predictor, threshold, stored
         self._raw, self._encoded = forms.forms(table)
+        self._with_other = [column for column in table.categories if column.other]
 
     def predict(self, rows: Any, output: str = LABEL, version: str = "") -> list[Any]:
         """Score raw rows, rows of the encoded form, or unnamed rows of the encoded form.
@@ -76,6 +77,11 @@ class Scorer:
             for label, probability, row in zip(labels, probabilities, effects, strict=True)
         ]
         return form.name, columns, details
+
+    def unlisted(self, form: str, columns: Mapping[str, Cells]) -> dict[str, int]:
+        """How many cells of accepted rows count as other values, by column; only those of raw rows can be told."""
+        with_other = self._with_other if form == self._raw.name else []
+        return {column.name: unlisted(column, columns[column.name]) for column in with_other}
 
     def from_text(self, columns: Mapping[str, Sequence[str]]) -> dict[str, Cells]:
         """Columns of a CSV file as JSON would bring them, for `predict`; those that are not known too."""

@@ -243,6 +243,8 @@ def score(loaded: ServedVersion, body: bytes, content_type: str) -> ScoredRows:
     if output == DETAIL and count > DETAILS:
         raise HTTPError(400, f"{DETAIL} is for at most {DETAILS} rows of a request")
     form, columns, predictions = loaded.scorer.answer(rows, output, loaded.key.number)
+    for name, unlisted in loaded.scorer.unlisted(form, columns).items():
+        metrics.UNLISTED.labels(name).inc(unlisted)
     return ScoredRows(msgspec.json.encode({"predictions": predictions}), form, columns, output, predictions)
 
 

@@ -20,6 +20,7 @@ SECONDS = "understudy_request_seconds"
 REQUESTS = Counter("understudy_requests", "Answers to /invocations, by status", ["status"])
 ROWS = Counter("understudy_rows", "Rows scored")
 REJECTED = Counter("understudy_rejected_rows", "Rows refused, by column and fault", ["column", "fault"])
+UNLISTED = Counter("understudy_unlisted_values", "Values that are not listed and count as other, by column", ["column"])
 SWAPS = Counter("understudy_swaps", "Times that another version took over")
 REFUSED = Counter("understudy_refused_versions", "Versions that failed verification, loading or their stored answers")
 LOGGED = Counter("understudy_logged_rows", "Rows written by --log")
