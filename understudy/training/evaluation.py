@@ -75,12 +75,13 @@ def _evaluate_family(client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, 
     evaluated = Evaluated(scored, metrics.evaluate(labels, scored), runs.metric(run, "Mean CV score"))
     figures = _curves(name, labels, scored, family_runs.thresholds(run))
     figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
-    slices = pd.concat([metrics.slices(labels, scored.called, held_out[column.name]) for column in TABLE.categories])
+    slices = [metrics.slices(labels, scored.called, group) for _, group in TABLE.groups(held_out).items()]
+    tables = {"slices": pd.concat(slices)} if slices else {}
     sensitive = [column.name for column in TABLE.categories if column.sensitive]
     if sensitive:
-        figures["groups"] = plots.groups(slices[slices["column"].isin(sensitive)], name)
+        figures["groups"] = plots.groups(tables["slices"][tables["slices"]["column"].isin(sensitive)], name)
     card = cards.family_card(run.data.params, evaluated.cv_score, evaluated.metrics)
-    family_runs.log_evaluation(client, run, evaluated.metrics, Report(figures, {"slices": slices}, card))
+    family_runs.log_evaluation(client, run, evaluated.metrics, Report(figures, tables, card))
     return evaluated
 
 
