@@ -5,13 +5,22 @@ import time
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from prometheus_client import REGISTRY
 
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import CELLS, ENCODED, NAME, NAMES, Live, until
+from understudy.schema.columns import Category
+from understudy.schema.declaration import Table
+from understudy.scoring.predictors import Predictor
+from understudy.scoring.scorer import Scorer
+from understudy.serving import app
 from understudy.serving.app import FLUSH
+from understudy.serving.following import ServedVersion
+from understudy.serving.version_cache import VersionKey
 from understudy.verification import digests
 
 CSV = ",".join(NAMES) + "\n" + ",".join("" if cell is None else str(cell) for cell in CELLS) + "\n"
@@ -249,6 +258,20 @@ def test_metrics_count_what_both_workers_do(live: Live) -> None:
     until(lambda: {sample: live.metric(sample) - before[sample] for sample in samples} == samples)  # in a second or so
     assert live.metric(f'model_version{{name="{NAME}",version="1"}}') == 1
     assert b"Age" not in live.ask(path="/metrics").body
+
+
+class Half(Predictor):
+    """Gives every row a probability of 0.5."""
+
+    def probabilities(self, features: Any) -> Any:
+        return np.full(len(features), 0.5)
+
+
+def test_values_that_are_not_listed_are_counted() -> None:
+    table = Table("t", "t", "id", Category("y", ("no", "yes")), (Category("state", ("CA",), other=True),))
+    version = ServedVersion(VersionKey("1", ""), Scorer(table, Half([]), 0.5, {}), {}, 0.0)
+    app.score(version, b'{"inputs": {"state": ["CA", "WY", "TX"]}}', "application/json")
+    assert REGISTRY.get_sample_value("understudy_unlisted_values_total", {"column": "state"}) == 2
 
 
 def test_clients_cannot_make_metrics_grow(live: Live) -> None:

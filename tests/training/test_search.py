@@ -1,6 +1,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import joblib
@@ -106,6 +107,49 @@ def test_a_search_finds_what_grid_search_cv_finds(family: Family, grid: families
     decided = searched.pipeline[-1].estimator_
     fitted = decided.calibrated_classifiers_[0].estimator if searched.calibrated else decided
     assert joblib.hash([*searched.pipeline[1:-1], fitted]) == joblib.hash([*expected.best_estimator_])
+
+
+def cost(fitted: Any, x: Any, y: Any) -> float:
+    """What an answer costs at the break-even of a table whose wrong yes costs 4 times a wrong no, as a merit."""
+    called, yes = fitted.predict_proba(x)[:, 1] >= 0.8, y == "Y"
+    return -float((4 * (called & ~yes) + (~called & yes)).mean())
+
+
+DECIDING = {"accuracy": "accuracy", "AUC": "roc_auc", "log loss": "neg_log_loss", "cost": cost}
+
+
+def test_a_search_decides_by_what_the_table_declares() -> None:
+    grid, best = {"max_depth": [1, 2, 4, 8, 30]}, {}
+    learned = pipelines.build(TABLE, clone(FAMILIES["DecisionTreeClassifier"].classifier))[1:]
+    learned[-1].set_params(random_state=0)
+    folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=0)
+    for select_by, scoring in DECIDING.items():
+        table = replace(TABLE, select_by=select_by, false_positive_cost=4)
+        found = search.search(table, TRAINING, FAMILIES["DecisionTreeClassifier"], grid, seed=0, jobs=1)
+        expected = GridSearchCV(learned, {"classifier__max_depth": grid["max_depth"]}, scoring=scoring, cv=folds)
+        expected.fit(TABLE.encode(TRAINING), TRAINING[TABLE.target.name])
+        assert found.values == {"max_depth": expected.best_params_["classifier__max_depth"]}
+        best[select_by] = found.values["max_depth"]
+    assert len({*best.values()}) > 1  # or nothing was decided
+
+
+def results(**accuracies: float) -> dict[str, Any]:
+    return {name: SimpleNamespace(metrics={"Mean CV score": value}) for name, value in accuracies.items()}
+
+
+def test_training_doubts_a_floor_that_ties_and_costs_that_choose_nothing() -> None:
+    tied, better = results(Tree=0.9821, DummyClassifier=0.982), results(Tree=0.99, DummyClassifier=0.982)
+    [doubt] = search.doubts(TABLE, tied)
+    assert (
+        doubt
+        == 'by accuracy no family is better than DummyClassifier (0.982): try select_by="AUC" in understudy/table.py'
+    )
+    assert list(search.doubts(TABLE, better)) == []
+    [doubt] = search.doubts(replace(TABLE, false_positive_cost=2), better)
+    assert doubt.startswith("the costs of wrong answers choose thresholds but not the best")
+    costs = {"Tree": 0.5, "DummyClassifier": 0.6}
+    by_cost = {name: SimpleNamespace(metrics={"cv/cost": value}) for name, value in costs.items()}
+    assert list(search.doubts(replace(TABLE, false_positive_cost=2, select_by="cost"), by_cost)) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["DecisionTreeClassifier", "LogisticRegression"])

@@ -85,7 +85,7 @@ def _digests(table: Table, rows: pd.DataFrame) -> list[str]:
     known = [listed(rows[column.name]) for column in table.columns if list(rows).count(column.name) == 1]
     times: Counter[str] = Counter()
     names = []
-    for cells in zip(*known, strict=True):
+    for cells in zip(*known, strict=True) if known else [()] * len(rows):
         name = hashlib.sha256(json.dumps(cells, default=str).encode()).hexdigest()[:16]
         times[name] += 1
         names.append(name if times[name] == 1 else f"{name} {times[name]}")

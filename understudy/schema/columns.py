@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
 from operator import add
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -173,15 +172,11 @@ class Date:
 
     def days(self, cell: str) -> float:
         """How many days after the unit's date a date is."""
-        return float((date.fromisoformat(cell) - self._epoch).days)
+        return float((date.fromisoformat(cell) - date.fromisoformat(self._first)).days)
 
     @property
     def _first(self) -> str:
         return self.unit.removeprefix(DAYS_SINCE)
-
-    @cached_property
-    def _epoch(self) -> date:
-        return date.fromisoformat(self._first)
 
 
 def is_date(cell: str) -> bool:

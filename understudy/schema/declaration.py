@@ -148,8 +148,11 @@ class Table:
         )
 
     def ignores(self, column: str) -> bool:
-        """Whether rows may have such a column, which no model sees."""
-        return any(column == name or fnmatchcase(column, name) for name in self.ignore)
+        """Whether rows may have such a column, which no model sees and nothing declares."""
+        if not any(column == name or fnmatchcase(column, name) for name in self.ignore):
+            return False
+        names = self.identifier if isinstance(self.identifier, tuple) else ()
+        return column not in {*names, *(declared.name for declared in self.labelled)}
 
     @property
     def markers(self) -> frozenset[str | float]:
