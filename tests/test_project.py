@@ -24,8 +24,8 @@ from understudy.serving import __main__ as serve
 
 PACKAGE = PROJECT / "understudy"
 # Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
-ORDER = ["errors", "schema", "table", "families", "reading", "figures", "scoring", "tracking", "verification"]
-ORDER += ["training", "registry", "gate", "serving"]
+ORDER = ["errors", "schema", "reading", "declare", "table", "families", "figures", "scoring", "tracking"]
+ORDER += ["verification", "training", "registry", "gate", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
 
