@@ -16,7 +16,9 @@ import pandas as pd
 
 from understudy.errors import UserError
 
-WANTED = "give --data a CSV or Parquet file, its URL, or a database as in mysql://host/database#table or sqlite:///file.db#table"
+WANTED = (
+    "name a CSV or Parquet file, its URL, or a database as in mysql://host/database#table or sqlite:///file.db#table"
+)
 AGAIN = "make or fetch the file again"
 LINE = "line"  # the index's name
 GZIP, PARQUET, ZIP = b"\x1f\x8b", b"PAR1", b"PK\x03\x04"

@@ -32,7 +32,7 @@ WELL_FORMED = re.compile(
     r"[a-z][\w+.-]*://(/[^#]*|([^/?#@]*@)?([^][/?#@:]*|\[[^]/?#@]*\])(:\d+)?/[^#@]*)(#.*)?", re.IGNORECASE | re.DOTALL
 )
 BEFORE_QUERY = r"(?:\s|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*"  # white space and comments
-IN_STORES = "correct --data, and give credentials as the store's own programs take them"
+IN_STORES = "correct the address, and give credentials as the store's own programs take them"
 
 
 def read(address: str) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def shown(address: str) -> str:
         return address
     if not WELL_FORMED.fullmatch(address):
         fix = f"write @ as %40, / as %2F and # as %23, and better give the password as {PASSWORD}"
-        raise UserError("the address of --data is malformed", fix)
+        raise UserError("the address of the table is malformed", fix)
     return SECRET.sub(r"\1***", USERINFO.sub("", address, count=1))
 
 
@@ -122,9 +122,9 @@ def _fetched(address: str) -> bytes:
         answer = requests.get(address, timeout=TIMEOUT)
         content = answer.content
     except (requests.RequestException, UnicodeError):  # their messages have the whole address in them
-        raise UserError(f"nothing can be fetched from {shown(address)}", "correct --data, or try again") from None
+        raise UserError(f"nothing can be fetched from {shown(address)}", "correct the address, or try again") from None
     if answer.status_code != requests.codes.ok:
-        raise UserError(f"{shown(address)} answers {answer.status_code} {answer.reason}", "correct --data")
+        raise UserError(f"{shown(address)} answers {answer.status_code} {answer.reason}", "correct the address")
     return content
 
 
@@ -140,7 +140,7 @@ def _from_database(address: str) -> pd.DataFrame:
     except SQLAlchemyError as error:
         reason = line(getattr(error, "orig", error)).replace(engine.url.password or "\0", "***")
         of_file, of_server = "or give the file itself", f"and give user and password as {USER} and {PASSWORD}"
-        fix = f"correct --data, {of_file if engine.name == 'sqlite' else of_server}"
+        fix = f"correct the address, {of_file if engine.name == 'sqlite' else of_server}"
         raise UserError(f"{place} cannot be read: {reason}", fix) from None
     finally:
         engine.dispose()
