@@ -67,7 +67,8 @@ logs: ## show the logs of the team's server, until Ctrl-C
 
 lock: .venv/requirements-test.lock ## write the lock files again from pyproject.toml
 	@$(COMPILE) -o requirements.lock
-	@$(COMPILE) -c requirements.lock --group test -o requirements-test.lock
+	@$(COMPILE) -c requirements.lock --extra boosting -o requirements-boosting.lock
+	@$(COMPILE) -c requirements-boosting.lock --extra boosting --group test -o requirements-test.lock
 	@$(COMPILE) -c requirements.lock --extra server -o requirements-server.lock
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
 
@@ -77,7 +78,8 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' |
 
 # Measured from empty caches, for Python 3.11 on Linux (x86-64).
 .venv/requirements.lock: MB = 239
-.venv/requirements-test.lock: MB = 306
+.venv/requirements-boosting.lock: MB = 248
+.venv/requirements-test.lock: MB = 315
 .venv/requirements-server.lock: MB = 256
 
 # pip prints three lines for each of a hundred packages, or with --quiet nothing: what it says of the large ones is the

@@ -28,6 +28,7 @@ ORDER = ["errors", "schema", "reading", "declare", "table", "families", "figures
 ORDER += ["verification", "training", "registry", "gate", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
+LOCKS = [f"requirements{of}.lock" for of in ("", "-boosting", "-server", "-test")]
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:
@@ -177,8 +178,15 @@ def test_conda_pins_what_the_locks_pin() -> None:
     assert f"mysqlclient={pins('requirements-server.lock')['mysqlclient']}" in conda
 
 
+def test_the_tests_have_the_boosting_libraries_that_people_get_and_training_needs_none() -> None:
+    boosting = {"lightgbm", "xgboost", "xgboost-cpu"}
+    assert not boosting & pins("requirements.lock").keys()
+    people, tests = pins("requirements-boosting.lock"), pins("requirements-test.lock")
+    assert {name: people[name] for name in boosting} == {name: tests[name] for name in boosting}
+
+
 def test_the_locks_agree_and_have_hashes_and_no_addresses() -> None:
-    for lock in ["requirements.lock", "requirements-test.lock", "requirements-server.lock"]:
+    for lock in LOCKS:
         text = (PROJECT / lock).read_text()
         assert text.count("--hash=sha256:") > text.count("==") > 50
         assert "http" not in re.sub(r"^[a-z0-9-]+==", "", text, flags=re.MULTILINE).replace("httpx", "")
