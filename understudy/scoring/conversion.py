@@ -1,10 +1,10 @@
 """Converts a fitted Pipeline into what `predictors.py` computes with: numbers as JSON takes them, and trees as ONNX.
 
-It knows the Pipelines that `pipelines.build` makes around a logistic regression or scikit-learn's trees.
+It knows the Pipelines that `pipelines.build` makes around a logistic regression or around trees of scikit-learn's,
+LightGBM's and XGBoost's.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,30 +20,18 @@ from sklearn.ensemble import (
 )
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from understudy.schema.columns import Floats
-from understudy.scoring.predictors import Preparation
+from understudy.scoring import boosters
+from understudy.scoring.boosters import Nodes, NotConvertible
+from understudy.scoring.predictors import XGBOOST, Preparation
 
 AVERAGED = (DecisionTreeClassifier, RandomForestClassifier, ExtraTreesClassifier)
 OPSET, IR_VERSION = 5, 10  # the first with trees in float64, and what goes with it
-
-
-class NotConvertible(Exception):  # noqa: N818
-    """This module does not know how to convert the Pipeline."""
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """A tree's nodes: children, split and value, each of shape (nodes,); a leaf has -1 as its left child."""
-
-    left: NDArray[np.int_]
-    right: NDArray[np.int_]
-    feature: NDArray[np.int_]
-    threshold: Floats
-    value: Floats
 
 
 def convert(learned: Pipeline, positive: str, features: Floats) -> tuple[dict[str, Any], bytes | None]:
@@ -67,7 +55,9 @@ def convert(learned: Pipeline, positive: str, features: Floats) -> tuple[dict[st
         linear = {"weights": weights.tolist(), "intercept": float(intercept), "mean": mean.tolist()}
         return {"kind": "linear", "prepare": prepare, **linear}, None
     trees, response = _trees(classifier, positive, link)
-    return {"kind": "trees", "prepare": prepare, "link": link, **response}, _onnx(trees, classifier.n_features_in_)
+    written = {"kind": "trees", "prepare": prepare, "link": link, **response}
+    dtype = np.dtype(np.float32 if written["kind"] == XGBOOST else float)
+    return written, _onnx(trees, classifier.n_features_in_, dtype)
 
 
 def _preparation(prepare: ColumnTransformer) -> dict[str, Any]:
@@ -133,6 +123,17 @@ def _trees(classifier: BaseEstimator, positive: str, link: list[float] | None) -
         trees, base = [tree.nodes for [tree] in classifier._predictors], classifier._baseline_prediction[0, 0]
         if not any(tree["is_categorical"].any() for tree in trees):
             return list(map(_histogram_nodes, trees)), {"rounded": False, "divisor": 1, "base": float(base)}
+    return _boosted(classifier, -1 if not link and classifier.classes_[0] == positive else 1)
+
+
+def _boosted(classifier: BaseEstimator, sign: int) -> tuple[list[Nodes], dict[str, Any]]:
+    """The same of another library's classifier; the sign is -1 if its first label is asked for."""
+    inner = classifier.estimators_[0] if type(classifier) is OneVsRestClassifier else classifier
+    name = f"{type(inner).__module__}.{type(inner).__name__}"  # neither library is imported for a look at a type
+    if name == "lightgbm.sklearn.LGBMClassifier":
+        return boosters.lightgbm_trees(inner.booster_.model_to_string())
+    if name == "xgboost.sklearn.XGBClassifier":
+        return boosters.xgboost_trees(bytes(inner.get_booster().save_raw("ubj")), sign)
     raise NotConvertible(f"a {type(classifier).__name__}")
 
 
@@ -145,10 +146,10 @@ def _histogram_nodes(nodes: NDArray[Any]) -> Nodes:
     return Nodes(left, nodes["right"].astype(int), nodes["feature_idx"], nodes["num_threshold"], nodes["value"])
 
 
-def _onnx(trees: Sequence[Nodes], columns: int) -> bytes:
-    """Trees whose values are added up, in float64, as an ONNX model from `columns`, shape (n, columns), to (n, 1)."""
+def _onnx(trees: Sequence[Nodes], columns: int, dtype: np.dtype[Any]) -> bytes:
+    """Trees whose values are added up in a type, as an ONNX model from `columns`, shape (n, columns), to (n, 1)."""
     import onnx  # takes 0.1 s that --help need not wait for
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     nodes, roots = _joined(trees)
     is_inner = nodes.left >= 0
@@ -165,17 +166,17 @@ def _onnx(trees: Sequence[Nodes], columns: int) -> bytes:
         post_transform=0,  # NONE
         tree_roots=number[roots].tolist(),
         nodes_featureids=nodes.feature[is_inner].astype(int).tolist(),
-        nodes_splits=numpy_helper.from_array(nodes.threshold[is_inner].astype(float)),
+        nodes_splits=numpy_helper.from_array(nodes.threshold[is_inner].astype(dtype)),
         nodes_modes=numpy_helper.from_array(np.zeros(len(left), dtype=np.uint8)),  # BRANCH_LEQ
         nodes_truenodeids=number[left].tolist(),
         nodes_falsenodeids=number[right].tolist(),
         nodes_trueleafs=(~is_inner[left]).astype(int).tolist(),
         nodes_falseleafs=(~is_inner[right]).astype(int).tolist(),
         leaf_targetids=[0] * int((~is_inner).sum()),
-        leaf_weights=numpy_helper.from_array(nodes.value[~is_inner].astype(float)),
+        leaf_weights=numpy_helper.from_array(nodes.value[~is_inner].astype(dtype)),
     )
-    shapes = [("columns", columns), ("sum", 1)]
-    ends = [helper.make_tensor_value_info(name, TensorProto.DOUBLE, [None, width]) for name, width in shapes]
+    shapes, kind = [("columns", columns), ("sum", 1)], helper.np_dtype_to_tensor_dtype(dtype)
+    ends = [helper.make_tensor_value_info(name, kind, [None, width]) for name, width in shapes]
     graph = helper.make_graph([ensemble], "trees", ends[:1], ends[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)

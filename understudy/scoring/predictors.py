@@ -23,6 +23,7 @@ Spread: TypeAlias = Sequence[tuple[Floats, Floats]]
 
 TREES = "trees.onnx"
 SKLEARN = "sklearn"  # the kind of a model that could not be converted
+XGBOOST = "xgboost"  # the kind of its trees; code of earlier versions asks the Pipeline instead
 CORES = os.cpu_count() or 1
 ROWS_FOR_THREADS = 1_000  # from which on threads pay
 
@@ -142,12 +143,13 @@ class LinearPredictor(Predictor):
 
 
 class TreePredictor(Predictor):
-    """Decision trees in ONNX Runtime, added up in float64.
+    """Decision trees in ONNX Runtime, added up in float64, or in float32 as XGBoost does.
 
     Args:
         written: `prepare`, see `Preparation`. `rounded` says whether the trees see columns as float32, as
-            scikit-learn's own do. The response is the sum divided by `divisor` plus `base`; it is the probability if
-            `link` is null, else expit(a * response + b) is, where `link` is a and b.
+            scikit-learn's own do. The response is the sum divided by `divisor` plus `base`; of XGBoost's trees it is
+            expit(`sign` * sum). It is the probability if `link` is null, else expit(a * response + b) is, where `link`
+            is a and b.
         spread: See `Predictor`.
         folder: Where the trees are.
     """
@@ -164,6 +166,7 @@ class TreePredictor(Predictor):
         self.prepare = Preparation(written["prepare"])
         self.rounded, self.link = bool(written["rounded"]), written["link"]
         self.divisor, self.base = float(written["divisor"]), float(written["base"])
+        self.is_xgboost, self.sign = written["kind"] == XGBOOST, written.get("sign")
 
     def probabilities(self, features: Floats) -> Floats:
         """See `Predictor`."""
@@ -175,8 +178,11 @@ class TreePredictor(Predictor):
 
     def _probabilities(self, columns: Floats) -> Floats:
         if self.rounded:
-            columns = columns.astype(np.float32).astype(float)
-        response = self._sums(columns) / self.divisor + self.base
+            columns = columns.astype(np.float32)
+        if self.is_xgboost:
+            response = _expit(self.sign * self._sums(columns).astype(float))
+        else:
+            response = self._sums(columns.astype(float, copy=False)) / self.divisor + self.base
         return response if self.link is None else _expit(self.link[0] * response + self.link[1])
 
     def _sums(self, columns: Floats) -> Floats:
@@ -214,7 +220,7 @@ def load(folder: Path, table: Table, written: Mapping[str, Any]) -> Predictor:
     spread = [(np.array(values, dtype=float), np.array(shares)) for values, shares in written["spread"]]
     if written["kind"] == "linear":
         return LinearPredictor(written, spread)
-    if written["kind"] == "trees":
+    if written["kind"] in ("trees", XGBOOST):
         return TreePredictor(written, spread, folder)
     return PipelinePredictor(spread, folder, table)
 

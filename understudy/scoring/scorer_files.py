@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from understudy.schema.columns import Category, Cells, Floats, listed
 from understudy.schema.declaration import Table
 from understudy.scoring import conversion, pipelines, scorer
-from understudy.scoring.conversion import NotConvertible
+from understudy.scoring.boosters import NotConvertible
 from understudy.scoring.predictors import SKLEARN, TREES
 
 if TYPE_CHECKING:

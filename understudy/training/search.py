@@ -119,7 +119,7 @@ def search(
     The rows are those of training, with their target. The seed is that of the folds and of the classifier, where it
     draws at random. The result does not depend on the number of processes, of which -1 is one per core.
     """
-    features, *prepare, (_, classifier) = pipelines.build(table, clone(family.classifier)).steps
+    features, *prepare, (_, classifier) = pipelines.build(table, pipelines.unfitted(family.classifier, {})).steps
     if "random_state" in classifier.get_params():
         classifier.set_params(random_state=seed)
     x, y, labels = features[1].transform(rows), rows[table.target.name].to_numpy(), table.labels(rows)
