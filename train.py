@@ -41,6 +41,7 @@ def main() -> None:
     from understudy.scoring import pipelines
     from understudy.tracking import batch_rows, connection, experiments, family_runs, provenance, runs
     from understudy.training import evaluation, search
+    from understudy.verification import reference
 
     names = search.choose(args.models)
     address = provenance.table_path(TABLE.path, args.data or None)
@@ -69,10 +70,14 @@ def main() -> None:
                 trained = family_runs.TrainedFamily(
                     name, result.pipeline, training, result.params, result.metrics | spent, result.thresholds, inputs
                 )
-                family_runs.log_family(client, run_id, trained)
+                reference.check_trained(name.removesuffix(family_runs.WITH), result.pipeline, table, held_out)
+                is_converted = family_runs.log_family(client, run_id, trained)
             results[name] = result
             values = ", ".join(f"{key} {value}" for key, value in result.params.items())
             print(f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
+            if not is_converted and name != families.FLOOR:
+                milliseconds = pipelines.seconds_a_row(result.pipeline, training) * 1000
+                print(f"{name}: served by its own library, about {milliseconds:.1g} ms a row")
         fitted = {name: result.pipeline for name, result in results.items()}
         evaluation.evaluate(client, client.get_run(batch_id), rows, fitted)
     for doubt in search.doubts(TABLE, results):

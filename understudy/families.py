@@ -1,6 +1,6 @@
 """The model families and their search grids: swap them for your own, the rest follows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -16,11 +16,15 @@ Grid = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Family:
-    """A classifier, the quick grid that is searched by default, and the textbook's."""
+    """A classifier, the quick grid that is searched by default, and the textbook's.
+
+    The types are those of other libraries than scikit-learn, LightGBM and XGBoost that its models may be made of.
+    """
 
     classifier: BaseEstimator
     quick: Grid
     book: Grid
+    types: Collection[str] = ()
 
     def __post_init__(self) -> None:
         called, known = type(self.classifier).__name__, self.classifier.get_params()

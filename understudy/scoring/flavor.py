@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -132,7 +132,7 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
     Raises:
         UserError: The Pipeline holds something that only pickle could save.
     """
-    types = _types(pipeline)
+    kinds = types(pipeline)
     with TemporaryDirectory() as name:
         code, written = Path(name, PACKAGE.name), Path(name, "written")
         code.mkdir()
@@ -141,7 +141,7 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
         for room in ROOMS:
             shutil.copytree(PACKAGE / room, code / room, ignore=shutil.ignore_patterns("__pycache__"))
         scorer_files.write(written, pipeline, pipelines.table(pipeline), rows)
-        packages = (*REQUIREMENTS, "onnxruntime") if (written / TREES).exists() else REQUIREMENTS
+        packages = [*REQUIREMENTS, *(["onnxruntime"] if (written / TREES).exists() else []), *_libraries(kinds)]
         mlflow_sklearn.save_model(
             pipeline,
             path,
@@ -150,7 +150,7 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={version(name)}" for name in packages],
             serialization_format="skops",
-            skops_trusted_types=types,
+            skops_trusted_types=kinds,
         )
         shutil.copytree(written, path, dirs_exist_ok=True)
     environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME]["env"]
@@ -164,19 +164,30 @@ def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.Data
     mlflow_model.save(str(Path(path) / "MLmodel"))
 
 
-def _types(pipeline: Pipeline) -> list[str]:
-    """The types in a Pipeline that skops trusts only if they are named; see `save_model`."""
+def types(pipeline: Pipeline) -> list[str]:
+    """The types in a Pipeline that skops trusts only if they are named.
+
+    Raises:
+        UserError: The Pipeline holds something that only pickle could save.
+    """
     try:
         data = skops.dumps(pipeline)
         # Naming the types stops no attacker, since the list lies beside the model; see docs/decisions/0003-skops.md.
-        types: list[str] = skops.get_untrusted_types(data=data)
-        skops.loads(data, trusted=types)
+        kinds: list[str] = skops.get_untrusted_types(data=data)
+        skops.loads(data, trusted=kinds)
     except Exception as error:
         raise UserError(
             f"{type(pipelines.classifier(pipeline)).__name__} cannot be saved without pickle: {error}",
             "build the model from classes and functions that have a name in a module, no lambda",
         ) from None
-    return types
+    return kinds
+
+
+def _libraries(kinds: list[str]) -> list[str]:
+    """The packages, by the names that pip knows, of the types that come from other libraries."""
+    modules = {kind.partition(".")[0] for kind in kinds} - {*REQUIREMENTS, "sklearn", PACKAGE.name}
+    distributions = packages_distributions() if modules else {}
+    return sorted({distributions[module][0] for module in modules & distributions.keys()})
 
 
 def _load_pyfunc(path: str) -> PyfuncScorer:

@@ -82,9 +82,12 @@ def log_batch(
     client.log_inputs(run_id, inputs)
 
 
-def log_family(client: mlflow.MlflowClient, run_id: str, trained: TrainedFamily) -> None:
-    """Log the model in its two flavors, the best params, the figures of cross-validation, and the rows learned from."""
-    from understudy.scoring import flavor, pipelines
+def log_family(client: mlflow.MlflowClient, run_id: str, trained: TrainedFamily) -> bool:
+    """Log the model in its two flavors, the best params, the figures of cross-validation, and the rows learned from.
+
+    Returns whether the model is served in a form of the project's, and not by its own library.
+    """
+    from understudy.scoring import flavor, pipelines, predictors, scorer
 
     runs.check_names("params", trained.params)
     runs.check_names("metrics", trained.metrics)
@@ -107,6 +110,8 @@ def log_family(client: mlflow.MlflowClient, run_id: str, trained: TrainedFamily)
     )
     client.log_text(run_id, trained.thresholds.to_csv(index=False), THRESHOLDS)
     client.log_inputs(run_id, trained.inputs)
+    written = mlflow.artifacts.load_dict(f"{model.artifact_path}/{scorer.FILE}")
+    return bool(written["kind"] != predictors.SKLEARN)
 
 
 def log_evaluation(client: mlflow.MlflowClient, run: Run, metrics: "Mapping[str, Interval]", report: Report) -> None:

@@ -24,7 +24,7 @@ from sklearn.pipeline import Pipeline
 from skops import io as skops
 
 from understudy.errors import UserError, is_known, visible
-from understudy.families import FAMILIES
+from understudy.families import FAMILIES, Family
 from understudy.schema.columns import Category, Number
 from understudy.schema.declaration import Table
 from understudy.scoring import flavor, pipelines, scorer, scorer_files
@@ -32,7 +32,7 @@ from understudy.scoring.predictors import TREES
 from understudy.table import TABLE
 from understudy.tracking import family_runs
 from understudy.verification import manifest, reference, repository
-from understudy.verification.skops_structure import Place, check_trees, structure
+from understudy.verification.skops_structure import Place, check_trees
 
 MLMODEL, SKOPS = "MLmodel", "model.skops"
 CODE = f"code/{repository.PACKAGE.name}"
@@ -90,9 +90,8 @@ def _inspect(folder: Path, written: Path, family: str, rows: pd.DataFrame) -> Pi
     table = _table(folder)
     with _naming(f"the table in {scorer.FILE}"):
         enough = reference.some(table, rows)
-        made = [skops.dumps(pipeline) for pipeline in reference.shapes(table, enough, FAMILIES[family])]
-        known = frozenset[Place]().union(*map(structure, made))
-    _check_objects(folder, table, known)
+        known = reference.known(table, enough, FAMILIES[family])
+    _check_objects(folder, table, FAMILIES[family], known)
     with _naming(SKOPS):
         pipeline = _pipeline(folder, table)
         flavor.save_model(str(written), Model(), pipeline, enough)
@@ -150,19 +149,11 @@ def _check_names(folder: Path) -> None:
 
 
 @_naming(SKOPS)
-def _check_objects(folder: Path, table: Table, known: frozenset[Place]) -> None:
+def _check_objects(folder: Path, table: Table, family: Family, known: frozenset[Place]) -> None:
     """Loading and using the Pipeline makes and calls nothing but what training puts there."""
-    if foreign := structure(folder / SKOPS) - known:
-        first = min(foreign, key=lambda place: (len(place), place))
-        raise Foreign(f"{SKOPS} has something that its family has not: {_named(first)}")
+    if what := reference.foreign(folder / SKOPS, family, known):
+        raise Foreign(f"{SKOPS} has something that its family has not: {what}")
     check_trees(folder / SKOPS, _columns(table))
-
-
-def _named(place: Place) -> str:
-    """Where something is in a model, and what it is, for people."""
-    *way, last = [step for step in place if step not in ("content", "*") and "Node builtins." not in step]
-    keys = [step for step in way if " " not in step]
-    return _shown(f"{'.'.join(keys)} is {last.rpartition(' ')[2] if 'Node ' in last else last}")
 
 
 def _pipeline(folder: Path, table: Table) -> Pipeline:

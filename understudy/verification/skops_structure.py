@@ -4,31 +4,35 @@ A skops file is a tree of objects as JSON, with arrays beside it. Two models of 
 rows have the same structure, so whatever the structure of one has and that of the other lacks does not come from rows.
 """
 
+import hashlib
 import json
 import re
+from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeAlias
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
-from numpy.typing import NDArray
+
+from understudy.verification import booster_structure
+from understudy.verification.booster_structure import check_tree
 
 Place: TypeAlias = tuple[str, ...]
-Numbers: TypeAlias = NDArray[Any]
 
 SCHEMA = "schema.json"
 OF_EACH_OBJECT = {"__loader__", "__module__", "__class__", "__id__"}
 # What is named after the address that an array had in memory.
-FILES = {"NdArrayNode": re.compile(r"\d+\.npy"), "BytesNode": re.compile(r"[\da-f-]{36}\.bin")}
+BYTES = re.compile(r"[\da-f-]{36}\.bin")
+FILES = {"NdArrayNode": re.compile(r"\d+\.npy"), "BytesNode": BYTES, "BytearrayNode": BYTES}
 VERSION = re.compile(r"\d+(\.\w+)+")
 
 
-def structure(file: Path | bytes) -> frozenset[Place]:
+def structure(file: Path | bytes, named: Collection[str] = ()) -> frozenset[Place]:
     """The places of a skops file, or of its content: for each object, the keys and types from the root to it.
 
     The text belongs to them if it is one. All items of a list have one place, and so have all numbers; a text that is a
-    version number counts as any other.
+    version number counts as any other. Of a type that is named all texts and bytes count as what it has learned.
 
     Raises:
         Exception: Skops does not write such a file.
@@ -39,7 +43,7 @@ def structure(file: Path | bytes) -> frozenset[Place]:
         names = set(archive.namelist()) - {SCHEMA}
         if not all(any(pattern.fullmatch(name) for pattern in FILES.values()) for name in names):
             raise ValueError("it has an entry of another name")
-        walk = _Walk()
+        walk = _Walk(archive, named)
         walk.enter(json.loads(archive.read(SCHEMA)), ())
     return frozenset(walk.places)
 
@@ -47,8 +51,10 @@ def structure(file: Path | bytes) -> frozenset[Place]:
 class _Walk:
     """A walk through the whole tree; `places` are those that it has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, archive: ZipFile, named: Collection[str]) -> None:
+        self.archive, self.named = archive, named
         self.places: set[Place] = set()
+        self._is_named = False  # whether it is inside an object of a type that is named
         self._shapes: dict[tuple[Any, ...], int] = {}
         self._objects: dict[Any, int] = {}
 
@@ -60,7 +66,8 @@ class _Walk:
             return self._shape("list", *map(self.enter, value, ((*place, key) for key in keys)))
         if isinstance(value, dict):
             return self._enter_object(value, place) if "__loader__" in value else self._enter_items(value, place)
-        self.places.add((*place, _kind(value)))
+        is_learned = self._is_named and isinstance(value, str) and place[-2].startswith("JsonNode ")
+        self.places |= {(*place, kind) for kind in (["a text"] if is_learned else _kinds(value))}
         return self._shape(type(value).__name__, repr(value))
 
     def _enter_object(self, value: dict[str, Any], place: Place) -> int:
@@ -68,17 +75,34 @@ class _Walk:
         inside = (*place, f"{loader} {kind}")
         self.places.add(inside)
         content = {key: inner for key, inner in value.items() if key not in OF_EACH_OBJECT}
+        outside, self._is_named = self._is_named, self._names(loader, kind)
         if loader == "JsonNode":
             content["content"] = json.loads(content["content"])
-        if loader in FILES and not FILES[loader].fullmatch(content.pop("file", "0.npy")):
-            raise ValueError("an array lies in a file of another name")
+        # An array of objects has no file.
+        learned = self._enter_file(loader, content.pop("file"), inside) if loader in FILES and "file" in content else ""
         if not place:
             VERSION.fullmatch(content.pop("_skops_version"))  # raises where it is no text
-        shape = self._shape(loader, kind, self._enter_items(content, inside, loader == "TupleNode"))
+        shape = self._shape(loader, kind, learned, self._enter_items(content, inside, loader == "TupleNode"))
+        self._is_named = outside
         # Under an id that it knows skops takes the first object, whatever is written at the second place.
         if type(value["__id__"]) is not int or self._objects.setdefault(value["__id__"], shape) != shape:
             raise ValueError("one id stands for two objects")
         return shape
+
+    def _names(self, loader: str, kind: str) -> bool:
+        """Whether an object is of a type that is named, or a value of Python's in one."""
+        return kind in self.named if loader == "ObjectNode" else self._is_named and kind.startswith("builtins.")
+
+    def _enter_file(self, loader: str, name: str, inside: Place) -> str:
+        """See what lies in an object's file; returns what only equal bytes have."""
+        if not FILES[loader].fullmatch(name):
+            raise ValueError("an array lies in a file of another name")
+        if loader == "NdArrayNode":
+            return ""
+        content = self.archive.read(name)
+        if loader == "BytearrayNode" and not self._is_named:
+            self.places |= {(*inside, *inner) for inner in _places_of_bytes(content)}
+        return hashlib.sha256(content).hexdigest()
 
     def _enter_items(self, value: dict[str, Any], place: Place, is_tuple: bool = False) -> int:
         self.places.add((*place, "items"))
@@ -88,11 +112,20 @@ class _Walk:
         return self._shapes.setdefault(parts, len(self._shapes))
 
 
-def _kind(value: Any) -> str:
+def _kinds(value: Any) -> Collection[str]:
     """A text's content, or what kind of value it is."""
-    if isinstance(value, str):
-        return "a version" if VERSION.fullmatch(value) else repr(value)
-    return "a number" if type(value) in (int, float) else str(value)
+    if not isinstance(value, str):
+        return ["a number" if type(value) in (int, float) else str(value)]
+    if value.startswith(booster_structure.LIGHTGBM):
+        return booster_structure.of_lightgbm(value)
+    return ["a version" if VERSION.fullmatch(value) else repr(value)]
+
+
+def _places_of_bytes(content: bytes) -> Collection[Place]:
+    """What bytes have learned, by its structure; other bytes are what they are."""
+    if content.startswith(booster_structure.XGBOOST):
+        return booster_structure.of_xgboost(content)
+    return [(f"bytes {hashlib.sha256(content).hexdigest()}",)]
 
 
 def check_trees(file: Path, columns: int) -> None:
@@ -108,17 +141,7 @@ def check_trees(file: Path, columns: int) -> None:
                 fields = {*(nodes.dtype.names or ())}
                 if {"left_child", "right_child"} <= fields:
                     left, right, feature = nodes["left_child"], nodes["right_child"], nodes["feature"]
-                    _check_tree(left, right, feature, left == -1, columns)
+                    check_tree(left, right, feature, left == -1, columns)
                 elif {"left", "right"} <= fields:
                     left, right, feature = nodes["left"], nodes["right"], nodes["feature_idx"]
-                    _check_tree(left, right, feature, nodes["is_leaf"] == 1, columns)
-
-
-def _check_tree(left: Numbers, right: Numbers, feature: Numbers, is_leaf: NDArray[np.bool_], columns: int) -> None:
-    inner = np.flatnonzero(~is_leaf)
-    for children in (left[inner].astype(int), right[inner].astype(int)):
-        # Both kinds of trees number a child after its parent.
-        if (children <= inner).any() or (children >= len(left)).any():
-            raise ValueError("the nodes of a tree lead nowhere")
-    if (feature[inner] < 0).any() or (feature[inner] >= columns).any():
-        raise ValueError("the nodes of a tree ask for a column that is not there")
+                    check_tree(left, right, feature, nodes["is_leaf"] == 1, columns)
