@@ -23,6 +23,7 @@ from bench.planted import edited
 from tests.conftest import SAMPLE, Ended, is_refusal
 from understudy.errors import UserError
 from understudy.families import FAMILIES, Family
+from understudy.reading import table_rows
 from understudy.scoring import flavor, pipelines
 from understudy.table import TABLE
 from understudy.tracking import family_runs
@@ -50,7 +51,7 @@ def _families(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder with a model of a family, trained once."""
-    folder, (training, _) = tmp_path_factory.mktemp("saved"), TABLE.split(TABLE.read(SAMPLE))
+    folder, (training, _) = tmp_path_factory.mktemp("saved"), TABLE.split(table_rows.read(TABLE, SAMPLE))
 
     def save(name: str) -> Path:
         if not (folder / name).exists():
@@ -62,12 +63,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def inspect(folder: Path, family: str) -> Any:
-    return inspection.load(folder, family, TABLE.split(TABLE.read(SAMPLE))[1], "the model")
+    return inspection.load(folder, family, TABLE.split(table_rows.read(TABLE, SAMPLE))[1], "the model")
 
 
 @pytest.mark.parametrize("name", list(BOOSTERS))
 def test_what_a_booster_has_learned_is_let_in_by_its_family(name: str, saved: Callable[[str], Path]) -> None:
-    rows = TABLE.read(SAMPLE)
+    rows = table_rows.read(TABLE, SAMPLE)
     assert inspect(saved(name), name).predict_proba(rows).shape == (614, 2)
     package = "lightgbm" if type(BOOSTERS[name].classifier) is LGBMClassifier else "xgboost"
     assert package in (saved(name) / "requirements.txt").read_text()
@@ -76,7 +77,7 @@ def test_what_a_booster_has_learned_is_let_in_by_its_family(name: str, saved: Ca
 
 
 def test_training_again_gives_the_same_to_the_last_bit() -> None:
-    training, _ = TABLE.split(TABLE.read(SAMPLE))
+    training, _ = TABLE.split(table_rows.read(TABLE, SAMPLE))
     for name in ("LightGBM", "XGBoost"):
         grid = BOOSTERS[name].quick
         made = [search.search(TABLE, training, BOOSTERS[name], grid, seed=3, jobs=jobs) for jobs in (1, 2)]
