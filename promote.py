@@ -126,8 +126,6 @@ def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None
     record = promotion.promote(client, name, planned, judge)
     archived = f", version {record.before} is archived" if record and record.before else ""
     print(f"{name} version {version} is in {stages.STAGES[args.action]}{archived}")
-    if record and args.action == "production" and record.against not in (None, record.before):
-        print(f"compared with version {record.against}, the last in Production whose files are there")
 
 
 def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:

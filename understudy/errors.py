@@ -28,13 +28,11 @@ class Refused(Exception):  # noqa: N818
 
     Args:
         why: One sentence, without a full stop.
-        findings: What the decision rests on, as lines for people.
     """
 
-    def __init__(self, why: str, findings: str | None = None) -> None:
+    def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
-        self.findings = findings
 
 
 FREE_SPACE = "free some space there, and start again"
@@ -89,8 +87,6 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         _end(error)
     except Refused as refused:
-        if refused.findings:
-            print(refused.findings)
         print(f"refused: {visible(refused.why)}", file=sys.stderr)
         sys.exit(3)
     except Exception as error:

@@ -156,6 +156,16 @@ def test_too_few_rows_are_told_from_a_challenger_that_is_worse() -> None:
     assert "about 1,000,000,000 would do" in why(compared(1e-12, 0.12, "better"))
 
 
+def test_a_challenger_that_is_worse_within_the_margin_passes_and_this_is_said() -> None:
+    worse, unsure = compared(-0.022, 0.021, "not-worse"), compared(-0.02, 0.022, "not-worse")
+    assert (worse.passed, unsure.passed, unsure.note) == (True, True, None)
+    decided = Decision((worse, unsure))
+    assert (decided.allowed, decided.why) == (True, None)
+    table, note = str(decided).rsplit("\n", 1)
+    assert table == decided.table().to_string(index=False)
+    assert note == "note: the challenger is worse than the champion, though within the margin of 0.050"
+
+
 def test_as_many_rows_as_it_says_would_do() -> None:
     labels, scores = drawn(150, (0.76, 0.70), seed=9)
     check = decided(labels, *scores, rule="better").checks[1]
@@ -247,7 +257,8 @@ def test_a_broken_contract_is_refused_unless_it_is_waived() -> None:
     note = "it breaks what rows may be (Gender: may not be missing any more, Age: is asked for)"
     assert (refused.allowed, refused.why) == (False, note)
     assert (waived.allowed, waived.why, waived.checks[0].limit) == (True, None, "waived by --breaking")
-    assert waived.checks[0].note == note
+    assert str(waived).endswith(f"\nnote: {note}")
+    assert "note: " not in str(refused)
     assert decision.staging(challenger(np.full(5, 0.7)), Terms(LIMITS)).allowed
 
 

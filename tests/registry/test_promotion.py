@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -112,11 +113,20 @@ def test_versions_move_through_the_stages_and_back(registered: str, client: Mlfl
         ended = call(promote, *arguments)
         assert (ended.code, ended.err) == (0, "")
         assert text in ended.out
+        assert ("check value" in " ".join(ended.out.split())) == (arguments[0] != "rollback")
         assert where(client) == (aliases, staged)
     shown = call(promote)
     assert shown.out.startswith("Staging: empty\nProduction: version 1\nnewest: version 2\n")
     assert shown.out.endswith("reason: complaints\nnext: ./serve.sh\n")
     assert call(promote, *BACK).err.startswith(f"error: version 1 of {NAME} replaced none")
+    lines = call(promote, "show", "2").out.splitlines()
+    assert sum(
+        re.fullmatch(r"metrics: AUC 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\), Accuracy .*", line) is not None for line in lines
+    )
+    [compared] = [line for line in lines if line.startswith("    ROC AUC less champions: ")]
+    assert compared.endswith(")")
+    assert len([line for line in lines if line == "    breaks of the contract: 0"]) == 2
+    assert not any("slice" in line or "cv/" in line for line in lines)
 
 
 def test_rolling_back_twice_goes_two_back(in_production: str, client: MlflowClient, call: Call) -> None:
@@ -361,7 +371,7 @@ def test_what_was_done_by_hand_is_found_left_alone_and_adopted(
     call(promote, "staging")
     assert where(client) == ({"staging": "2"}, {"1": "Production", "2": "Staging"})
     adopted = call(promote, "adopt", "--reason", "set up by hand")
-    assert adopted.out.startswith(f"{NAME} version 1 is in Production, with alias, stage and record\n")
+    assert f"\n{NAME} version 1 is in Production, with alias, stage and record\n" in adopted.out
     assert where(client) == ({"production": "1", "staging": "2"}, {"1": "Production", "2": "Staging"})
     assert call(promote, "check").code == 0
     client.set_registered_model_alias(NAME, "production", "2")

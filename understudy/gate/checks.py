@@ -4,7 +4,7 @@ docs/promotion.md says what each check is for, and bench/gate.py measures how of
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -33,7 +33,8 @@ class Check:
         passed: None where the figure decides nothing.
         low: The lower bound of the figure's interval; None where it has none.
         high: The upper bound.
-        note: Why the check failed, or what was waived, as part of a sentence; None where there is nothing to say.
+        note: Why the check failed, or what people should know although it passed, as part of a sentence; None where
+            there is nothing to say.
     """
 
     name: str
@@ -106,7 +107,10 @@ def difference(value: float, draws: Floats, rule: Rule, margin: float, rows: int
         rows: How many rows were held out.
     """
     if rule != "point":
-        return above(DIFFERENCE, value, draws, least_difference(rule, margin), rows)
+        check = above(DIFFERENCE, value, draws, least_difference(rule, margin), rows)
+        is_worse = check.passed and bounds(draws)[1] < 0
+        worse = f"the challenger is worse than the champion, though within the margin of {margin:.3f}"
+        return replace(check, note=worse) if is_worse else check
     note = None if value >= 0 else f"{DIFFERENCE} is {value:.3f}"
     return Check(DIFFERENCE, float(value), "at least 0.000", note is None, *bounds(draws), note)
 

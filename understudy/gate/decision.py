@@ -93,6 +93,11 @@ class Decision:
         slices = [check for check in self.slices if not check.passed] or self.slices[:1]
         return pd.DataFrame([check.printed() for check in (*self.checks, *slices)])
 
+    def __str__(self) -> str:
+        """That table, and below it what is to be known of checks that passed."""
+        notes = [f"note: {check.note}" for check in (*self.checks, *self.slices) if check.passed and check.note]
+        return "\n".join([self.table().to_string(index=False), *notes])
+
     def as_dict(self) -> dict[str, Any]:
         """All but the draws, as JSON takes it: NaN and the infinite become null."""
         known = [asdict(check) for check in (*self.checks, *self.slices)]

@@ -50,7 +50,7 @@ class LoadedVersion:
 
 
 def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Move], Verdict]:
-    """The gate's verdict on a planned move of a version of a registered model, compared by a rule.
+    """The gate's verdict on a planned move of a version of a registered model, compared by a rule; prints the checks.
 
     The limits are those of the table of the checkout that promotes, whatever limits a version was trained with. The
     rows that decide are those that training kept, or the held-out side of the table at the address `data`. What keeps
@@ -70,13 +70,11 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
             decided = _decide(planned.stage, terms, challenger, other, rows)
         except UserError as error:
             return Verdict(why=f"the gate cannot decide: {error.problem}", rule=rule)
+        if other and planned.stage == "production" and number != planned.before:
+            print(f"compared with version {number}, the last in Production whose files are there")
+        print(decided)
         verdict = _verdict(decided, terms, counts, f"version {planned.version} less version {number}")
-        if other is None:
-            return verdict
-        if planned.stage == "production" and number != planned.before:
-            compared = f"compared with version {number}, the last in Production whose files are there"
-            verdict = replace(verdict, table=f"{compared}\n{verdict.table}")
-        return replace(verdict, against=number)
+        return replace(verdict, against=number) if other else verdict
 
     return judge
 
@@ -176,11 +174,12 @@ def _verdict(decided: Decision, terms: Terms, counts: dict[str, int], compared: 
             limit = checks.least_difference(terms.rule, terms.limits.margin)
             figures["difference.png"] = plots.differences(decided.draws, interval, limit, compared)
     measured: dict[str, float] = {}
-    for check in (*decided.checks, *decided.slices):
+    for check in decided.checks:
         measured |= _metrics(check)
+    for check in decided.slices:
+        measured |= {f"slice/{name}": value for name, value in _metrics(check).items()}
     return Verdict(
         why=decided.why,
-        table=decided.table().to_string(index=False),
         rule=terms.rule,
         metrics=measured | counts,
         files={"gate.json": json.dumps({**decided.as_dict(), **counts, "rule": terms.rule}, indent=1)},

@@ -210,7 +210,7 @@ def _carry_out(client: MlflowClient, name: str, planned: Move, verdict: Verdict,
     record = records.start(client, name, planned, verdict)
     if verdict.why and not planned.forced:
         records.close(client, name, record, records.REFUSED)
-        raise Refused(verdict.why, verdict.table)
+        raise Refused(verdict.why)
     if not is_there:
         try:
             stages.move(client, name, planned.stage, planned.version, planned.before)

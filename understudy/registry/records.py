@@ -37,7 +37,6 @@ class Verdict:
 
     Args:
         why: Why it may not, in one sentence; None if it may.
-        table: The checks, as lines for people.
         rule: The rule by which it was compared.
         against: The version that it was compared with; None for none.
         metrics: The checks' figures, by names that MLflow takes.
@@ -46,7 +45,6 @@ class Verdict:
     """
 
     why: str | None = None
-    table: str | None = None
     rule: str | None = None
     against: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
