@@ -36,7 +36,7 @@ def options() -> argparse.ArgumentParser:
         return verbs.add_parser(name, help=purpose, description=purpose, parents=[shared])
 
     show = verb("show", "what is where, and what happened")
-    show.add_argument("--version", metavar="N", help="that version's lineage")
+    show.add_argument("--version", metavar="N", help="that version: its lineage, and what was measured of it")
     show.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
     show.add_argument("--at", metavar="TIME", help="what was in Production then: 2026-11-01T12:00")
     staging = verb("staging", "put a version into Staging")
@@ -92,6 +92,7 @@ def main() -> None:
 
 
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+    from understudy.figures import cards
     from understudy.registry import history, records, registered, stages
 
     decisions, aliases = records.find(client, name), stages.aliases(client, name)
@@ -111,8 +112,11 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
             print(f"{stage}: {f'version {current}' if current else 'empty'}{differs if expected != current else ''}")
         versions = registered.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
-    for line in history.story(decisions[-RECORDS:]):
+    decisions = decisions[-RECORDS:]
+    for record, line in zip(decisions, history.story(decisions), strict=True):
         print(line)
+        for figure, value in cards.headline(record.figures).items() if record.version == args.version else ():
+            print(errors.visible(f"    {figure}: {value}"))
 
 
 def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:

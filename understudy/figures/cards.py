@@ -2,23 +2,46 @@
 
 import shlex
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from understudy.figures.metrics import Interval
 from understudy.schema.declaration import Table
 
+if TYPE_CHECKING:  # scikit-learn takes seconds to load, and most who ask for records measure nothing
+    from understudy.figures.metrics import Interval
 
-def intervals(results: Mapping[str, Mapping[str, Interval]]) -> pd.DataFrame:
+
+def intervals(results: "Mapping[str, Mapping[str, Interval]]") -> pd.DataFrame:
     """A row per family: each metric, or difference of a metric, as "value (low to high)"."""
     rows = [{"Family": name, **{key: interval(v) for key, v in metrics.items()}} for name, metrics in results.items()]
     return pd.DataFrame(rows)
 
 
-def interval(values: Interval) -> str:
+def interval(values: "Interval") -> str:
     """The value and its bounds, as in "0.806 (0.750 to 0.862)"."""
     value, low, high = values
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def headline(metrics: Mapping[str, float]) -> dict[str, str]:
+    """The metrics of a run whose names have no prefix as text, by name, with their bounds where the run has them."""
+    values = {name.removeprefix("interval/"): value for name, value in metrics.items()}
+    pairs = {name: (f"{name} low", f"{name} high") for name in metrics}
+    bounds = {name: (values[low], values[high]) for name, (low, high) in pairs.items() if {low, high} <= {*values}}
+    beside = {bound for name in bounds for bound in pairs[name]}
+    return {
+        name: interval((values[name], *bounds[name])) if name in bounds else number(values[name])
+        for name in sorted({*values} - beside)
+        if "/" not in name
+    }
+
+
+def number(value: float) -> str:
+    """A figure as text: three decimals, or its power of ten where these would be zeros."""
+    if float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.3f}" if round(value, 3) else f"{value:.0e}"
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -27,7 +50,7 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def family_card(params: Mapping[str, str], cv_score: float, metrics: Mapping[str, Interval]) -> str:
+def family_card(params: Mapping[str, str], cv_score: float, metrics: "Mapping[str, Interval]") -> str:
     """A family's best grid values and how good it is, in one line."""
     values = ", ".join(f"{key} {value}" for key, value in params.items()) or "nothing to search"
     held_out = ", ".join(f"{name} {interval(metrics[name])}" for name in ("Accuracy", "AUC"))

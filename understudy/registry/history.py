@@ -9,6 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError, visible
+from understudy.figures import cards
 from understudy.registry import registered
 from understudy.registry.records import ADOPT, ARCHIVE, COMPLETED, LATEST, ROLLBACK, SUPERSEDED, SavedRecord, sentence
 from understudy.tracking import family_runs, provenance, runs
@@ -150,6 +151,8 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
     run = runs.run_or_none(client, version.run_id or "")
     if run is not None:
         known |= {label: run.data.tags[tag] for label, tag in RUN_TAGS.items() if tag in run.data.tags}
+        headline = cards.headline(run.data.metrics)
+        known["metrics"] = ", ".join(f"{key} {value}" for key, value in headline.items()) or "none"
         known["params"] = ", ".join(f"{key} {value}" for key, value in sorted(run.data.params.items())) or "none"
     return {label: visible(str(value)) for label, value in {**known, **dict(sorted(version.tags.items()))}.items()}
 

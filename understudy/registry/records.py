@@ -113,6 +113,7 @@ class SavedRecord(Record):
         is_left: Whether it is open although its process is gone.
         is_deleted: Whether its run is deleted.
         is_earlier: Whether it is about an earlier registered model of that name.
+        figures: What the gate has measured, by the names of MLflow's metrics.
     """
 
     run_id: str
@@ -120,6 +121,7 @@ class SavedRecord(Record):
     is_left: bool = False
     is_deleted: bool = False
     is_earlier: bool = False
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 TAGS = {part.name: f"promotion.{part.name}" for part in fields(Record)}
@@ -230,6 +232,7 @@ def _read(run: Run, model: int) -> SavedRecord:
         is_left=runs.is_left(run),
         is_deleted=run.info.lifecycle_stage == "deleted",
         is_earlier=values["model"] != model if "model" in values else opened < model,
+        figures=run.data.metrics,
     )
 
 
