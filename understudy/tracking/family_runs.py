@@ -136,7 +136,8 @@ def log_report(client: mlflow.MlflowClient, run: Run, report: Report, folder: Pa
     On the run they have no folder: MLflow's compare page shows files of the top level side by side, and no others.
     """
     run_id = run.info.run_id
-    folder.mkdir(parents=True, exist_ok=True)
+    if report.figures:
+        folder.mkdir(parents=True, exist_ok=True)
     for name, figure in report.figures.items():
         figure.savefig(folder / f"{name}.png")
         client.log_artifact(run_id, str(folder / f"{name}.png"))

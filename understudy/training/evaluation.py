@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from sklearn.pipeline import Pipeline
 
 from understudy.errors import UserError
+from understudy.families import FLOOR
 from understudy.figures import cards, metrics, plots
 from understudy.figures.metrics import Interval, Labels, Scored
 from understudy.scoring import pipelines
@@ -73,12 +74,13 @@ def _evaluate_family(client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, 
     name, labels = family_runs.family_name(run), TABLE.labels(held_out)
     scored = Scored(pipelines.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
     evaluated = Evaluated(scored, metrics.evaluate(labels, scored), runs.metric(run, "Mean CV score"))
-    figures = _curves(name, labels, scored, family_runs.thresholds(run))
-    figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
+    figures = {} if name == FLOOR else _curves(name, labels, scored, family_runs.thresholds(run))
+    if figures:
+        figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
     slices = [metrics.slices(labels, scored.called, group) for _, group in TABLE.groups(held_out).items()]
     tables = {"slices": pd.concat(slices)} if slices else {}
     sensitive = [column.name for column in TABLE.categories if column.sensitive]
-    if sensitive:
+    if sensitive and figures:
         figures["groups"] = plots.groups(tables["slices"][tables["slices"]["column"].isin(sensitive)], name)
     card = cards.family_card(run.data.params, evaluated.cv_score, evaluated.metrics)
     family_runs.log_evaluation(client, run, evaluated.metrics, Report(figures, tables, card))
