@@ -69,12 +69,12 @@ def _score(run: "Run", is_chosen: bool) -> str:
 
 def _of_newest_batch(client: "MlflowClient", family: str | None) -> "Run":
     """The run of a family of the newest batch, by default of the best."""
-    from understudy.registry import registration
     from understudy.tracking import family_runs
+    from understudy.training import selection
 
     candidates = family_runs.families(client, family_runs.get_batch(client, TABLE))
     if family is None:
-        return registration.best_family(candidates)
+        return selection.best_family(candidates)
     named = {family_runs.family_name(run): run for run in candidates}
     if family not in named:
         raise UserError(f"the newest batch has no {family}", f"choose from {', '.join(named)} with --model")

@@ -196,7 +196,7 @@ def forged(team: Team) -> Iterator[tuple[str, bool, str]]:
             forgery.to_parquet(file, index=False)
             client.log_artifact(batch_id, str(file), batch_rows.ROWS)
             digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            client.set_tag(batch_id, f"{batch_rows.ROWS}.{batch_rows.HELD_OUT}", digest)
+            client.set_tag(batch_id, batch_rows.digest_tag(batch_rows.HELD_OUT), digest)
 
         repeated = pd.concat([rows, rows[:1]])
         forge(repeated)

@@ -189,7 +189,7 @@ def forged(client: MlflowClient, run: Run, forge: Callable[[pd.DataFrame], pd.Da
     kept = file.read_bytes()
     forge(pd.read_parquet(file)).to_parquet(file, index=False)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    client.set_tag(batch.info.run_id, f"{batch_rows.ROWS}.{batch_rows.HELD_OUT}", digest)
+    client.set_tag(batch.info.run_id, batch_rows.digest_tag(batch_rows.HELD_OUT), digest)
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -22,10 +22,11 @@ import register
 from tests.conftest import Ended
 from understudy.errors import Refused
 from understudy.gate import checks
-from understudy.registry import audit, history, promotion, records, registered, registration, stages
+from understudy.registry import audit, history, promotion, records, registered, stages
 from understudy.registry.records import Move, SavedRecord, Verdict
 from understudy.table import TABLE
-from understudy.tracking import experiments, family_runs, provenance, runs
+from understudy.tracking import batch_rows, experiments, family_runs, provenance, runs
+from understudy.training import selection
 
 NAME = TABLE.name
 Call = Callable[..., Ended]
@@ -51,18 +52,27 @@ def test_the_best_by_cross_validation_is_registered_once(client: MlflowClient, c
     assert version.run_id == best.info.run_id
 
 
+def test_a_batch_of_0_2_is_registered_whose_digests_of_rows_have_other_names(client: MlflowClient, call: Call) -> None:
+    batch = family_runs.get_batch(client, TABLE)
+    for name in (batch_rows.HELD_OUT, batch_rows.TRAINED_ON):
+        tag = batch_rows.digest_tag(name)
+        client.set_tag(batch.info.run_id, tag.removeprefix(runs.OURS), batch.data.tags[tag])
+        client.delete_tag(batch.info.run_id, tag)
+    assert call(register).code == 0
+
+
 def test_a_test_score_never_decides_what_is_best(client: MlflowClient) -> None:
     runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
     worst = min(runs[:3], key=lambda run: run.data.metrics["Mean CV score"])
     worst.data.metrics["Accuracy"] = worst.data.metrics["AUC"] = 1.0
-    assert registration.best_family(runs) is not worst
+    assert selection.best_family(runs) is not worst
 
 
 def test_of_equal_scores_the_lowest_log_loss_is_best_and_never_the_floor(client: MlflowClient) -> None:
     runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
     for number, run in enumerate(runs):
         run.data.metrics.update({"Mean CV score": 0.8, "cv/log loss": 0.5 - number / 100})
-    assert family_runs.family_name(registration.best_family(runs)) == "RandomForestClassifier"
+    assert family_runs.family_name(selection.best_family(runs)) == "RandomForestClassifier"
 
 
 def test_a_version_says_what_it_is_and_where_it_comes_from(client: MlflowClient, call: Call) -> None:
@@ -229,6 +239,12 @@ def test_a_forced_promotion_says_so_and_a_record_holds_what_it_rests_on(
     assert experiment.name == f"{NAME} promotions"
     assert run.info.start_time <= (record.time or 0) <= run.info.end_time
     assert run.data.tags["mlflow.user"] == "anna"
+    shown = datetime.strptime(run.data.tags[records.WHEN], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+    assert shown.timestamp() == (record.time or 0) // 1000
+    read_by_the_project = [tag for tag in run.data.tags if tag.startswith(runs.OURS)]
+    assert sorted(tag for tag in run.data.tags if not tag.startswith("mlflow."))[-len(read_by_the_project) :] == sorted(
+        read_by_the_project
+    )
 
 
 def test_a_version_that_was_never_in_staging_needs_force(in_production: str, client: MlflowClient, call: Call) -> None:

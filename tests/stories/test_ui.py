@@ -6,6 +6,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from understudy.registry import promotion, registration
 from understudy.registry.records import Move, Verdict
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs
+from understudy.training import selection
 
 BROWSER, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed")
@@ -49,17 +51,18 @@ def store(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> MlflowClie
     mlflow.set_tracking_uri(f"sqlite:///{path}")
     client = MlflowClient()
     runs = family_runs.families(client, family_runs.get_batch(client, TABLE))
-    registration.register(client, registration.best_family(runs), TABLE, TABLE.name)
+    registration.register(client, selection.best_family(runs), TABLE, TABLE.name)
     for stage in ("staging", "production"):
         promotion.promote(client, TABLE.name, Move(stage, "1", stage), lambda planned: Verdict())
     return client
 
 
-@pytest.fixture(scope="module")
-def address(store: MlflowClient) -> Iterator[str]:
+@contextmanager
+def served_ui(store: str) -> Iterator[str]:
+    """MLflow's UI of a store; yields its address."""
     port = free_port()
     process = subprocess.Popen(
-        ["mlflow", "ui", "--backend-store-uri", store.tracking_uri, "--port", str(port), "--workers", "1"],
+        ["mlflow", "ui", "--backend-store-uri", store, "--port", str(port), "--workers", "1"],
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -74,14 +77,15 @@ def address(store: MlflowClient) -> Iterator[str]:
             time.sleep(0.2)
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=120)
 
 
-@pytest.fixture(scope="module")
-def driver(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+@contextmanager
+def browser(address: str, profile: Path) -> Iterator[Chrome]:
+    """Chromium, as if it had visited an MLflow server before."""
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for switch in [*SWITCHES, f"user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+    for switch in [*SWITCHES, f"user-data-dir={profile}"]:
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     driver.get(address)
@@ -89,6 +93,18 @@ def driver(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         driver.execute_script("localStorage.setItem(arguments[0], arguments[1])", key, json.dumps(value))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="module")
+def address(store: MlflowClient) -> Iterator[str]:
+    with served_ui(store.tracking_uri) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def driver(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with browser(address, tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 def visit(driver: Chrome, url: str) -> None:
@@ -106,6 +122,22 @@ def see(driver: Chrome, css: str, text: str = "") -> WebElement:
 
     element: WebElement = WebDriverWait(driver, 30).until(found, f"no {css} with {text!r} at {driver.current_url}")
     return element
+
+
+def compare(driver: Chrome, page: str, batch: Run, runs: dict[str, Run]) -> None:
+    """Open the families of a batch side by side, with their ROC curves, from the page of their experiment."""
+    visit(driver, page)
+    row = "[role=row][row-id='{}'] "  # the row's id is the run's
+    see(driver, row.format(batch.info.run_id) + ".ag-cell button").click()
+    for name in FAMILIES:
+        see(driver, row.format(runs[name].info.run_id) + ".ag-selection-checkbox input").click()
+    see(driver, "[data-testid=runs-compare-button]").click()
+    see(driver, "h1, h2, h3", "Comparing 3 Runs from 1 Experiment")
+    see(driver, "[role=button], .du-bois-light-collapse-header", "Visualizations").click()
+    see(driver, "[data-testid=artifact-tree-node][aria-label='ROC_curve.png']").click()
+    plots = """return [...document.images].filter(
+        i => i.src.startsWith('blob:') && i.naturalWidth && i.getClientRects().length && i.width > 100).length"""
+    WebDriverWait(driver, 30).until(lambda d: d.execute_script(plots) == 3, "the plots are not all there")
 
 
 def metric(driver: Chrome, name: str) -> list[str]:
@@ -132,25 +164,14 @@ def test_families_are_nested_and_compare_side_by_side(
     driver: Chrome, address: str, batch: Run, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    visit(driver, connection.page(batch.info.experiment_id))
-    row = "[role=row][row-id='{}'] "  # the row's id is the run's
-    see(driver, row.format(batch.info.run_id) + ".ag-cell button").click()
-    for name in FAMILIES:
-        see(driver, row.format(runs[name].info.run_id) + ".ag-selection-checkbox input").click()
-    see(driver, "[data-testid=runs-compare-button]").click()
-    see(driver, "h1, h2, h3", "Comparing 3 Runs from 1 Experiment")
+    compare(driver, connection.page(batch.info.experiment_id), batch, runs)
     for name in FAMILIES:
         see(driver, "table.mlflow-compare-run-table td", name)
     for name in ("criterion", "max_depth", "n_estimators", "penalty"):
         see(driver, "table.mlflow-compare-run-table th", name)
-    see(driver, "[role=button], .du-bois-light-collapse-header", "Visualizations").click()
     for name in ("AUC", "Accuracy", "Mean CV score"):
         shown = [round(float(value), 3) for value in metric(driver, name)]
         assert shown == [round(runs[family].data.metrics[name], 3) for family in FAMILIES]
-    see(driver, "[data-testid=artifact-tree-node][aria-label='ROC_curve.png']").click()
-    plots = """return [...document.images].filter(
-        i => i.src.startsWith('blob:') && i.naturalWidth && i.getClientRects().length && i.width > 100).length"""
-    WebDriverWait(driver, 30).until(lambda d: d.execute_script(plots) == 3, "the plots are not all there")
     driver.save_screenshot(str(tmp_path / "compare.png"))
 
 

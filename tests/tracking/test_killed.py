@@ -49,6 +49,13 @@ def ended() -> int:
     return process.pid
 
 
+def test_a_killed_run_whose_tags_have_the_names_of_0_2_is_closed_too(store: str) -> None:
+    process = {"process.host": runs.host(), "process.pid": str(ended()), "process.started": "1"}
+    run_id = running(store, **process)
+    assert len(runs.close_killed(MlflowClient(store))) == 1
+    assert status(store, run_id) == "KILLED"
+
+
 def test_a_killed_training_is_closed_by_the_next_one(store: str, tmp_path: Path, call: Call) -> None:
     client = MlflowClient(store)
     process = started_training(store, tmp_path)

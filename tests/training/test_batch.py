@@ -22,7 +22,7 @@ from understudy.reading import table_rows
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, family_runs
 from understudy.tracking import runs as tracked
-from understudy.training import search
+from understudy.training import search, selection
 
 METRICS = ["Accuracy", "f1-score", "AUC", "PR AUC", "Log loss", "Brier score"]
 PLOTS = ["ROC_curve", "calibration", "confusion_matrix", "permutation_importance", "precision_recall"]
@@ -99,6 +99,12 @@ def test_the_rows_that_versions_are_compared_on_are_kept_with_the_batch(
         for name, rows in [(batch_rows.HELD_OUT, held_out), (batch_rows.TRAINED_ON, training[["Loan_ID"]])]:
             digest = batch_rows.rows_digest(client, run, name)
             pd.testing.assert_frame_equal(batch_rows.rows(client, run, name, digest), rows)
+
+
+def test_a_batch_names_its_best_family_with_the_headline_metrics(batch: Run, runs: dict[str, Run]) -> None:
+    best = selection.best_family([*runs.values()])
+    assert batch.data.tags[family_runs.BEST] == family_runs.family_name(best)
+    assert batch.data.metrics == {name: best.data.metrics[name] for name in ("Mean CV score", "Accuracy", "AUC")}
 
 
 def test_plots_are_on_each_run_and_in_the_projects_folder(

@@ -230,7 +230,7 @@ def test_rows_are_not_fetched_from_wherever_an_experiment_is_said_to_be(
         elsewhere = client.create_run(client.create_experiment("Elsewhere", place))
         run = family_runs.families(client, family_runs.get_batch(client, TABLE))[0]
         for name in (batch_rows.HELD_OUT, batch_rows.TRAINED_ON):
-            client.set_tag(elsewhere.info.run_id, f"{batch_rows.ROWS}.{name}", "0" * 64)
+            client.set_tag(elsewhere.info.run_id, batch_rows.digest_tag(name), "0" * 64)
         client.set_tag(run.info.run_id, "mlflow.parentRunId", elsewhere.info.run_id)
         ended = call(register, "--run", run.info.run_id)
         with pytest.raises(TimeoutError):

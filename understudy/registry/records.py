@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
@@ -125,6 +126,7 @@ class SavedRecord(Record):
 
 
 TAGS = {part.name: f"promotion.{part.name}" for part in fields(Record)}
+WHEN = "promotion.at"  # the time as people read it
 PARSE: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("forced", "breaking", "by_hand"), lambda text: text == "True"),
     **{"time": int, "model": int, "number": float},
@@ -201,6 +203,8 @@ def close(client: MlflowClient, name: str, record: SavedRecord, outcome: str, wh
 def _tags(record: Record, *parts: str) -> dict[str, str]:
     """The tags for some parts of a record, or for all; there is none for what is None or False."""
     values = {tag: getattr(record, part) for part, tag in TAGS.items() if part in (parts or TAGS)}
+    if record.time:
+        values[WHEN] = f"{datetime.fromtimestamp(record.time // 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
     return {tag: str(value) for tag, value in values.items() if value}
 
 

@@ -1,4 +1,4 @@
-"""From a family's run to a registered version: which run is the best, what has to be true of it, what is noted.
+"""From a family's run to a registered version: what has to be true of it, what is noted.
 
 The run's owner may change the run at any time; a version's tags lie out of that reach.
 """
@@ -14,8 +14,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_ALREADY_EXI
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
-from understudy.families import FLOOR
-from understudy.figures import cards, metrics
+from understudy.figures import cards
 from understudy.registry import registered
 from understudy.schema.declaration import Table
 from understudy.table import TABLE
@@ -23,22 +22,6 @@ from understudy.tracking import batch_rows, family_runs, naming, provenance, run
 from understudy.verification import manifest
 
 COUNT = "understudy.held_out.rows"
-
-
-def best_family(candidates: list[Run]) -> Run:
-    """The best run in cross-validation by what the table selects by, of equal ones by log loss; never the floor.
-
-    Raises:
-        UserError: There is none but the floor.
-    """
-    searched = [run for run in candidates if family_runs.family_name(run) != FLOOR]
-    if not searched:
-        raise UserError(f"of the newest batch no run but that of {FLOOR} is left", "python train.py")
-    return max(searched, key=lambda run: [_merit(run, by) for by in (TABLE.select_by, "log loss")])
-
-
-def _merit(run: Run, select_by: str) -> float:
-    return metrics.selection(select_by, partial(runs.metric, run))[1]
 
 
 def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[ModelVersion, bool]:

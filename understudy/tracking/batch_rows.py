@@ -21,7 +21,7 @@ def log_rows(client: mlflow.MlflowClient, run_id: str, held_out: pd.DataFrame, t
     with TemporaryDirectory() as folder:
         for name, rows in [(HELD_OUT, held_out), (TRAINED_ON, trained_on)]:
             rows.to_parquet(Path(folder, name), index=False)
-            tags.append(RunTag(f"{ROWS}.{name}", hashlib.sha256(Path(folder, name).read_bytes()).hexdigest()))
+            tags.append(RunTag(digest_tag(name), hashlib.sha256(Path(folder, name).read_bytes()).hexdigest()))
         client.log_artifacts(run_id, folder, ROWS)
     client.log_batch(run_id, tags=tags)
 
@@ -32,7 +32,14 @@ def rows_digest(client: mlflow.MlflowClient, run: Run, name: str) -> str:
     Raises:
         UserError: The run is none of training's.
     """
-    return runs.tag(_batch(client, run, name), f"{ROWS}.{name}")
+    batch = _batch(client, run, name)
+    before = batch.data.tags.get(f"{ROWS}.{name}")  # what the tag was called in 0.2
+    return before or runs.tag(batch, digest_tag(name))
+
+
+def digest_tag(name: str) -> str:
+    """The batch's tag that holds the digest of `HELD_OUT` or `TRAINED_ON`."""
+    return f"{runs.OURS}{ROWS}.{name}"
 
 
 def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.DataFrame:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # these take seconds to load, and most who look for a run nee
 WITH = " with sensitive columns"
 FAMILY_NAME = "understudy.family"
 MODEL_DIGEST = "model.digest"
+BEST = "best family"  # a batch's tag
 THRESHOLDS = "thresholds.csv"
 
 
@@ -128,6 +129,15 @@ def log_evaluation(client: mlflow.MlflowClient, run: Run, metrics: "Mapping[str,
     points = _metrics(values, run.info.end_time, model_id(run), inputs, "held-out")
     client.log_batch(run.info.run_id, metrics=points)
     log_report(client, run, report, connection.PROJECT / "plots" / family_name(run))
+
+
+def log_best(
+    client: mlflow.MlflowClient, batch: Run, name: str, cv_score: float, metrics: "Mapping[str, Interval]"
+) -> None:
+    """Name a batch's best family on its run, with the headline metrics; doing it again changes nothing."""
+    values = {"Mean CV score": cv_score, **{key: metrics[key][0] for key in ("Accuracy", "AUC")}}
+    points = [Metric(key, value, batch.info.start_time, 0) for key, value in values.items()]
+    client.log_batch(batch.info.run_id, metrics=points, tags=[RunTag(BEST, name)])
 
 
 def log_report(client: mlflow.MlflowClient, run: Run, report: Report, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import re
 import socket
 import time
 import unicodedata
@@ -29,7 +30,8 @@ KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
 REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
 RECORD = "promotion"  # what was decided about a version
-HOST, PID, STARTED = "process.host", "process.pid", "process.started"
+OURS = "understudy."  # what begins the names of tags that only the project reads, so that they come last
+HOST, PID, STARTED = f"{OURS}process.host", f"{OURS}process.pid", f"{OURS}process.started"
 TRAIN_AGAIN = "train again with this version of the project: python train.py"
 
 
@@ -106,7 +108,8 @@ def is_gone(pid: int, since: str) -> bool:
 
 def is_left(run: Run) -> bool:
     """Whether a run is unfinished, and not deleted, although its process, of this host, is gone."""
-    tags = run.data.tags
+    # In 0.2 the names did not begin with `OURS`.
+    tags = {re.sub("^process[.]", f"{OURS}process.", key): value for key, value in run.data.tags.items()}
     if run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted" or tags.get(HOST) != host():
         return False
     try:
@@ -120,8 +123,7 @@ def close_killed(client: mlflow.MlflowClient) -> list[str]:
 
     Records of promotions are left open: only the aliases know how those ended.
     """
-    query = f"attributes.status = 'RUNNING' and tags.`{HOST}` = '{host()}'"
-    running = list(connection.pages(client.search_runs, experiments.all_ids(client), query))
+    running = list(connection.pages(client.search_runs, experiments.all_ids(client), "attributes.status = 'RUNNING'"))
     closed = []
     for run in running:
         if run.data.tags.get(KIND) == RECORD or not is_left(run):

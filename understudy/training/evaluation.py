@@ -17,7 +17,7 @@ from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, provenance, runs
 from understudy.tracking.family_runs import Report
-from understudy.training import threshold
+from understudy.training import selection, threshold
 from understudy.verification import inspection
 
 IMPORTANCE_ROWS = 10_000
@@ -56,10 +56,14 @@ def evaluate(
         )
     _, held_out = TABLE.split(rows)
     families: dict[str, Evaluated] = {}
-    for run in [*family_runs.families(client, batch), *family_runs.families(client, batch, runs.REFERENCE)]:
+    candidates = family_runs.families(client, batch)
+    for run in [*candidates, *family_runs.families(client, batch, runs.REFERENCE)]:
         name = family_runs.family_name(run)
         pipeline = fitted[name] if fitted else _loaded(client, run, held_out)
         families[name] = _evaluate_family(client, run, pipeline, held_out)
+    if {*families} != {FLOOR}:  # the runs of the others may be deleted
+        best = family_runs.family_name(selection.best_family(candidates))
+        family_runs.log_best(client, batch, best, families[best].cv_score, families[best].metrics)
     _compare(client, batch, TABLE.labels(held_out), families)
 
 
