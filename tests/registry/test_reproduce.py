@@ -94,6 +94,21 @@ def test_what_cannot_be_reproduced_is_said(
     assert problem in ended.err
 
 
+def test_the_files_that_were_not_committed_are_named(committed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(committed, folder, ignore=shutil.ignore_patterns("mlflow.db", "mlruns"))
+    with (folder / "evaluate.py").open("a") as script:
+        script.write("# edited\n")
+    for number in range(10):
+        (folder / f"new_{number}.py").touch()
+    run(folder, sys.executable, "train.py", "--models", "LogisticRegression").check_returncode()
+    run(folder, sys.executable, "register.py").check_returncode()
+    ended = run(folder, sys.executable, "register.py", "reproduce", "1")
+    names = ", ".join(["evaluate.py", *(f"new_{number}.py" for number in range(9))])
+    assert is_refusal(Ended(ended.returncode, ended.stdout, ended.stderr))
+    assert ended.stderr.splitlines()[0].endswith(f"changes that were not committed, in {names} and 1 more")
+
+
 def test_missing_git_is_said(client: MlflowClient, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     call(register)
     client.set_tag(client.get_model_version(TABLE.name, "1").run_id or "", "git.dirty", "false")

@@ -20,6 +20,7 @@ RUN_TAGS = {
     "data digest": provenance.DATA_DIGEST,
     "commit": mlflow_tags.MLFLOW_GIT_COMMIT,
     "uncommitted changes": "git.dirty",
+    "uncommitted files": provenance.CHANGES,
     "lock digest": "lock.digest",
     "packages": "packages",
     "seed": "seed",

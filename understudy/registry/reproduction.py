@@ -77,7 +77,9 @@ def reproduce(client: MlflowClient, version: ModelVersion, data: str | None) -> 
         raise UserError(f"{called} was trained outside of git", f"{REGISTER_ANOTHER} in a git clone")
     if runs.tag(run, "git.dirty") == "true":
         fix = "commit, then train and register again"
-        raise UserError(f"{called} cannot be reproduced: it was trained with changes that were not committed", fix)
+        problem = f"{called} cannot be reproduced: it was trained with changes that were not committed"
+        files = run.data.tags.get(provenance.CHANGES)  # a run of 0.2 does not name them
+        raise UserError(f"{problem}, in {files}" if files else problem, fix)
     batch = runs.run_or_none(client, runs.tag(run, mlflow_tags.MLFLOW_PARENT_RUN_ID))
     if batch is None:
         raise UserError(f"the batch of {called} is gone", REGISTER_ANOTHER)

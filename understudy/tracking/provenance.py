@@ -25,6 +25,8 @@ from understudy.tracking import connection
 TABLE_NAME = "understudy.table"
 DATA_PATH = "data.path"
 DATA_DIGEST = "data.digest"
+CHANGES = "git.changes"  # files that were not committed as they were
+MOST_FILES, LONGEST_FILE = 10, 300
 STORES = {"file", "s3", "gs", "abfss", "wasbs"}  # where artifacts may lie besides with the tracking server
 PACKAGES = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
 
@@ -73,19 +75,27 @@ def recorded_address(run: Run, default: str, given: str | None, verb: str) -> st
 
 def tags(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
     """The tags that say what a run was made from: data, code, packages and seed."""
-    changes = subprocess.run(
+    status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=connection.PROJECT, capture_output=True, text=True, check=False
     )
+    changed = [line[3:] for line in status.stdout.splitlines()]
     lock = connection.PROJECT / "requirements.lock"
     return {
         TABLE_NAME: table.name,
         DATA_PATH: recorded_form(address),
         DATA_DIGEST: digest,
-        "git.dirty": str(bool(changes.stdout.strip())).lower() if changes.returncode == 0 else "unknown",
+        "git.dirty": str(bool(changed)).lower() if status.returncode == 0 else "unknown",
+        **({CHANGES: _listed(changed)} if changed else {}),
         "lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none",
         "seed": str(seed),
         "packages": ", ".join([f"python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
     }
+
+
+def _listed(files: list[str]) -> str:
+    """The first names of changed files, as many as a tag has room for in any store."""
+    more = f" and {len(files) - MOST_FILES} more" if len(files) > MOST_FILES else ""
+    return f"{', '.join(file[:LONGEST_FILE] for file in files[:MOST_FILES])}{more}"
 
 
 def recorded_form(address: str) -> str:
