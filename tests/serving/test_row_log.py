@@ -1,7 +1,11 @@
 """Accepted rows, kept as Parquet files."""
 
+import json
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,15 @@ import mlflow
 import pandas as pd
 import pytest
 
+from tests.conftest import PROJECT, SAMPLE
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import ENCODED, NAME, NAMES, hammered, served, until
 from understudy.serving import following, row_log
 from understudy.serving.metrics import DROPPED, LOGGED
 from understudy.serving.version_cache import VersionKey
 from understudy.table import TABLE
+
+PAGE = (PROJECT / "docs" / "scoring.md").read_text()
 
 
 def test_a_live_server_keeps_accepted_rows(store: str, tmp_path: Path) -> None:
@@ -37,6 +44,28 @@ def test_a_live_server_keeps_accepted_rows(store: str, tmp_path: Path) -> None:
     assert (pd.Timestamp.now("UTC") - kept["time"].max()).total_seconds() < 60
     encoded = pd.concat([pd.read_parquet(path) for path in (tmp_path / "rows").glob("*-encoded.parquet")])
     assert len(encoded) == len([reply for reply in replies if reply.status == 200])
+
+
+def test_the_commands_of_the_page_ask_with_a_file_and_from_python_and_read_what_was_kept(
+    store: str, tmp_path: Path
+) -> None:
+    curl, client, reader = re.findall(r"^```(?:bash|python)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "loans.csv").write_bytes(SAMPLE.read_bytes())
+
+    def says(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    with served(tmp_path, store, "--log", str(tmp_path / "kept")) as live:
+        until(lambda: live.version() == "1")
+        here = f"127.0.0.1:{live.port}"
+        labels = json.loads(says("bash", "-c", curl.replace("127.0.0.1:1234", here)))["predictions"]
+        [probability] = json.loads(says(sys.executable, "-c", client.replace("127.0.0.1:1234", here)))
+    assert {*labels} == {"N", "Y"}
+    assert len(labels) == len(SAMPLE.read_text().splitlines()) - 1
+    assert 0.5 < probability < 1
+    counts = re.findall(r"([NY]) +(\d+)$", says(sys.executable, "-c", reader), re.MULTILINE)
+    assert {label: int(count) for label, count in counts} == {label: labels.count(label) for label in "NY"}
 
 
 def logged(version: str, form: str, cell: Any) -> row_log.LoggedAnswer:
