@@ -57,13 +57,13 @@ def main() -> None:
 
 def _score(run: "Run", is_chosen: bool) -> str:
     """The mean CV score of a family's run, and if `is_chosen` what made it the best."""
-    from understudy.figures import metrics
     from understudy.tracking import runs
+    from understudy.training import selection
 
     score = f"mean CV score {runs.metric(run, 'Mean CV score'):.3f}"
     if not is_chosen:
         return score
-    value, _ = metrics.selection(TABLE.select_by, lambda name: runs.metric(run, name))
+    value = selection.figure(TABLE.select_by, lambda name: runs.metric(run, name))
     return f"{score}, the best by {TABLE.select_by}{'' if TABLE.select_by == 'accuracy' else f' ({value:.3f})'}"
 
 

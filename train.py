@@ -40,7 +40,7 @@ def main() -> None:
     from understudy.reading import reader, table_rows
     from understudy.scoring import pipelines
     from understudy.tracking import batch_rows, connection, experiments, family_runs, provenance, runs
-    from understudy.training import evaluation, search
+    from understudy.training import evaluation, search, selection
     from understudy.verification import reference
 
     names = search.choose(args.models)
@@ -80,7 +80,7 @@ def main() -> None:
                 print(f"{name}: served by its own library, about {milliseconds:.1g} ms a row")
         fitted = {name: result.pipeline for name, result in results.items()}
         evaluation.evaluate(client, client.get_run(batch_id), rows, fitted)
-    for doubt in search.doubts(TABLE, results):
+    for doubt in selection.doubts(TABLE, {name: result.metrics for name, result in results.items()}):
         print(f"warning: {doubt}")
     print("next: python register.py")
 

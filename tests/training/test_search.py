@@ -1,7 +1,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import joblib
@@ -25,7 +24,7 @@ from understudy.figures.metrics import Scored
 from understudy.reading import table_rows
 from understudy.scoring import flavor, pipelines
 from understudy.table import TABLE
-from understudy.training import search
+from understudy.training import search, selection
 
 TRAINING, HELD_OUT = TABLE.split(table_rows.read(TABLE, SAMPLE))
 
@@ -133,23 +132,23 @@ def test_a_search_decides_by_what_the_table_declares() -> None:
     assert len({*best.values()}) > 1  # or nothing was decided
 
 
-def results(**accuracies: float) -> dict[str, Any]:
-    return {name: SimpleNamespace(metrics={"Mean CV score": value}) for name, value in accuracies.items()}
+def results(**accuracies: float) -> dict[str, dict[str, float]]:
+    return {name: {"Mean CV score": value} for name, value in accuracies.items()}
 
 
 def test_training_doubts_a_floor_that_ties_and_costs_that_choose_nothing() -> None:
     tied, better = results(Tree=0.9821, DummyClassifier=0.982), results(Tree=0.99, DummyClassifier=0.982)
-    [doubt] = search.doubts(TABLE, tied)
+    [doubt] = selection.doubts(TABLE, tied)
     assert (
         doubt
         == 'by accuracy no family is better than DummyClassifier (0.982): try select_by="AUC" in understudy/table.py'
     )
-    assert list(search.doubts(TABLE, better)) == []
-    [doubt] = search.doubts(replace(TABLE, false_positive_cost=2), better)
+    assert list(selection.doubts(TABLE, better)) == []
+    [doubt] = selection.doubts(replace(TABLE, false_positive_cost=2), better)
     assert doubt.startswith("the costs of wrong answers choose thresholds but not the best")
     costs = {"Tree": 0.5, "DummyClassifier": 0.6}
-    by_cost = {name: SimpleNamespace(metrics={"cv/cost": value}) for name, value in costs.items()}
-    assert list(search.doubts(replace(TABLE, false_positive_cost=2, select_by="cost"), by_cost)) == []  # type: ignore[arg-type]
+    by_cost = {name: {"cv/cost": value} for name, value in costs.items()}
+    assert list(selection.doubts(replace(TABLE, false_positive_cost=2, select_by="cost"), by_cost)) == []
 
 
 @pytest.mark.parametrize("name", ["DecisionTreeClassifier", "LogisticRegression"])

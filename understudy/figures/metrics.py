@@ -18,27 +18,6 @@ MANY_ROWS = 10_000  # from here on a fifth of the resamples moves a bound by a t
 CELLS = 300_000  # of the matrix of resamples at once: what fits a processor's cache, not what fits memory
 
 
-# The figures of cross-validation by which the best is chosen, as `Table.select_by` says; the lowest of several counts.
-SELECTION = {
-    "accuracy": ("Mean CV score",),
-    "AUC": ("cv/AUC",),
-    "log loss": ("cv/log loss", "cv/log loss calibrated"),
-    "cost": ("cv/cost",),
-}
-LOWER_IS_BETTER = ("log loss", "cost")
-
-
-def selection(select_by: str, figure: Callable[[str], float]) -> tuple[float, float]:
-    """The figure of a family that decides whether it is the best, and its merit, of which more is better.
-
-    Args:
-        select_by: That of the table.
-        figure: The name of a figure of cross-validation to its value.
-    """
-    value = min(map(figure, SELECTION[select_by]))
-    return value, -value if select_by in LOWER_IS_BETTER else value
-
-
 @dataclass(frozen=True)
 class Scored:
     """A model's probabilities for n rows, and the threshold at which it decides.

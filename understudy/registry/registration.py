@@ -4,7 +4,6 @@ The run's owner may change the run at any time; a version's tags lie out of that
 """
 
 import json
-from functools import partial
 
 import pandas as pd
 from mlflow import MlflowClient, MlflowException

@@ -1,7 +1,7 @@
 """The search over a family's grid: which values are best, by cross-validation, at which threshold."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,6 @@ from sklearn.pipeline import Pipeline
 
 from understudy import families
 from understudy.errors import UserError
-from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
 from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
@@ -25,7 +24,6 @@ from understudy.training import threshold
 
 # What `Table.select_by` decides by on each fold, by names that scikit-learn has or would have.
 SCORES = {"accuracy": "accuracy", "AUC": "roc_auc", "log loss": "neg_log_loss", "cost": "neg_cost"}
-TIE = 0.0005  # two figures that look alike to three digits
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
 
 
@@ -95,17 +93,6 @@ def choose(names: str) -> list[str]:
     if unknown:
         raise UserError(f"--models: there is no family {', '.join(unknown)}", f"choose from {', '.join(known)}, or all")
     return [*dict.fromkeys(chosen), families.FLOOR]
-
-
-def doubts(table: Table, results: Mapping[str, SearchResult]) -> Iterator[str]:
-    """What should make people doubt the choice of the best of a batch's families, by name, the floor among them."""
-    figures = {name: metrics.selection(table.select_by, result.metrics.__getitem__) for name, result in results.items()}
-    value, least = figures.pop(families.FLOOR)
-    if max(merit for _, merit in figures.values()) < least + TIE:
-        advice = ': try select_by="AUC" in understudy/table.py' if table.select_by == "accuracy" else ""
-        yield f"by {table.select_by} no family is better than {families.FLOOR} ({value:.3f}){advice}"
-    if table.select_by == "accuracy" and table.false_positive_cost != table.false_negative_cost:
-        yield 'the costs of wrong answers choose thresholds but not the best: select_by="cost" in understudy/table.py'
 
 
 def search(
