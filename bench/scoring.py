@@ -6,6 +6,7 @@ python -m bench.scoring      times are the shortest of 30, in microseconds and m
 import json
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,7 +14,6 @@ import pandas as pd
 from mlflow.models import Model
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline
 
 from understudy.families import FAMILIES
@@ -28,6 +28,12 @@ CLASSIFIERS = {
     "tree": FAMILIES["DecisionTreeClassifier"].classifier,
     "300 trees": RandomForestClassifier(300),
 }
+if find_spec("lightgbm") and find_spec("xgboost"):  # from requirements-boosting.lock
+    from lightgbm import LGBMClassifier
+    from xgboost import XGBClassifier
+
+    CLASSIFIERS["LightGBM, 300 trees"] = LGBMClassifier(n_estimators=300, n_jobs=1, verbose=-1)
+    CLASSIFIERS["XGBoost, 300 trees"] = XGBClassifier(n_estimators=300, n_jobs=1)
 
 
 def main() -> None:
@@ -63,7 +69,7 @@ def measured(pipeline: Pipeline, served: scorer.Scorer, rows: pd.DataFrame) -> d
 
 def made(training: pd.DataFrame, classifier: BaseEstimator) -> tuple[Pipeline, scorer.Scorer]:
     """A fitted Pipeline and what is served of it."""
-    decided = FixedThresholdClassifier(classifier, threshold=0.5, pos_label="Y", response_method="predict_proba")
+    decided = pipelines.decided(TABLE, classifier, None, 0.5)
     pipeline = pipelines.build(TABLE, decided).fit(training, training[TABLE.target.name])
     with TemporaryDirectory() as folder:
         flavor.save_model(f"{folder}/model", Model(), pipeline, training)

@@ -51,6 +51,13 @@ def voting(transformer):
 FAMILIES["Voting"] = voting(Squares())
 FAMILIES["Lambda"] = voting(FunctionTransformer(lambda X: X**2))
 '''
+BOOSTERS = """
+from lightgbm import LGBMClassifier
+from xgboost import XGBClassifier
+
+boosters = {"LightGBM": LGBMClassifier(verbose=-1), "XGBoost": XGBClassifier()}
+FAMILIES |= {name: Family(booster, quick={"n_estimators": [20, 30]}, book={}) for name, booster in boosters.items()}
+"""
 
 
 @pytest.fixture
@@ -140,3 +147,19 @@ def test_a_model_of_classes_of_ones_own_is_served_and_one_with_a_lambda_refused(
     error, fix = refused.stderr.splitlines()
     assert error.startswith("error: VotingClassifier cannot be saved without pickle")
     assert fix.startswith("fix: ")
+
+
+def test_lightgbm_and_xgboost_go_the_whole_way(swapped: Path) -> None:
+    with (swapped / "understudy" / "families.py").open("a") as families:
+        families.write(BOOSTERS)
+    run("git init -q && git add -A && git -c user.name=test -c user.email=test@example.org commit -qm All", swapped)
+    trained = run("python train.py --models LightGBM,XGBoost", swapped)
+    assert "served by its own library" not in trained
+    for version, name in enumerate(["LightGBM", "XGBoost"], start=1):
+        run(f"python register.py --model {name} && python promote.py staging && python promote.py production", swapped)
+        by_stock = answers(swapped, str(version))
+        rows = json.loads(run(f"python -c '{ROWS}'", swapped))["raw"]
+        with served("./serve.sh --live --port", swapped, "version") as address:
+            live = ask(address, {"dataframe_records": rows, "params": {"output": "probability"}})
+        assert live == (200, {"predictions": by_stock})
+        assert "same: yes" in run(f"python register.py reproduce {version}", swapped)
