@@ -77,7 +77,7 @@ def main() -> None:
             print(f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
             if not is_converted and name != families.FLOOR:
                 milliseconds = pipelines.seconds_a_row(result.pipeline, training) * 1000
-                print(f"{name}: served by its own library, about {milliseconds:.1g} ms a row")
+                print(f"{name}: served by its own library, about {milliseconds:.1f} ms a row")
         fitted = {name: result.pipeline for name, result in results.items()}
         evaluation.evaluate(client, client.get_run(batch_id), rows, fitted)
     for doubt in selection.doubts(TABLE, {name: result.metrics for name, result in results.items()}):
