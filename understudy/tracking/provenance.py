@@ -81,7 +81,6 @@ def tags(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
     changed = [line[3:] for line in status.stdout.splitlines()]
     lock = connection.PROJECT / "requirements.lock"
     return {
-        TABLE_NAME: table.name,
         DATA_PATH: recorded_form(address),
         DATA_DIGEST: digest,
         "git.dirty": str(bool(changed)).lower() if status.returncode == 0 else "unknown",
@@ -89,6 +88,7 @@ def tags(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
         "lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none",
         "seed": str(seed),
         "packages": ", ".join([f"python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
+        TABLE_NAME: table.name,
     }
 
 

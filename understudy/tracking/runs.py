@@ -52,14 +52,14 @@ def run(name: str, kind: str, tags: Mapping[str, str]) -> Iterator[str]:
     check_names("tags", tags)
     status = "FAILED"
     nested = mlflow.active_run() is not None
-    process = process_tags()
+    written = {**tags, KIND: kind, **process_tags()}
     if projects_run := os.environ.get("MLFLOW_RUN_ID"):  # which the start takes over, and off the environment
         given = str(mlflow.get_run(projects_run).info.run_name)
         name = name if is_made_up(given) else given
-    active = mlflow.start_run(run_name=name, nested=nested, tags=process)
+    active = mlflow.start_run(run_name=name, nested=nested, tags=written)
     try:
-        # Set here and not at the start, which ignores them where it takes over the run of `mlflow run`.
-        mlflow.set_tags({**tags, **process, KIND: kind, mlflow_tags.MLFLOW_RUN_NAME: name})
+        # Set again, since the start ignores them where it takes over the run of `mlflow run`.
+        mlflow.set_tags({**written, mlflow_tags.MLFLOW_RUN_NAME: name})
         yield active.info.run_id
         status = "FINISHED"
     finally:
@@ -238,7 +238,7 @@ def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) 
     check_names("metrics", opening.metrics)
     check_names("tags", opening.tags)
     experiment_id = experiments.make(client, experiment, experiments.RECORDS_TAGS).experiment_id
-    tags = {**process_tags(), KIND: RECORD, **opening.tags}
+    tags = {**opening.tags, KIND: RECORD, **process_tags()}
     run = client.create_run(experiment_id, tags=tags, run_name=opening.name)
     run_id, now = run.info.run_id, int(time.time() * 1000)
     if opening.metrics:
