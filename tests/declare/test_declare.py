@@ -33,6 +33,7 @@ def everything() -> pd.DataFrame:
     days = pd.Series(pd.date_range("2019-03-01", periods=ROWS).strftime("%Y-%m-%d"))
     rows = {
         "row": range(1, ROWS + 1),
+        "ledger": 10**17 + np.arange(ROWS) // 2,
         "customerID": [f"C-{number:04}" for number in rng.permutation(ROWS)],
         "signed": days.where(rng.random(ROWS) < 0.9),
         "amount": pd.Series(rng.normal(0, 100, ROWS).round(2).astype(str)).where(rng.random(ROWS) < 0.95, "NA"),
@@ -106,7 +107,7 @@ def test_each_column_becomes_what_it_is(declared: Callable[..., tuple[str, Table
     assert isinstance(columns["state"], Category)
     assert columns["state"].other
     assert {"Ohio", "Iowa", "Utah"} < {*columns["state"].values} < {*STATES}
-    assert table.ignore == ("row", "postal code", "comment", "branch", "accountNo", "price", "seen")
+    assert table.ignore == ("row", "ledger", "postal code", "comment", "branch", "accountNo", "price", "seen")
     assert list(columns) == [name for name in everything() if name not in {*table.ignore, "customerID", "outcome"}]
 
 
@@ -294,7 +295,7 @@ def test_a_range_has_air_and_does_not_change_its_sign(least: float, most: float,
     [
         (
             lambda rows: rows.rename(columns={"outcome": "result"}),
-            "has no column outcome fix: choose --target from row, customerID",
+            "has no column outcome fix: choose --target from row, ledger, customerID",
         ),
         (
             lambda rows: rows.assign(outcome=rows["outcome"].where(rows.index > 5, "maybe")),

@@ -19,6 +19,7 @@ ENOUGH = 100  # rows from which a value that is in one of them is strange
 FEW_CODES = 5  # whole numbers up to which people are asked whether they are codes
 WORDS = {"none", "nil", "unknown", "missing"}  # markers that may be an answer in a column of text
 SENTINELS = {"-1", "-9", "-99", "-999", "-9999", "99", "999", "9999", "99999", "999999"}
+EXACT = 2**53  # from here on whole numbers that differ may be one float
 LEADING_ZERO = re.compile(r"[-+]?0\d")
 OTHER_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d.*|\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( \d.*)?", re.ASCII)
 
@@ -44,11 +45,14 @@ def as_text(cells: Series) -> Series:
 
 
 def as_numbers(texts: Series) -> "Series | None":
-    """Texts that are not missing as finite numbers; None if one is not, or is a code such as 00123."""
+    """Texts that are not missing as finite numbers; None if one is not, is a code such as 00123, or too long a one."""
     if texts.str.match(LEADING_ZERO).any():
         return None
     numbers = typed(texts, Number(str(texts.name), "units", -math.inf, math.inf))
-    return numbers if pd.api.types.is_float_dtype(numbers) and numbers.abs().lt(math.inf).all() else None
+    if not pd.api.types.is_float_dtype(numbers) or not numbers.abs().lt(math.inf).all():
+        return None
+    is_exact = numbers.abs().max() < EXACT or numbers.nunique() == texts.nunique()
+    return numbers if is_exact else None
 
 
 def judge(texts: Series) -> Judged:
@@ -141,7 +145,7 @@ def _of_texts(name: str, present: Series, missing: bool) -> Judged:
         )
         return Judged(Category(name, tuple(sorted(frequent.index)), missing, other=True), notes)
     is_number = pd.to_numeric(present, errors="coerce").notna()
-    if is_number.mean() > 0.5 and not present.str.match(LEADING_ZERO).any():
+    if 0.5 < is_number.mean() < 1 and not present.str.match(LEADING_ZERO).any():
         return Judged(None, (_unreadable(present[~is_number]),))
     return Judged(None, (_named(name, len(counts), rows),))
 
