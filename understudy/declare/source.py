@@ -42,13 +42,13 @@ def _setting(name: str, value: Any, draft: Draft) -> list[str]:
     """The lines of one of the table's arguments, below the notes on it."""
     notes = OF_COLUMNS if name == "columns" and any(isinstance(item, Number) for item in value) else ()
     lines = _comments([*draft.settings.get(name, ()), *notes], 4)
-    if name not in ("columns", "ignore"):
+    inside = []
+    for item in value if name in ("columns", "ignore") else ():
+        inside += _comments(draft.columns[item if isinstance(item, str) else item.name], 8)
+        inside += _laid_out("", item, 8)
+    if len(inside) < 2:  # ruff leaves a single item beside its brackets, if it fits
         return [*lines, *_laid_out(f"{name}=", value, 4)]
-    lines.append(f"    {name}=(")
-    for item in value:
-        lines += _comments(draft.columns[item if isinstance(item, str) else item.name], 8)
-        lines += _laid_out("", item, 8)
-    return [*lines, "    ),"]
+    return [*lines, f"    {name}=(", *inside, "    ),"]
 
 
 def _comments(notes: Sequence[str], indent: int) -> list[str]:
