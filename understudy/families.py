@@ -35,6 +35,8 @@ class Family:
             if isinstance(values, str) or not isinstance(values, Sequence) or not values:
                 fix = f'write "{name}": [first, second] in understudy/families.py'
                 raise UserError(f"the grid of {called} has no list of values for {name}", fix)
+        if isinstance(self.types, str):
+            raise UserError(f"the types of {called} are a text", f'write types=("{self.types}",)')
         if not hasattr(self.classifier, "predict_proba"):
             fix = "choose one that has, or wrap it in scikit-learn's CalibratedClassifierCV"
             raise UserError(f"{called} has no predict_proba as it is set up", fix)

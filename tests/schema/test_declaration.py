@@ -73,6 +73,9 @@ FAULTY: dict[str, Callable[[], Any]] = {
     "have to be above 0": lambda: replace(LOANS, false_positive_cost=0),
     "has max_deepth, which it does not take": lambda: Family(tree.DecisionTreeClassifier(), {"max_deepth": [1]}, {}),
     "has no list of values for max_depth": lambda: Family(tree.DecisionTreeClassifier(), {}, {"max_depth": 3}),  # type: ignore[dict-item]
+    "the types of DecisionTreeClassifier are a text": lambda: Family(
+        tree.DecisionTreeClassifier(), {}, {}, types="a.B"
+    ),
     "has no predict_proba": lambda: Family(svm.LinearSVC(), {}, {}),
 }
 
