@@ -137,12 +137,13 @@ def test_a_column_may_name_rows_and_be_learned_from(tmp_path: Path) -> None:
     assert list(rows) == ["branch + number", "branch", "age", "y"]
 
 
-def test_a_digest_names_rows_and_equal_rows_are_on_one_side(tmp_path: Path) -> None:
+def test_a_digest_names_rows_and_equal_rows_are_on_one_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = replace(LOANS, identifier=(), ignore=("*",))
     twice = pd.concat([pd.DataFrame(ROWS)] * 20, ignore_index=True)
     ages = [str(number // 4) for number in range(80)]
     twice = pd.concat([twice.assign(age=ages), twice.assign(age=ages, y="no", branch="c")], ignore_index=True)
     rows = table_rows.read(table, written(tmp_path, twice))
+    assert "a row that is corrected may change sides of the split" in capsys.readouterr().out
     names = rows["row digest"]
     assert names.is_unique
     assert len({name.partition(" ")[0] for name in names}) == 80

@@ -48,7 +48,9 @@ def read(table: Table, address: str | Path) -> pd.DataFrame:
         rows = rows.assign(**{table.row_id: _digests(table, rows)})
     if faults := _faults(table, rows):
         raise _misfit(place, rows, faults)
-    if table.identifier and (near := near_duplicates(rows[table.row_id])):
+    if not table.identifier:
+        print(f"{place}: a digest of cells names each row, so a row that is corrected may change sides of the split")
+    elif near := near_duplicates(rows[table.row_id]):
         print(f"{place}: {table.row_id} has {near}")
     for column in table.categories:
         if count := unlisted(column, listed(rows[column.name])):
