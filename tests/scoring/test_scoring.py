@@ -501,3 +501,13 @@ def test_a_model_brings_the_code_that_it_needs_and_no_more(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(PYTHONPATH=""), capture_output=True, text=True
     )
     assert done.stdout == "['Y']\n", done.stderr
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_an_answer_is_the_same_to_the_last_bit_however_many_rows_are_asked_for(name: str, uris: dict[str, str]) -> None:
+    model, rows = mlflow.pyfunc.load_model(uris[name]), table_rows.read(TABLE, SAMPLE)[RAW]
+    together = model.predict(rows, params=PROBABILITY)
+    for size in (1, 2, 7, 100):
+        parts = [rows.iloc[start : start + size] for start in range(0, len(rows), size)]
+        apart = [answer for part in parts for answer in model.predict(part.reset_index(drop=True), params=PROBABILITY)]
+        assert apart == together, size

@@ -98,13 +98,18 @@ def _workbook(content: bytes, place: str) -> pd.DataFrame:
     return _below_header(cells.set_axis(cells.index + 1))
 
 
+def check_kind(content: bytes, place: str) -> None:
+    """Refuse what begins as a file of another kind than CSV does. Raises `UserError`."""
+    for beginning, kind, filter_ in OTHERS:
+        if re.match(beginning, content):
+            raise UserError(f"{place} is {kind}", command(filter_, place) if filter_ else WANTED)
+
+
 def _utf_8(content: bytes, place: str) -> bytes:
     for mark, encoding in MARKS.items():
         if content.startswith(mark):
             content = content.decode(encoding).encode()
-    for beginning, kind, filter_ in OTHERS:
-        if re.match(beginning, content):
-            raise UserError(f"{place} is {kind}", command(filter_, place) if filter_ else WANTED)
+    check_kind(content, place)
     try:
         content.decode()
     except UnicodeDecodeError as error:
@@ -118,12 +123,12 @@ def _csv(content: bytes, place: str) -> pd.DataFrame:
         raise UserError(f"{place} is empty", WANTED)
     start = re.match(rb"(?:[^\S\n]*\n)*", content).end()  # type: ignore[union-attr]
     above, content = content.count(b"\n", 0, start), content[start:]
-    separator = _separator(content, place, above + 1)
+    delimiter = separator(content, place, above + 1)
     try:
         # Without a header of its own, pandas leaves a repeated column name as it is.
         cells = pd.read_csv(
             io.BytesIO(content),
-            sep=separator,
+            sep=delimiter,
             header=None,
             dtype=str,
             keep_default_na=False,
@@ -133,9 +138,9 @@ def _csv(content: bytes, place: str) -> pd.DataFrame:
     except pd.errors.ParserError as error:
         problem = f"{place} is not a CSV file: {line(error)}"
         raise UserError(problem, 'put a cell with a separator in it in quotes, as in "a, b"') from None
-    if separator != "," and cells.apply(lambda column: column.str.fullmatch(DECIMAL).any()).any():
-        to_points = command(f"sed 'y/,{separator}/.,/'", place)
-        raise UserError(f"{place} has commas in numbers, and {separator!r} between cells", to_points)
+    if delimiter != "," and cells.apply(lambda column: column.str.fullmatch(DECIMAL).any()).any():
+        to_points = command(f"sed 'y/,{delimiter}/.,/'", place)
+        raise UserError(f"{place} has commas in numbers, and {delimiter!r} between cells", to_points)
     lines = np.arange(len(cells)) + above + 1
     if content.count(b"\n") > len(cells):  # some are in cells
         inside = cells.apply(lambda column: column.str.count("\n")).sum(axis=1)
@@ -143,19 +148,23 @@ def _csv(content: bytes, place: str) -> pd.DataFrame:
     return _below_header(cells.set_axis(lines))
 
 
-def _separator(content: bytes, place: str, number: int) -> str:
-    """What is between the cells of the header, line `number` of the file."""
+def separator(content: bytes, place: str, number: int) -> str:
+    """What is between the cells of the header, with which the content begins, and which is line `number` of the file.
+
+    Raises:
+        UserError: The line below has more cells.
+    """
     stream = io.BytesIO(content)
     header, below = (re.sub(rb'"[^"]*"', b"", stream.readline()) for _ in range(2))
-    separator = max(SEPARATORS, key=header.count)
-    cells = header.count(separator) or -1
-    more = max(below.count(other) for other in SEPARATORS if other == separator or cells < 0)
+    chosen = max(SEPARATORS, key=header.count)
+    cells = header.count(chosen) or -1
+    more = max(below.count(other) for other in SEPARATORS if other == chosen or cells < 0)
     if b'"' not in below and more > max(cells, 0):
         problem = (
             f"line {number + 1} of {place} has more cells than line {number}, as it would below a title or a comment"
         )
         raise UserError(problem, f"correct it, or {command(f'sed 1,{number}d', place)}")
-    return separator.decode()
+    return chosen.decode()
 
 
 def _below_header(cells: pd.DataFrame) -> pd.DataFrame:

@@ -190,15 +190,16 @@ class Table:
     def encoded(self) -> tuple[Category | Number, ...]:
         """The columns of the encoded form, one per feature: codes, numbers, natural logarithms."""
         by_name = {column.name: column for column in self.columns}
-        return tuple(feature.encoded([by_name[name] for name in feature.sources]) for feature in self._features)
+        return tuple(feature.encoded([by_name[name] for name in feature.sources]) for feature in self.all_features)
 
     @property
     def sources(self) -> tuple[tuple[str, ...], ...]:
         """For each feature the columns that it is made from."""
-        return tuple(feature.sources for feature in self._features)
+        return tuple(feature.sources for feature in self.all_features)
 
     @property
-    def _features(self) -> tuple[Feature, ...]:
+    def all_features(self) -> tuple[Feature, ...]:
+        """The features; where none are declared, one for each column."""
         return self.features or tuple(Feature(column.name) for column in self.columns)
 
     def faults(self, rows: Rows) -> list[Fault]:
@@ -208,7 +209,7 @@ class Table:
     def logarithm_faults(self, rows: Rows) -> Iterator[Fault]:
         """Sums that are not above 0 although each of their columns is within its range."""
         by_name = {column.name: column for column in self.columns}
-        for sources in (feature.sources for feature in self._features if feature.log):
+        for sources in (feature.sources for feature in self.all_features if feature.log):
             yield from find_faults_of_sum(rows, [by_name[name] for name in sources])
 
     def encode(self, rows: Rows) -> Floats:
@@ -222,7 +223,7 @@ class Table:
     def encoders(self) -> list[Callable[[Mapping[str, Cells]], Cells]]:
         """For each feature a function that makes it from checked raw rows; ValueError for the logarithm of 0."""
         by_name = {column.name: column for column in self.columns}
-        return [feature.encoder(by_name[feature.sources[0]]) for feature in self._features]
+        return [feature.encoder(by_name[feature.sources[0]]) for feature in self.all_features]
 
     def groups(self, rows: "pd.DataFrame") -> "pd.DataFrame":
         """The categories of checked rows, as far as the rows have them, with `OTHER` for what is not listed."""

@@ -5,12 +5,10 @@ both answer alike; see docs/decisions/0012-onnx.md. `conversion.py` writes what 
 converted asks the Pipeline itself.
 """
 
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import mul
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -129,12 +127,18 @@ class LinearPredictor(Predictor):
 
     def probabilities(self, features: Floats) -> Floats:
         """See `Predictor`."""
-        return _expit(self.prepare.rows(features) @ self.weights + self.intercept)
+        columns, log_odds = self.prepare.rows(features), np.zeros(len(features))
+        # Column by column: a matrix product adds up in an order that depends on how many rows there are.
+        for place, weight in enumerate(self._weights):
+            log_odds += columns[:, place] * weight
+        return _expit(log_odds + self.intercept)
 
     def probability(self, features: Sequence[float]) -> float:
-        """The same for one row, without arrays."""
-        log_odds = sum(map(mul, self.prepare.row(features), self._weights)) + self.intercept
-        return 1 / (1 + math.exp(-log_odds)) if log_odds > 0 else math.exp(log_odds) / (1 + math.exp(log_odds))
+        """The same for one row, to the last bit."""
+        log_odds = 0.0
+        for cell, weight in zip(self.prepare.row(features), self._weights, strict=True):
+            log_odds += cell * weight  # `sum` would round in another way from Python 3.12 on
+        return float(_expit(np.array(log_odds + self.intercept)))
 
     def effects(self, features: Floats) -> Floats:
         """What each feature adds to the log odds, less what it adds on average in training, shape (n, features)."""

@@ -5,7 +5,7 @@ of the rows is the one that training's rows went through.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Scorer:
         probabilities = self._probabilities(features)
         if output == PROBABILITY:
             return form.name, columns, probabilities
-        labels = self._labels(probabilities)
+        labels = self.labels(probabilities)
         if output == LABEL:
             return form.name, columns, labels
         common = {"threshold": self.threshold, "version": version}
@@ -85,7 +85,7 @@ class Scorer:
 
     def from_text(self, columns: Mapping[str, Sequence[str]]) -> dict[str, Cells]:
         """Columns of a CSV file as JSON would bring them, for `predict`; those that are not known too."""
-        form = self._form(columns)
+        form = self.form(columns)
         return {name: forms.from_text(cells, form.columns.get(name)) for name, cells in columns.items()}
 
     def smoke(self) -> None:
@@ -96,7 +96,7 @@ class Scorer:
         """
         rows, expected = self._stored["rows"], self._stored["probabilities"]
         is_close = np.allclose(self.predict(rows, PROBABILITY), expected, 0, TOLERANCE)
-        if not is_close or self.predict(rows) != self._labels(expected):
+        if not is_close or self.predict(rows) != self.labels(expected):
             raise ValueError("the stored rows do not get the stored answers")
 
     def _form_and_columns(self, rows: Any) -> tuple[Form, Mapping[str, Cells]]:
@@ -106,12 +106,13 @@ class Scorer:
         if columns.keys() == self._raw.columns.keys():
             return self._raw, columns
         columns = forms.stripped(columns)
-        form = self._form(columns)
+        form = self.form(columns)
         known = {name: cells for name, cells in columns.items() if name in form.columns or not self.table.ignores(name)}
         return form, known
 
-    def _form(self, columns: Mapping[str, Any]) -> Form:
-        if columns.keys() != self._raw.columns.keys() and forms.is_encoded(self.table, list(columns)):
+    def form(self, columns: Collection[str]) -> Form:
+        """The form of rows that have columns of these names, perhaps among others."""
+        if {*columns} != self._raw.columns.keys() and forms.is_encoded(self.table, list(columns)):
             return self._encoded
         return self._raw
 
@@ -121,7 +122,8 @@ class Scorer:
         probabilities: list[float] = self.predictor.probabilities(np.array(features, dtype=float).T).tolist()
         return probabilities
 
-    def _labels(self, probabilities: list[float]) -> list[str]:
+    def labels(self, probabilities: Sequence[float]) -> list[str]:
+        """The labels for probabilities of the positive one, 0 to 1."""
         positive, negative, threshold = self.table.positive, self.table.negative, self.threshold
         return [positive if probability >= threshold else negative for probability in probabilities]
 
