@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import REAL, SAMPLE, needs_real_table
 from understudy.errors import UserError
 from understudy.reading import table_rows
-from understudy.schema.columns import Category
-from understudy.schema.declaration import Table
+from understudy.schema.columns import Category, Number
+from understudy.schema.declaration import Feature, Table
 from understudy.schema.faults import Fault
 from understudy.scoring import forms
 from understudy.table import TABLE
@@ -365,3 +365,10 @@ def test_values_that_are_declared_with_spaces_keep_them(tmp_path: Path, lines: l
     table = replace(TABLE, columns=(spaced, *TABLE.columns[1:]))
     path = written(tmp_path, changed(lines, "Gender", lambda cell: f" {cell}"))
     assert {*table_rows.read(table, path)["Gender"].dropna()} == {" Female", " Male"}
+
+
+def test_a_sum_that_is_not_above_0_is_named_beside_the_faults_of_other_rows() -> None:
+    x, y = Number("x", "m", 0, 5), Number("y", "m", 0, 5)
+    table = Table("t", "t.csv", "id", Category("target", ("no", "yes")), (x, y), (Feature("s", ("x", "y"), log=True),))
+    faults = table.faults({"x": [0, 9, 1], "y": [0, 1, 1]})
+    assert [(fault.column, fault.rows) for fault in faults] == [("x", (2,)), ("x + y", (1,))]

@@ -127,9 +127,12 @@ def find_faults(rows: Rows, columns: Sequence[Column], names: bool = False) -> I
 def find_faults_of_sum(rows: Rows, columns: Sequence[Column]) -> Iterator[Fault]:
     """The rows in which a sum is not above 0, as its logarithm needs, although each column is within its range."""
     cells = {column.name: listed(rows[column.name]) for column in columns if list(rows).count(column.name) == 1}
-    if not list(find_faults(cells, columns)):
-        totals = enumerate(total(cells, list(cells)), start=1)
-        if places := tuple(row for row, value in totals if value <= 0):
+    faults = list(find_faults(cells, columns))
+    if all(fault.rows for fault in faults):  # else a column is missing, or there are no rows
+        wrong = {row for fault in faults for row in fault.rows}
+        right = [row for row in range(1, len(cells[columns[0].name]) + 1) if row not in wrong]
+        sums = total({name: [of[row - 1] for row in right] for name, of in cells.items()}, list(cells))
+        if places := tuple(row for row, value in zip(right, sums, strict=True) if value <= 0):
             yield Fault(" + ".join(cells), "out of range", "above 0", places)
 
 
