@@ -17,6 +17,7 @@ import yaml
 import evaluate
 import promote
 import register
+import score
 import train
 from tests.conftest import PROJECT, environment
 from understudy.registry import stages
@@ -25,9 +26,10 @@ from understudy.serving import __main__ as serve
 PACKAGE = PROJECT / "understudy"
 # Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
 ORDER = ["errors", "schema", "reading", "declare", "table", "families", "figures", "scoring", "tracking"]
-ORDER += ["verification", "training", "registry", "gate", "serving"]
+ORDER += ["verification", "training", "registry", "gate", "batch", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
+ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register), ("score", score)]
 LOCKS = [f"requirements{of}.lock" for of in ("", "-boosting", "-server", "-test")]
 
 
@@ -107,14 +109,14 @@ def test_what_is_pure_never_loads_mlflow(room: str) -> None:
     subprocess.run([sys.executable, "-c", program, *modules], cwd=PROJECT, env=environment(), check=True)
 
 
-@pytest.mark.parametrize(("entry_point", "script"), [("main", train), ("evaluate", evaluate), ("register", register)])
+@pytest.mark.parametrize(("entry_point", "script"), ENTRY_POINTS)
 def test_entry_points_have_the_scripts_options_and_defaults(entry_point: str, script: ModuleType) -> None:
     point = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"][entry_point]
     # `mlflow run` has an option of its own for the experiment.
     valued = [action for action in script.options()._actions if action.nargs != 0]
     options = {action.dest: action.default for action in valued if action.dest != "experiment_name"}
     parameters = point["parameters"]
-    assert {name: parameter["default"] for name, parameter in parameters.items()} == options
+    assert {name: parameter.get("default") for name, parameter in parameters.items()} == options
     for name, parameter in parameters.items():
         assert parameter["type"] == ("float" if isinstance(options[name], int) else "string")
         assert f"{{{name}}}" in point["command"]
@@ -147,7 +149,7 @@ def test_every_verb_says_what_it_takes(verb: str) -> None:
     assert "--name" in verbs()[verb].format_help()
 
 
-@pytest.mark.parametrize("script", [train, evaluate, register, promote, serve])
+@pytest.mark.parametrize("script", [train, evaluate, register, promote, score, serve])
 def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
     command = [sys.executable, "-X", "importtime", str(script.__file__), "--help"]
     ended = subprocess.run(

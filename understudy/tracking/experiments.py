@@ -26,6 +26,10 @@ RECORDS_TAGS = {
     **KIND,
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
 }
+SCORINGS_TAGS = {
+    **KIND,
+    mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a scoring: of what, with which version, for whom, and where it went.",
+}
 NAME, ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 GIVEN = {name: os.environ.get(name) for name in (NAME, ID)}  # by a person; MLflow overwrites the id
 LOCATIONS: tuple[InstrumentedAttribute[Any], ...] = (

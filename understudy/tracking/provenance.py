@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import subprocess
+import time
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from platform import python_version
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
-from mlflow.entities import Dataset, DatasetInput, InputTag, Run
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
@@ -127,6 +129,20 @@ def datasets(table: Table, address: str, training: pd.DataFrame, held_out: pd.Da
         tag = InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, context)
         inputs.append(DatasetInput(Dataset(**{**dataset.to_dict(), **source}), [tag]))
     return inputs
+
+
+def log_scored(
+    client: mlflow.MlflowClient, run_id: str, address: str, digest: str, metrics: Mapping[str, float]
+) -> None:
+    """Put the input of a scoring onto its run as a dataset, and the figures of what came of it."""
+    source = json.dumps({"uri": recorded_form(address)})
+    profile = json.dumps({"num_rows": metrics["rows"]})
+    dataset = Dataset(reader.name(address), digest[:12], "local", source, profile=profile)
+    client.log_inputs(
+        run_id, datasets=[DatasetInput(dataset, [InputTag(mlflow_tags.MLFLOW_DATASET_CONTEXT, "scored")])]
+    )
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in metrics.items()])
 
 
 def check_location(location: str, called: str) -> None:

@@ -30,6 +30,7 @@ KIND = "understudy.kind"
 BATCH, FAMILY = "batch", "family"
 REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
 RECORD = "promotion"  # what was decided about a version
+SCORING = "scoring"  # of the rows of files
 OURS = "understudy."  # what begins the names of tags that only the project reads, so that they come last
 HOST, PID, STARTED = f"{OURS}process.host", f"{OURS}process.pid", f"{OURS}process.started"
 TRAIN_AGAIN = "train again with this version of the project: python train.py"
@@ -248,6 +249,19 @@ def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) 
     for file, figure in opening.figures.items():
         client.log_figure(run_id, figure, file)
     return run
+
+
+@contextmanager
+def scoring(client: mlflow.MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """A run for the scoring of files, in the experiment of that name; yields its id. It ends as `run` does."""
+    experiment_id = experiments.make(client, experiment, experiments.SCORINGS_TAGS).experiment_id
+    tags, status = {**tags, KIND: SCORING, **process_tags()}, "FAILED"
+    run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+    try:
+        yield run_id
+        status = "FINISHED"
+    finally:
+        waiting.insist(client.set_terminated, run_id, "KILLED" if stopped() else status)
 
 
 def tag_record(client: mlflow.MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
