@@ -149,4 +149,5 @@ def digest(files: Sequence[InputFile]) -> str:
 
 def _numbers(first: int, count: int, ragged: Sequence[int]) -> NDArray[np.int64]:
     """The numbers of so many rows from the first on, where the ragged ones are left out."""
-    return np.setdiff1d(np.arange(first, first + count + len(ragged)), ragged)[:count]
+    numbers = np.arange(first, first + count + len(ragged))
+    return numbers[~np.isin(numbers, ragged)][:count]
