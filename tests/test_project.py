@@ -161,9 +161,10 @@ def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
 
 
 def test_the_stages_to_choose_from_are_the_registrys() -> None:
-    [stage] = [a.choices for a in serve.options()._actions if a.dest == "stage"]
     assert set(stages.STAGES) <= set(verbs())
-    assert list(stage or []) == list(stages.STAGES.values())
+    for script in (serve, score):
+        [stage] = [a.choices for a in script.options()._actions if a.dest == "stage"]
+        assert list(stage or []) == list(stages.STAGES.values()), script
 
 
 def pins(lock: str) -> dict[str, str]:

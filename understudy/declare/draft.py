@@ -9,7 +9,7 @@ from understudy.declare import kinds, questions
 from understudy.declare.kinds import Judged
 from understudy.errors import UserError
 from understudy.reading.table_rows import Series, typed
-from understudy.schema.columns import Category, Labels
+from understudy.schema.columns import Category, Labels, repeated
 from understudy.schema.declaration import Table
 from understudy.schema.spelling import KNOWN_MARKERS, folded
 
@@ -116,7 +116,7 @@ def _check(rows: pd.DataFrame, path: str, target: str) -> None:
     names = [str(name) for name in rows]
     if not len(rows):
         raise UserError(f"{path} has no rows", "give a table with some")
-    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+    if twice := repeated(names):
         raise UserError(f"{path} has two columns {twice[0]}", "rename one of them")
     if target not in names:
         more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
