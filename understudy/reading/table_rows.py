@@ -40,7 +40,7 @@ def read(table: Table, address: str | Path) -> pd.DataFrame:
         UserError: It cannot be read, or rows break the table's rules: all faults at once.
     """
     rows, place = reader.read(str(address)), reader.shown(str(address))
-    rows = rows[[name for name in rows if not table.ignores(str(name))]]
+    rows = rows.loc[:, [not table.ignores(str(name)) for name in rows]]
     if table.identifier and not isinstance(table.identifier, str):
         rows = _named_together(table, rows, place)
     rows = _cast_all(rows, table.labelled, table.markers)
