@@ -11,7 +11,6 @@ import shlex
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from understudy import errors
 from understudy.table import TABLE
@@ -21,8 +20,10 @@ SHOWN = 20  # columns, and reasons, that are named
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input", help="a CSV or Parquet file, plain or gzip, a folder of them, or a pattern in quotes")
-    parser.add_argument("output", help="a .parquet or .csv file, or a folder, that is not there yet")
+    parser.add_argument("input", help="CSV or Parquet files: one, a folder or a pattern in quotes, by path or in an "
+                        "object store; or the table or query of a database")  # fmt: skip
+    parser.add_argument("output", help="a .parquet or .csv file, or a folder, that is not there yet; or a database's "
+                        "table, which is made or appended to")  # fmt: skip
     parser.add_argument("--version", default="", help="number of the version (default: the one in --stage)")
     parser.add_argument(
         "--stage", default="Production", choices=["Staging", "Production"], help="(default: %(default)s)"
@@ -37,45 +38,60 @@ def options() -> argparse.ArgumentParser:
 def main() -> None:
     args = options().parse_args()
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy.batch import inputs, job, outputs, record
+    from tqdm import tqdm
+
+    from understudy.batch import inputs, job, outputs, parts, queries, record
+    from understudy.reading import reader
     from understudy.registry import registered, stages
     from understudy.scoring import scorer
     from understudy.tracking import connection, runs
     from understudy.verification import manifest
 
-    name, output, started = args.name or TABLE.name, Path(args.output), time.perf_counter()
-    outputs.check(output)
-    files = inputs.find(args.input)
+    name, output, started = args.name or TABLE.name, outputs.named(args.output), time.perf_counter()
     client = connection.connect()
     if args.version:
         version = registered.get_version(client, name, args.version)
     else:
         version = client.get_model_version(name, stages.in_stage(client, name, args.stage.lower()))
-    with manifest.verified(client, version) as folder:
-        model = scorer.load(folder)
-        planned = job.plan(files, model, [column for column in args.keep.split(",") if column])
+    with parts.claimed(output.folder, output.kind, output.place) as held, manifest.verified(client, version) as folder:
+        output.check(held)
+        files = queries.fetch(args.input, held.folder) if reader.is_database(args.input) else inputs.find(args.input)
+        model, keep = scorer.load(folder), [column for column in args.keep.split(",") if column]
+        planned = job.plan(files, model, keep, str(version.version), datetime.now(UTC), args.strict)
         digest = inputs.digest(files)
-        tags = record.tags(version, args.input, digest, output)
+        asked = record.asked(version, digest, output.place, planned)
+        output.check_columns(planned.schema, asked)
+        before = held.run_of(asked)
         if planned.ignored and not args.json:
             print(errors.visible(f"columns that are ignored: {some(planned.ignored)}"))
-        with runs.scoring(client, record.experiment(name), output.name, tags) as run_id:
-            with outputs.open_output(output, planned.schema) as written:
-                job.score(model, str(version.version), planned, written, datetime.now(UTC), args.strict)
-                written.complete()
-            figures = record.result(written, time.perf_counter() - started)
-            record.close(client, run_id, args.input, digest, written, figures)
-    reasons = record.reasons(written)
+        tags = record.tags(version, args.input, digest, output.place)
+        with runs.scoring(client, record.experiment(name), reader.name(output.place), tags, before) as run_id:
+            held.begin(asked, run_id)
+            try:
+                with tqdm(unit=" rows", unit_scale=True, disable=None, leave=False) as progress:
+                    for number, unit in enumerate(inputs.units(files)):
+                        for rows in job.score(planned, model, unit, number, held, job.cores()):
+                            progress.update(rows)
+            except errors.UserError:
+                held.remove()
+                raise
+            output.publish(held, planned.schema, asked)
+            total = held.total()
+            figures = record.result(total, time.perf_counter() - started)
+            record.close(client, run_id, args.input, digest, total, figures)
+        held.remove()
+    reasons = record.reasons(total)
     if args.json:
-        places = {"output": args.output, "rejected_to": str(written.rejected) if reasons else None}
+        places = {"output": args.output, "rejected_to": output.rejected if reasons else None}
         found = {"version": str(version.version), "ignored": planned.ignored, "reasons": reasons, "run": run_id}
         print(json.dumps({**figures, **places, **found}))
         return
-    scored, seconds = int(figures["scored"]), figures["seconds"]
-    print(f"{scored:,} rows scored with {name} version {version.version} in {seconds:.1f} s: {args.output}")
+    seconds = figures["seconds"]
+    print(f"{total.scored:,} rows scored with {name} version {version.version} in {seconds:.1f} s: {output.place}")
     if reasons:
         named = some([f"{reason['column']}: {reason['reason']} ({reason['rows']})" for reason in reasons], "; ")
-        print(errors.visible(f"{int(figures['rejected']):,} rows rejected: {named}"))
-        print(f"next: less {shlex.quote(str(written.rejected))}")
+        print(errors.visible(f"{total.rejected:,} rows rejected: {named}"))
+        print(f"next: less {shlex.quote(output.rejected)}")
 
 
 def some(texts: Sequence[str], between: str = ", ") -> str:

@@ -176,7 +176,7 @@ def test_conda_pins_what_the_locks_pin() -> None:
     *conda, pip = dependencies
     wanted = dict(pin.split("==") for pin in pip["pip"])
     training = {"mlflow", "scikit-learn", "pandas", "fsspec", "psutil", "matplotlib", "joblib", "onnx", "onnxruntime"}
-    assert set(wanted) == training | {"granian", "msgspec", "uvloop", "httptools", "prometheus-client"}
+    assert set(wanted) == training | {"granian", "msgspec", "uvloop", "httptools", "prometheus-client", "tqdm"}
     assert {name: pins("requirements.lock")[name] for name in wanted} == wanted
     assert f"mysqlclient={pins('requirements-server.lock')['mysqlclient']}" in conda
 

@@ -248,7 +248,7 @@ def test_a_version_whose_files_changed_scores_nothing(
 def test_a_folder_gets_another_file_after_so_many_rows(
     in_production: str, scores: Callable[..., pd.DataFrame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("understudy.batch.outputs.PART", 250)
+    monkeypatch.setattr("understudy.batch.parts.ROWS", 250)
     monkeypatch.setattr("understudy.batch.csv_rows.BLOCK", 9_000)
     scores(str(SAMPLE), "folder")
-    assert [path.name for path in sorted(Path("folder").iterdir())] == [f"part-0000{n}.parquet" for n in range(3)]
+    assert [path.name for path in sorted(Path("folder").iterdir())] == [f"part-00000-0000{n}.parquet" for n in range(3)]

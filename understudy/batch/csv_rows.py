@@ -1,17 +1,17 @@
 """The rows of a CSV file, in batches, with those left out that have more or fewer cells than the header."""
 
-import gzip
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 from pyarrow import csv
 
-from understudy.errors import UserError
-
 BLOCK = 8_000_000  # bytes that become a batch, about 100,000 rows
+
+
+class UnclosedQuote(Exception):  # noqa: N818
+    """The rest of a file is in one cell."""
 
 
 class Counted(io.RawIOBase):
@@ -38,16 +38,16 @@ class Counted(io.RawIOBase):
 
 
 def read(
-    path: Path, names: Sequence[str], is_gzip: bool, encoding: str, separator: str
+    opened: BinaryIO, names: Sequence[str], encoding: str, separator: str
 ) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
-    """The rows with these columns alone, as text; the last batch has no rows.
+    """The rows of a file, which is closed at the end, with these columns alone, as text; the last batch has no rows.
 
     With each comes a list of the numbers of rows that were left out, from which the caller takes them; rows of later
     batches may be among them. The first row below the header is 1.
 
     Raises:
         pa.ArrowInvalid: It is no CSV, or not in this encoding.
-        UserError: A quotation mark is not closed, so that the rest of the file is in one cell.
+        UnclosedQuote: A quotation mark is not closed, so that the rest of the file is in one cell.
     """
     ragged: list[int] = []
     rows = 0
@@ -58,7 +58,7 @@ def read(
         ragged.append(row.number - 1)
         return "skip"
 
-    with Counted(cast(BinaryIO, gzip.open(path)) if is_gzip else path.open("rb")) as file:
+    with Counted(opened) as file:
         batches = csv.open_csv(
             file,
             # With threads Arrow does not say which row has another length.
@@ -75,5 +75,5 @@ def read(
             rows += batch.num_rows
             yield batch, ragged
         if file.quotes % 2 and file.lines > rows + 1:
-            raise UserError(f"{path} has a quotation mark that is not closed", 'close it, as in "a, b"')
+            raise UnclosedQuote
         yield pa.RecordBatch.from_pylist([], batches.schema), ragged

@@ -1,15 +1,21 @@
 """Scores the rows of files: reads them in batches, checks them, asks the model, and writes what it answers."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from itertools import chain, count, islice
 
+import joblib
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from understudy.batch import parts
 from understudy.batch.arrow_form import ArrowForm
-from understudy.batch.inputs import Batch, InputFile
-from understudy.batch.outputs import Output
+from understudy.batch.inputs import Batch, InputFile, Slice
+from understudy.batch.parts import BatchScores, PartsFolder
 from understudy.errors import UserError
 from understudy.schema.faults import Fault
 from understudy.scoring.scorer import Scorer
@@ -24,33 +30,32 @@ SCORES = {
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is done with the columns of some files.
+class Job:
+    """What is done with the rows of some files.
 
     Args:
-        files: To be scored.
+        version: Its number.
+        when: The time that is written beside each score.
+        is_strict: Whether one row that is not allowed refuses all.
         taken: The columns that the model takes.
         copied: The columns that the output has too: the identifier, if all files have it, and those that are kept.
-        numbered: The columns of the output that name a row without an identifier.
         ignored: The columns that nobody asked for.
+        schema: Of the output.
     """
 
-    files: Sequence[InputFile]
+    version: str
+    when: datetime
+    is_strict: bool
     taken: Sequence[str]
     copied: Sequence[str]
-    numbered: Sequence[str]
     ignored: Sequence[str]
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Of the output."""
-        numbered = {FILE: pa.string(), ROW: pa.int64()}
-        fields = [(name, numbered[name]) for name in self.numbered]
-        return pa.schema([*fields, *((name, self.files[0].types[name]) for name in self.copied), *SCORES.items()])
+    schema: pa.Schema
 
 
-def plan(files: Sequence[InputFile], scorer: Scorer, keep: Sequence[str]) -> Plan:
-    """What is done with the columns of files, of which the beginning has been looked at.
+def plan(
+    files: Sequence[InputFile], scorer: Scorer, keep: Sequence[str], version: str, when: datetime, is_strict: bool
+) -> Job:
+    """What is done with the rows of files, of which the beginning has been looked at.
 
     Raises:
         UserError: A file lacks a column.
@@ -64,57 +69,97 @@ def plan(files: Sequence[InputFile], scorer: Scorer, keep: Sequence[str]) -> Pla
     identifier = (table.identifier,) if isinstance(table.identifier, str) else table.identifier or ()
     has_identifier = bool(identifier) and all({*identifier} <= file.types.keys() for file in files)
     copied = [*dict.fromkeys((*(identifier if has_identifier else ()), *keep))]
-    numbered = [] if has_identifier else [FILE, ROW][len(files) == 1 :]
     ignored = [name for name in names if name not in (*taken, *copied) and not table.ignores(name)]
-    return Plan(files, taken, copied, numbered, ignored)
+    numbered = [] if has_identifier else [(FILE, pa.string()), (ROW, pa.int64())][len({f.place for f in files}) == 1 :]
+    kinds = [(name, _common([file.types[name] for file in files])) for name in copied]
+    return Job(version, when, is_strict, taken, copied, ignored, pa.schema([*numbered, *kinds, *SCORES.items()]))
 
 
-def score(scorer: Scorer, version: str, planned: Plan, output: Output, when: datetime, is_strict: bool) -> None:
-    """Write the scores of all rows that are allowed, and what is wrong with the others.
+def score(
+    job: Job, scorer: Scorer, unit: Sequence[Slice], number: int, held: PartsFolder, threads: int
+) -> Iterator[int]:
+    """Write the parts of a unit of work that are absent; yields after each batch how many rows have been added.
 
     Args:
+        job: What is done with the rows.
         scorer: Of the version.
-        version: Its number.
-        planned: For these files.
-        output: Takes both; it is not completed here.
-        when: The time that is written beside each score.
-        is_strict: Whether one row that is not allowed refuses all.
+        unit: The rows.
+        number: Of the unit.
+        held: Takes the parts.
+        threads: That check and score batches, while another one reads the next ones.
 
     Raises:
-        UserError: It does, or a file is broken.
+        UserError: A row is not allowed and the job is strict, or a file is broken.
     """
-    form = ArrowForm(scorer.table, scorer.form(planned.taken))
-    for batch in _batches(planned):
-        features, is_allowed, faults = form.features(batch.rows)
-        faults = [*_ragged(batch), *(replace(f, rows=tuple(batch.numbers[[*f.rows]].tolist())) for f in faults)]
-        if faults and is_strict:
-            raise UserError(
-                f"{batch.file} has rows that are not allowed, the first of them: {'; '.join(map(str, faults))}",
-                "correct them, or score the others: leave out --strict",
-            )
-        for fault in faults:
-            output.reject(batch.file, fault)
-        output.rejected_rows += batch.rows.num_rows - len(features) + len(batch.ragged)
-        if not len(features):
-            continue
-        probabilities = scorer.predictor.probabilities(features)
-        answers = {
-            FILE: pa.repeat(batch.file, len(features)),
-            ROW: pa.array(batch.numbers[is_allowed]),
-            "label": pa.array(scorer.labels(probabilities.tolist())),
-            "probability": pa.array(probabilities),
-            "version": pa.repeat(version, len(features)),
-            "scored_at": pa.repeat(pa.scalar(when, SCORES["scored_at"]), len(features)),
-        }
-        allowed = pa.array(is_allowed)
-        copied = {name: pc.filter(batch.rows.column(name), allowed) for name in planned.copied}
-        names = planned.schema.names
-        output.write(pa.table({name: copied[name] if name in copied else answers[name] for name in names}))
+    first, passed = 0, 0
+    while figures := held.figures(number, first):
+        yield figures.rows
+        if figures.is_last:
+            return
+        first, passed = first + 1, passed + figures.batches
+    needed = [*dict.fromkeys((*job.taken, *job.copied))]
+    batches = chain.from_iterable(piece.batches(needed) for piece in unit)
+    form = ArrowForm(scorer.table, scorer.form(job.taken))
+    results = _ahead(partial(_scored, job, scorer, form), islice(batches, passed, None), threads)
+    result = next(results, None)
+    for place in count(first):
+        with held.writing(number, place, job.schema) as part:
+            while result and part.figures.rows < parts.ROWS:
+                part.add(result)
+                yield len(result.scores) + result.rejected
+                result = next(results, None)
+            part.figures.is_last = result is None
+        if result is None:
+            return
 
 
-def _batches(planned: Plan) -> Iterator[Batch]:
-    for file in planned.files:
-        yield from file.batches([*dict.fromkeys((*planned.taken, *planned.copied))])
+def _scored(job: Job, scorer: Scorer, form: ArrowForm, batch: Batch) -> BatchScores:
+    """What comes of a batch."""
+    features, is_allowed, faults = form.features(batch.rows)
+    faults = [*_ragged(batch), *(replace(f, rows=tuple(batch.numbers[[*f.rows]].tolist())) for f in faults)]
+    if faults and job.is_strict:
+        raise UserError(
+            f"{batch.file} has rows that are not allowed, the first of them: {'; '.join(map(str, faults))}",
+            "correct them, or score the others: leave out --strict",
+        )
+    probabilities = scorer.predictor.probabilities(features) if len(features) else features[:, 0]
+    answers = {
+        FILE: pa.repeat(batch.file, len(features)),
+        ROW: pa.array(batch.numbers[is_allowed]),
+        "label": pa.array(scorer.labels(probabilities.tolist()), pa.string()),
+        "probability": pa.array(probabilities),
+        "version": pa.repeat(job.version, len(features)),
+        "scored_at": pa.repeat(pa.scalar(job.when, SCORES["scored_at"]), len(features)),
+    }
+    allowed = pa.array(is_allowed)
+    copied = {name: pc.filter(batch.rows.column(name), allowed) for name in job.copied}
+    scores = pa.table({name: copied[name] if name in copied else answers[name] for name in job.schema.names})
+    return BatchScores(batch.file, scores, batch.rows.num_rows - len(features) + len(batch.ragged), faults)
+
+
+def _ahead(work: Callable[[Batch], BatchScores], batches: Iterable[Batch], threads: int) -> Iterator[BatchScores]:
+    """What comes of each batch, in their order, while threads are at work on those behind it."""
+    waiting = deque[Future[BatchScores]]()
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return int(joblib.cpu_count())
+
+
+def _common(kinds: Sequence[pa.DataType]) -> pa.DataType:
+    """The type of a column that has these in several files: text, unless one of them can hold the others."""
+    try:
+        unified = pa.unify_schemas([pa.schema([("", kind)]) for kind in kinds], promote_options="permissive")
+    except pa.ArrowTypeError:
+        return pa.string()
+    return pa.string() if unified.types[0] == pa.null() else unified.types[0]
 
 
 def _ragged(batch: Batch) -> list[Fault]:

@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import mlflow_tags
 
-from understudy.batch.outputs import Output
+from understudy.batch import csv_rows, inputs, parts
+from understudy.batch.job import Job
+from understudy.batch.parts import Figures
 from understudy.registry import records
 from understudy.tracking import provenance, runs
+from understudy.verification.digests import DIGEST
 
 REJECTED = "rejected.json"  # the run's file that counts refused rows by column and reason
 
@@ -21,9 +23,17 @@ def experiment(name: str) -> str:
     return f"{name} batches"
 
 
-def tags(version: ModelVersion, address: str, digest: str, output: Path) -> dict[str, str]:
+def asked(version: ModelVersion, digest: str, output: str, job: Job) -> dict[str, Any]:
+    """All that the parts of a scoring depend on; whoever asks the same again goes on with them."""
+    layout = {"rows": parts.ROWS, "block": csv_rows.BLOCK, "unit": inputs.UNIT, "batch": inputs.ROWS}
+    columns, strict = [[field.name, str(field.type)] for field in job.schema], job.is_strict
+    model = {"name": version.name, "version": str(version.version), "digest": version.tags[DIGEST]}
+    return {**model, "input": digest, "output": output, "columns": columns, "strict": strict, **layout}
+
+
+def tags(version: ModelVersion, address: str, digest: str, output: str) -> dict[str, str]:
     """The run's tags, by which it is found again."""
-    source, target = provenance.recorded_form(address), provenance.recorded_form(str(output))
+    source, target = provenance.recorded_form(address), provenance.recorded_form(output)
     return {
         "scoring.version": str(version.version),
         "scoring.input": source,
@@ -34,20 +44,19 @@ def tags(version: ModelVersion, address: str, digest: str, output: Path) -> dict
     }
 
 
-def result(output: Output, seconds: float) -> dict[str, float]:
+def result(total: Figures, seconds: float) -> dict[str, float]:
     """How many rows there were, how many of them were scored and rejected, and how many seconds that took."""
-    rows = output.rows + output.rejected_rows
-    return {"rows": rows, "scored": output.rows, "rejected": output.rejected_rows, "seconds": seconds}
+    return {"rows": total.rows, "scored": total.scored, "rejected": total.rejected, "seconds": seconds}
 
 
-def reasons(output: Output) -> list[dict[str, Any]]:
+def reasons(total: Figures) -> list[dict[str, Any]]:
     """How many rows were refused for each column and reason, the most first."""
-    return [{"column": of, "reason": why, "rows": rows} for (of, why), rows in output.faults.most_common()]
+    return [{"column": of, "reason": why, "rows": rows} for (of, why), rows in total.faults.most_common()]
 
 
 def close(
-    client: MlflowClient, run_id: str, address: str, digest: str, output: Output, figures: Mapping[str, float]
+    client: MlflowClient, run_id: str, address: str, digest: str, total: Figures, figures: Mapping[str, float]
 ) -> None:
     """Write onto the run what came of it."""
     provenance.log_scored(client, run_id, address, digest, figures)
-    runs.log_text(client, run_id, json.dumps(reasons(output), indent=2, ensure_ascii=False), REJECTED)
+    runs.log_text(client, run_id, json.dumps(reasons(total), indent=2, ensure_ascii=False), REJECTED)

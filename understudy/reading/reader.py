@@ -7,8 +7,10 @@ SQLAlchemy gives it: `mysql://host/database#table`, `sqlite:///file.db#select ..
 
 import os
 import re
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
@@ -64,7 +66,7 @@ def shown(address: str) -> str:
 def name(address: str) -> str:
     """What people call the rows: the file without its endings, the table, or for a query the database."""
     place, _, selection = shown(address).partition("#") if "://" in address else (address, "", "")
-    if is_database(address) and not _is_query(selection):
+    if is_database(address) and not is_query(selection):
         return selection
     path = unquote(urlsplit(place).path) if "://" in place else place
     return re.sub(r"(\.(csv|parquet|db|gz))+$", "", Path(path).name)
@@ -96,14 +98,28 @@ def _from_file(address: str) -> pd.DataFrame:
 
 
 def _content(address: str) -> bytes:
-    scheme, place = address.partition("://")[0].lower() if "://" in address else None, shown(address)
+    scheme = address.partition("://")[0].lower() if "://" in address else None
     if scheme in ("http", "https"):
         return _fetched(address)
-    try:
+    with explained(address):
         if scheme in (None, "file"):
             return Path(url2pathname(urlsplit(address).path) if scheme else address).read_bytes()
         with fsspec.open(address) as file:
             return bytes(file.read())
+
+
+@contextmanager
+def explained(address: str) -> Iterator[None]:
+    """Say in two lines what goes wrong inside, when a file or an object in a store is read.
+
+    Raises:
+        UserError: Something goes wrong there.
+    """
+    place, fix = shown(address), IN_STORES if "://" in address else WANTED
+    try:
+        yield
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"there is no file {place}", WANTED) from None
     except IsADirectoryError:
@@ -113,7 +129,6 @@ def _content(address: str) -> bytes:
         raise UserError(f"{place} needs a package that is not installed", f"pip install {package}") from None
     except Exception as error:  # each store has errors of its own, and they may have the whole address in them
         reason = line(error) if place == address else type(error).__name__
-        fix = IN_STORES if scheme else WANTED
         raise UserError(f"{place} cannot be read: {reason}", fix) from None
 
 
@@ -129,50 +144,72 @@ def _fetched(address: str) -> bytes:
 
 
 def _from_database(address: str) -> pd.DataFrame:
+    with selected(address) as result:
+        return pd.DataFrame(list(map(tuple, result)), columns=list(result.keys()))
+
+
+@contextmanager
+def selected(address: str) -> Iterator[sqlalchemy.CursorResult[Any]]:
+    """The rows of a table or a query of a database, which come as they are asked for; cells are the driver's.
+
+    Raises:
+        UserError: There is none, or it cannot be read.
+    """
     place, (where, _, selection) = shown(address), address.partition("#")
     if not selection:
         raise UserError(f"{place} names no table", "end it with #table, or with #select ... in quotes")
-    engine = _engine(where, place)
+    with database(where, place, "read") as engine, engine.connect() as connection:
+        query = selection if is_query(selection) else _table(connection, selection)
+        if bracketed := re.match(rf"{BEFORE_QUERY}(\(.*\))[\s;]*$", query, re.DOTALL):
+            query = f"select * from {bracketed[1]} as bracketed"  # noqa: S608
+        # Or else drivers take a % in the query for a place to put a value. The cells are as the driver gives them:
+        # SQLAlchemy and pandas would pass large whole numbers through float.
+        options = {"no_parameters": True, "stream_results": True}
+        yield connection.execution_options(**options).exec_driver_sql(query)
+
+
+@contextmanager
+def database(where: str, place: str, verb: str) -> Iterator[sqlalchemy.Engine]:
+    """A database, and in two lines what goes wrong with it inside.
+
+    Args:
+        where: Its address, without a table.
+        place: What people call it.
+        verb: What is done with it, "read" or "written".
+
+    Raises:
+        UserError: There is none, or something goes wrong.
+    """
+    engine = _engine(where, place, verb)
     try:
-        return _selected(engine, selection)
+        yield engine
     except NoSuchTableError:
         raise UserError(f"{place}: there is no such table", "end the address with the name of one") from None
     except SQLAlchemyError as error:
         reason = line(getattr(error, "orig", error)).replace(engine.url.password or "\0", "***")
         of_file, of_server = "or give the file itself", f"and give user and password as {USER} and {PASSWORD}"
         fix = f"correct the address, {of_file if engine.name == 'sqlite' else of_server}"
-        raise UserError(f"{place} cannot be read: {reason}", fix) from None
+        raise UserError(f"{place} cannot be {verb}: {reason}", fix) from None
     finally:
         engine.dispose()
 
 
-def _engine(where: str, place: str) -> sqlalchemy.Engine:
+def _engine(where: str, place: str, verb: str) -> sqlalchemy.Engine:
     try:
         url = sqlalchemy.make_url(where)
         if url.drivername.startswith("sqlite"):
-            if not Path(url.database or "").is_file():  # SQLite would make it
+            if verb == "read" and not Path(url.database or "").is_file():  # SQLite would make it
                 raise UserError(f"there is no file {url.database}", WANTED)
             return sqlalchemy.create_engine(url)
         user, password = url.username or os.environ.get(USER), url.password or os.environ.get(PASSWORD)
         return sqlalchemy.create_engine(url.set(username=user, password=password))
     except NoSuchModuleError:
-        raise UserError(f"nothing here reads {place}", WANTED) from None
+        raise UserError(f"nothing here reads or writes {place}", WANTED) from None
     except (ArgumentError, ValueError):
         raise UserError(f"{place} is not the address of a database", WANTED) from None
     except ModuleNotFoundError as error:
         package = "mysqlclient" if error.name == "MySQLdb" else error.name
         raise UserError(f"{place} needs a driver that is not installed", f"pip install {package}") from None
-
-
-def _selected(engine: sqlalchemy.Engine, selection: str) -> pd.DataFrame:
-    with engine.connect() as connection:
-        query = selection if _is_query(selection) else _table(connection, selection)
-        if bracketed := re.match(rf"{BEFORE_QUERY}(\(.*\))[\s;]*$", query, re.DOTALL):
-            query = f"select * from {bracketed[1]} as bracketed"  # noqa: S608
-        # Or else drivers take a % in the query for a place to put a value. The cells are as the driver gives them:
-        # SQLAlchemy and pandas would pass large whole numbers through float.
-        result = connection.execution_options(no_parameters=True).exec_driver_sql(query)
-        return pd.DataFrame(list(map(tuple, result)), columns=list(result.keys()))
 
 
 def _table(connection: sqlalchemy.Connection, selection: str) -> str:
@@ -188,5 +225,6 @@ def _table(connection: sqlalchemy.Connection, selection: str) -> str:
     raise NoSuchTableError(selection)
 
 
-def _is_query(selection: str) -> bool:
+def is_query(selection: str) -> bool:
+    """Whether what stands behind the # of an address is a query, and no table's name."""
     return re.match(rf"{BEFORE_QUERY}[\s(]*(select|with)(?=[\s(*'\"`\[])\s*\S", selection, re.IGNORECASE) is not None

@@ -32,8 +32,12 @@ PATIENCE = 8.0  # seconds for the first answer of a server or a database
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 DATABASE_AWAY = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)  # in MLflow's answers
 
-# MLflow has no other switch for these two either. The page to open is named by the scripts, once.
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# MLflow has no other switch for these either. The scripts name the page to open, once; its progress bars last moments.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 def connect(fail_fast: bool = False, is_moved: bool = False) -> mlflow.MlflowClient:

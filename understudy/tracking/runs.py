@@ -252,11 +252,19 @@ def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) 
 
 
 @contextmanager
-def scoring(client: mlflow.MlflowClient, experiment: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
-    """A run for the scoring of files, in the experiment of that name; yields its id. It ends as `run` does."""
+def scoring(
+    client: mlflow.MlflowClient, experiment: str, name: str, tags: Mapping[str, str], before: str | None
+) -> Iterator[str]:
+    """A run for the scoring of files, which may be one that a process `before` has left; it ends as `run` does."""
     experiment_id = experiments.make(client, experiment, experiments.SCORINGS_TAGS).experiment_id
     tags, status = {**tags, KIND: SCORING, **process_tags()}, "FAILED"
-    run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+    known = run_or_none(client, before) if before else None
+    if known is None or known.info.lifecycle_stage == "deleted":
+        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+    else:
+        run_id = known.info.run_id
+        client.update_run(run_id, "RUNNING")
+        tag_record(client, run_id, tags)
     try:
         yield run_id
         status = "FINISHED"
