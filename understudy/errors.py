@@ -22,6 +22,10 @@ class UserError(Exception):
         self.problem = problem
         self.fix = fix
 
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, str]]:
+        """It comes from other processes too, whose errors are copied by what they were made from."""
+        return type(self), (self.problem, self.fix)
+
 
 class Refused(Exception):  # noqa: N818
     """A decision against what was asked. It is nobody's mistake, and nothing was moved unless `why` says so.

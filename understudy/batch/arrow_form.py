@@ -58,7 +58,7 @@ class ArrowForm:
         for column in self.columns:
             values[column.name], fits = self._values(column, _plain(rows.column(column.name)))
             passes &= fits
-        features = np.empty((rows.num_rows, len(self._features)))
+        features = np.empty((rows.num_rows, len(self._features)), order="F")
         for place, feature in enumerate(self._features):
             total = reduce(np.add, (values[name] for name in feature.sources))
             if feature.log:

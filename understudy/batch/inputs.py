@@ -122,7 +122,8 @@ class InputFile:
                 passed = [row for row in ragged if row < number or not rows.num_rows]
                 ragged[:] = [row for row in ragged if row not in passed]
                 named = pa.RecordBatch.from_arrays([rows.column(name) for name in stored], names=[*names])
-                yield Batch(self.place, named, numbers, tuple(passed))
+                if rows.num_rows or passed:
+                    yield Batch(self.place, named, numbers, tuple(passed))
         except csv_rows.UnclosedQuote:
             problem = f"{self.place} has a quotation mark that is not closed"
             raise UserError(problem, 'close it, as in "a, b"') from None

@@ -15,6 +15,7 @@ import sqlalchemy
 from pyarrow import parquet
 from sqlalchemy.dialects import mysql
 
+from understudy.batch import parts
 from understudy.batch.parts import COLUMNS, SCORES, PartsFolder
 from understudy.errors import UserError
 from understudy.reading import reader
@@ -41,7 +42,7 @@ class Output(ABC):
         self.place, self.folder, self.kind, self.rejected = place, folder, kind, rejected
 
     @abstractmethod
-    def check(self, parts: PartsFolder) -> None:
+    def check(self, held: PartsFolder) -> None:
         """Refuse a place that already has something else, before anything is read. Raises `UserError`."""
 
     @abstractmethod
@@ -49,7 +50,7 @@ class Output(ABC):
         """Refuse columns that cannot be written there, and what is there already. Raises `UserError`."""
 
     @abstractmethod
-    def publish(self, parts: PartsFolder, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
+    def publish(self, held: PartsFolder, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
         """Put the scores of all parts there, and the rows that were rejected; doing it again changes nothing."""
 
 
@@ -72,10 +73,10 @@ class FileOutput(Output):
         folder = path.absolute().with_name(f".{path.name}.scoring")
         super().__init__(str(path), folder, path.suffix or ".parquet", str(self._rejected))
 
-    def check(self, parts: PartsFolder) -> None:
+    def check(self, held: PartsFolder) -> None:
         """See `Output`."""
-        allowed = {self._rejected} if parts.begun() else {*()}
-        if self._renaming(parts).exists():
+        allowed = {self._rejected} if held.begun() else {*()}
+        if self._renaming(held).exists():
             allowed.add(self.path)
         for path in (self.path, self._rejected):
             if path.exists() and path not in allowed:
@@ -85,30 +86,30 @@ class FileOutput(Output):
         """See `Output`."""
         _check_names(schema.names)
 
-    def publish(self, parts: PartsFolder, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
+    def publish(self, held: PartsFolder, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
         """See `Output`."""
         if self.path.exists():  # a process that was killed has done it
             return
-        rejected = [parts.rejected(name) for name in parts.names() if parts.rejected(name).exists()]
+        rejected = [held.rejected(name) for name in held.names() if held.rejected(name).exists()]
         if rejected:
-            _join(rejected, COLUMNS, parts.folder / REJECTED / "all").replace(self._rejected)
-        whole = self._whole(parts, schema)
-        self._renaming(parts).touch()
+            _join(rejected, COLUMNS, held.folder / REJECTED / "all").replace(self._rejected)
+        whole = self._whole(held, schema)
+        self._renaming(held).touch()
         whole.replace(self.path)
 
-    def _renaming(self, parts: PartsFolder) -> Path:
+    def _renaming(self, held: PartsFolder) -> Path:
         """The file that is there from when on only the renaming is missing."""
-        return parts.folder / "renaming"
+        return held.folder / "renaming"
 
-    def _whole(self, parts: PartsFolder, schema: pa.Schema) -> Path:
+    def _whole(self, held: PartsFolder, schema: pa.Schema) -> Path:
         if not self.path.suffix:
-            return parts.folder / SCORES
-        scores, whole = [parts.scores(name) for name in parts.names()], parts.folder / f"whole{self.kind}"
+            return held.folder / SCORES
+        scores, whole = [held.scores(name) for name in held.names()], held.folder / f"whole{self.kind}"
         if self.kind == ".csv":
             return _join(scores, schema.names, whole)
         if len(scores) == 1:
             return scores[0]
-        with parquet.ParquetWriter(whole, schema) as writer:
+        with parquet.ParquetWriter(whole, schema, use_dictionary=parts.repeated(schema)) as writer:
             for path in scores:
                 writer.write_table(parquet.read_table(path, schema=schema))
         return whole
@@ -135,43 +136,45 @@ class TableOutput(Output):
         super().__init__(place, folder, ".parquet", f"{place}_{REJECTED}")
         self._name = name
 
-    def check(self, parts: PartsFolder) -> None:
+    def check(self, held: PartsFolder) -> None:
         """See `Output`."""
 
     def check_columns(self, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
         """See `Output`."""
         _check_names([name.casefold() for name in schema.names])  # databases do not tell them apart by case
-        scores, parts, _ = self._tables(schema)
+        scores, known, _ = self._tables(schema)
         with reader.database(self._where, self.place, "written") as engine:
+            if engine.name == "sqlite" and not Path(engine.url.database or "").exists():
+                return  # to look into it would make it
             inspector = sqlalchemy.inspect(engine)
             if inspector.has_table(scores.name):
-                known = {column["name"] for column in inspector.get_columns(scores.name)}
-                if lacking := [name for name in schema.names if name not in known]:
+                present = {column["name"] for column in inspector.get_columns(scores.name)}
+                if lacking := [name for name in schema.names if name not in present]:
                     problem = f"{self.place} has no column {', '.join(lacking)}"
                     raise UserError(problem, "add it, or name another table, which is made")
-            if inspector.has_table(parts.name):
+            if inspector.has_table(known.name):
                 with engine.connect() as connection:
-                    if connection.execute(_chosen(parts, _name(asked), WHOLE)).first():
+                    if connection.execute(_chosen(known, _name(asked), WHOLE)).first():
                         problem = f"{self.place} has the scores of this input by this version already"
                         raise UserError(problem, "name another table to have them twice")
 
-    def publish(self, parts: PartsFolder, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
+    def publish(self, held: PartsFolder, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
         """See `Output`."""
         scores, known, rejected = self._tables(schema)
         with reader.database(self._where, self.place, "written") as engine:
             scores.metadata.create_all(engine)
-            for name in [*parts.names(), WHOLE]:
+            for name in [*held.names(), WHOLE]:
                 with engine.begin() as connection:
                     if connection.execute(_chosen(known, _name(asked), name)).first():
                         continue
                     connection.execute(sqlalchemy.insert(known), {"job": _name(asked), "part": name})
                     if name == WHOLE:
                         continue
-                    with parquet.ParquetFile(parts.scores(name)) as file:
+                    with parquet.ParquetFile(held.scores(name)) as file:
                         for batch in file.iter_batches(AT_ONCE):
                             connection.execute(sqlalchemy.insert(scores), _rows(batch))
-                    if parts.rejected(name).exists():
-                        with parts.rejected(name).open(newline="") as lines:
+                    if held.rejected(name).exists():
+                        with held.rejected(name).open(newline="") as lines:
                             values = [{"job": _name(asked), **row} for row in csv.DictReader(lines, COLUMNS)]
                         connection.execute(sqlalchemy.insert(rejected), values)
 
@@ -227,8 +230,8 @@ def _name(asked: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def _chosen(parts: sqlalchemy.Table, job: str, name: str) -> sqlalchemy.Select[Any]:
-    return sqlalchemy.select(parts.c.part).where(parts.c.job == job, parts.c.part == name)
+def _chosen(known: sqlalchemy.Table, job: str, name: str) -> sqlalchemy.Select[Any]:
+    return sqlalchemy.select(known.c.part).where(known.c.job == job, known.c.part == name)
 
 
 def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:

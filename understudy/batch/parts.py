@@ -84,7 +84,7 @@ class Part:
         self.scores, self.rejected = folder / f"scores{kind}", folder / "rejected.csv"
         plain = arrow_csv.WriteOptions(include_header=False)
         self._writer: Any = (
-            parquet.ParquetWriter(self.scores, schema)
+            parquet.ParquetWriter(self.scores, schema, use_dictionary=repeated(schema))
             if kind == ".parquet"
             else arrow_csv.CSVWriter(self.scores, schema, write_options=plain)
         )
@@ -215,6 +215,11 @@ def claimed(folder: Path, kind: str, called: str) -> Iterator[PartsFolder]:
         finally:
             if folder.is_dir() and parts.begun() is None:
                 shutil.rmtree(folder)
+
+
+def repeated(schema: pa.Schema) -> list[str]:
+    """The columns of scores that have few different cells; to look for more in all others takes Parquet longest."""
+    return [name for name in ("file", "label", "version", "scored_at") if name in schema.names]
 
 
 def _name(unit: int, number: int) -> str:

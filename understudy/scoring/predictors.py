@@ -68,6 +68,8 @@ class Preparation:
     Args:
         written: `fill` replaces missing features, shape (features,). `categories` and `numbers` are the features'
             places, `counts` says how many values each category has; `mean` and `scale` are those of the numbers.
+
+    `codes` are a category's place and its first column; `scales` a number's place, mean and scale.
     """
 
     def __init__(self, written: Mapping[str, Any]) -> None:
@@ -76,14 +78,18 @@ class Preparation:
         self.numbers = np.array(written["numbers"], dtype=int)
         self.starts = np.cumsum([0, *written["counts"]])  # of the categories' columns, then of the numbers
         self.mean, self.scale = np.array(written["mean"]), np.array(written["scale"])
+        self.codes = list(zip(self.categories.tolist(), self.starts.tolist(), strict=False))
+        self.scales = list(zip(self.numbers.tolist(), self.mean.tolist(), self.scale.tolist(), strict=True))
         # One row is prepared without arrays, which take longer to make than to compute with.
-        self._codes = list(zip(self.categories.tolist(), self.starts.tolist(), strict=False))
-        self._scales = list(zip(self.numbers.tolist(), self.mean.tolist(), self.scale.tolist(), strict=True))
         self._fill, self._zeros = self.fill.tolist(), [0.0] * int(self.starts[-1])
+
+    def filled(self, features: Floats) -> Floats:
+        """Features, shape (n, features), with what replaces those that are NaN."""
+        return np.where(np.isnan(features), self.fill, features)
 
     def rows(self, features: Floats) -> Floats:
         """Features, shape (n, features), NaN where missing, as numbers, shape (n, columns)."""
-        filled = np.where(np.isnan(features), self.fill, features)
+        filled = self.filled(features)
         prepared = np.zeros((len(features), self.starts[-1] + len(self.numbers)))
         codes = filled[:, self.categories].astype(int)
         prepared[np.arange(len(features))[:, None], codes + self.starts[:-1]] = 1
@@ -94,9 +100,9 @@ class Preparation:
         """The same for one row."""
         filled = [fill if cell != cell else cell for cell, fill in zip(features, self._fill, strict=True)]
         prepared = self._zeros.copy()
-        for place, start in self._codes:
+        for place, start in self.codes:
             prepared[start + int(filled[place])] = 1.0
-        return prepared + [(filled[place] - mean) / scale for place, mean, scale in self._scales]
+        return prepared + [(filled[place] - mean) / scale for place, mean, scale in self.scales]
 
     def columns(self) -> list[Sequence[int]]:
         """For each feature the columns that it becomes."""
@@ -124,13 +130,16 @@ class LinearPredictor(Predictor):
         self.prepare = Preparation(written["prepare"])
         self.weights, self.intercept = np.array(written["weights"]), float(written["intercept"])
         self.mean, self._weights = np.array(written["mean"]), self.weights.tolist()
+        self._scaled = self._weights[self.prepare.starts[-1] :]
 
     def probabilities(self, features: Floats) -> Floats:
         """See `Predictor`."""
-        columns, log_odds = self.prepare.rows(features), np.zeros(len(features))
-        # Column by column: a matrix product adds up in an order that depends on how many rows there are.
-        for place, weight in enumerate(self._weights):
-            log_odds += columns[:, place] * weight
+        filled, log_odds = self.prepare.filled(features), np.zeros(len(features))
+        # Feature by feature: a matrix product adds up in an order that depends on how many rows there are.
+        for place, start in self.prepare.codes:
+            log_odds += self.weights[start + filled[:, place].astype(int)]
+        for (place, mean, scale), weight in zip(self.prepare.scales, self._scaled, strict=True):
+            log_odds += (filled[:, place] - mean) / scale * weight
         return _expit(log_odds + self.intercept)
 
     def probability(self, features: Sequence[float]) -> float:
