@@ -68,8 +68,10 @@ logs: ## show the logs of the team's server, until Ctrl-C
 lock: .venv/requirements-test.lock ## write the lock files again from pyproject.toml
 	@$(COMPILE) -o requirements.lock
 	@$(COMPILE) -c requirements.lock --extra boosting -o requirements-boosting.lock
-	@$(COMPILE) -c requirements-boosting.lock --extra boosting --group test -o requirements-test.lock
-	@$(COMPILE) -c requirements.lock --extra server -o requirements-server.lock
+	@$(COMPILE) -c requirements.lock --extra cluster -o requirements-cluster.lock
+	@$(COMPILE) -c requirements-boosting.lock -c requirements-cluster.lock \
+		--extra boosting --extra cluster --group test -o requirements-test.lock
+	@$(COMPILE) -c requirements-cluster.lock --extra cluster --extra server -o requirements-server.lock
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,9 +6,14 @@ python train.py --grid book --data FILE  the textbook's grid on another file
 
 import argparse
 import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-from understudy import errors
+from understudy import cluster, errors
 from understudy.table import TABLE
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def whole_number(text: str) -> int:
@@ -24,6 +29,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", default=0, type=whole_number, help="of the folds and the models (default: 0)")
     parser.add_argument("--jobs", default=-1, type=whole_number, help="processes, -1 for one per core (default: -1)")
     parser.add_argument(
+        "--cluster", default="", help="search on the Dask cluster at tcp://HOST:PORT, on all its threads"
+    )
+    parser.add_argument(
         "--without-sensitive", action="store_true", help="hide sensitive columns, and say what it costs"
     )
     parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
@@ -35,6 +43,12 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = options().parse_args()
+    with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:
+        train(args, workers)
+
+
+def train(args: argparse.Namespace, workers: "Client | None") -> None:
+    """Train and evaluate, with the searches on a cluster's workers if there are some."""
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy import families
     from understudy.reading import reader, table_rows
@@ -65,7 +79,8 @@ def main() -> None:
             family = families.FAMILIES[name.removesuffix(family_runs.WITH)]
             with runs.run(name, kind, {**tags, family_runs.FAMILY_NAME: name}) as run_id:
                 started = time.perf_counter()
-                result = search.search(table, training, family, getattr(family, args.grid), args.seed, args.jobs)
+                grid = getattr(family, args.grid)
+                result = search.search(table, training, family, grid, args.seed, args.jobs, workers)
                 spent = {"training/seconds": time.perf_counter() - started, "training/rows": len(training)}
                 trained = family_runs.TrainedFamily(
                     name, result.pipeline, training, result.params, result.metrics | spent, result.thresholds, inputs

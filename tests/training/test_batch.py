@@ -47,7 +47,8 @@ def test_a_batch_has_a_run_for_each_family_and_the_floor(batch: Run, runs: dict[
         "DummyClassifier",
     ]
     assert {run.info.status for run in [batch, *runs.values()]} == {"FINISHED"}
-    asked = {"models": "all", "grid": "quick", "data": "", "seed": "0", "jobs": "-1", "without_sensitive": "False"}
+    asked = {"models": "all", "grid": "quick", "data": "", "seed": "0", "jobs": "-1", "cluster": ""}
+    asked |= {"without_sensitive": "False"}
     assert batch.data.params == asked
 
 

@@ -1,13 +1,17 @@
 """The search over a family's grid: which values are best, by cross-validation, at which threshold."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn import linear_model
 from sklearn.base import BaseEstimator, clone
@@ -22,9 +26,14 @@ from understudy.schema.declaration import Table
 from understudy.scoring import pipelines
 from understudy.training import threshold
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 # What `Table.select_by` decides by on each fold, by names that scikit-learn has or would have.
 SCORES = {"accuracy": "accuracy", "AUC": "roc_auc", "log loss": "neg_log_loss", "cost": "neg_cost"}
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
+Places = NDArray[np.int_]
+Splits = Sequence[tuple[Places, Places]]
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,13 @@ def choose(names: str) -> list[str]:
 
 
 def search(
-    table: Table, rows: pd.DataFrame, family: families.Family, grid: families.Grid, seed: int, jobs: int
+    table: Table,
+    rows: pd.DataFrame,
+    family: families.Family,
+    grid: families.Grid,
+    seed: int,
+    jobs: int,
+    cluster: "Client | None" = None,
 ) -> SearchResult:
     """Cross-validated search over a grid: the first of the best candidates, by what the table selects by.
 
@@ -104,17 +119,24 @@ def search(
     on the threshold.
 
     The rows are those of training, with their target. The seed is that of the folds and of the classifier, where it
-    draws at random. The result does not depend on the number of processes, of which -1 is one per core.
+    draws at random. The result does not depend on the number of processes, of which -1 is one per core, nor on whether
+    there is a cluster, all of whose threads fit the folds instead.
     """
     features, *prepare, (_, classifier) = pipelines.build(table, pipelines.unfitted(family.classifier, {})).steps
     if "random_state" in classifier.get_params():
         classifier.set_params(random_state=seed)
     x, y, labels = features[1].transform(rows), rows[table.target.name].to_numpy(), table.labels(rows)
     folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=seed)
+    splits = list(folds.split(x, labels))
     learned = Pipeline([*prepare, ("classifier", classifier)])
-    values, scores = _best(table, learned, grid, x, labels, folds, jobs)
-    classifier.set_params(**values)
-    raw = cross_val_predict(learned, x, labels, cv=folds, method="predict_proba")[:, 1]
+    candidates = ParameterGrid({f"classifier__{name}": values for name, values in grid.items()})
+    is_long = _is_long(learned, candidates, x, labels)
+    if cluster and is_long:
+        learned = InOneThread(learned.steps)
+    with _spread(cluster, [x, labels, *chain(*splits)]) if cluster and is_long else nullcontext():
+        values, scores = _best(table, learned, candidates, x, labels, splits, jobs if is_long else 1)
+        classifier.set_params(**values)
+        raw = _out_of_fold(learned, x, labels, splits)
     sigmoid = _calibrated(classifier, raw, labels, folds)
     losses = log_loss(labels, raw), log_loss(labels, sigmoid)
     calibrate = losses[1] < losses[0]
@@ -125,21 +147,76 @@ def search(
     return SearchResult(values, scores, *losses, thresholds, Pipeline([features, *fitted.steps]))
 
 
-def _best(
-    table: Table, learned: Pipeline, grid: families.Grid, x: Floats, labels: Labels, folds: StratifiedKFold, jobs: int
-) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """The best values of a grid, and accuracy and roc_auc at them on each fold, shape (FOLDS,)."""
-    candidates = ParameterGrid({f"classifier__{name}": values for name, values in grid.items()})
+def _is_long(learned: Pipeline, candidates: ParameterGrid, x: Floats, labels: Labels) -> bool:
+    """Whether a search takes longer on one core than other processes take to start, as one fit tells."""
     started = time.perf_counter()
     clone(learned).set_params(**candidates[0]).fit(x, labels)
-    is_long = (time.perf_counter() - started) * len(candidates) * pipelines.FOLDS > SECONDS_TO_START
-    options = {"scoring": partial(_scores, table), "refit": False, "cv": folds, "error_score": "raise"}
-    searched = GridSearchCV(learned, candidates.param_grid, n_jobs=jobs if is_long else 1, **options).fit(x, labels)
+    return (time.perf_counter() - started) * len(candidates) * pipelines.FOLDS > SECONDS_TO_START
+
+
+@contextmanager
+def _spread(cluster: "Client", arrays: list[Any]) -> Iterator[None]:
+    """Lets joblib work on a cluster in the block; the arrays travel there once, however many tasks take them.
+
+    What joblib scatters by itself is lost with the worker that has it, and the search with it, since Dask drops copies
+    that no task waits for. The result of a task is made again.
+    """
+    with joblib.parallel_config(backend="dask", client=cluster) as config:
+        futures = [cluster.submit(_itself, array, pure=False) for array in arrays]
+        config["backend"].data_futures |= {id(array): future for array, future in zip(arrays, futures, strict=True)}
+        yield
+
+
+def _itself(array: Any) -> Any:
+    return array
+
+
+class InOneThread(Pipeline):  # type: ignore[misc]
+    """A Pipeline whose parts leave each worker's one thread to the folds.
+
+    joblib would spread a forest's trees over the cluster too, whatever `n_jobs` says, and make tasks of milliseconds.
+    """
+
+    def fit(self, x: Floats, y: Labels) -> "InOneThread":
+        """Fit in this thread."""
+        with joblib.parallel_config(backend="sequential"):
+            super().fit(x, y)
+        return self
+
+    def predict_proba(self, x: Floats) -> Floats:
+        """Probabilities, computed in this thread, shape (n, 2)."""
+        with joblib.parallel_config(backend="sequential"):
+            probabilities: Floats = super().predict_proba(x)
+        return probabilities
+
+
+def _best(
+    table: Table, learned: Pipeline, candidates: ParameterGrid, x: Floats, labels: Labels, splits: Splits, jobs: int
+) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """The best values of a grid, and accuracy and roc_auc at them on each fold, shape (FOLDS,)."""
+    options = {"scoring": partial(_scores, table), "refit": False, "cv": splits, "error_score": "raise"}
+    searched = GridSearchCV(learned, candidates.param_grid, n_jobs=jobs, **options).fit(x, labels)
     results: Any = pd.DataFrame(searched.cv_results_)
     best = results.loc[results[f"rank_test_{SCORES[table.select_by]}"].idxmin()]  # the first of equal ones
     values = {name.removeprefix("classifier__"): value for name, value in best["params"].items()}
-    splits = {name: [f"split{fold}_test_{name}" for fold in range(pipelines.FOLDS)] for name in ("accuracy", "roc_auc")}
-    return values, {name: best[columns].to_numpy(dtype=float) for name, columns in splits.items()}
+    columns = {
+        name: [f"split{fold}_test_{name}" for fold in range(pipelines.FOLDS)] for name in ("accuracy", "roc_auc")
+    }
+    return values, {name: best[folds].to_numpy(dtype=float) for name, folds in columns.items()}
+
+
+def _out_of_fold(learned: Pipeline, x: Floats, labels: Labels, splits: Splits) -> Floats:
+    """Probabilities of label 1, each by the fit that has not seen the row, shape (n,).
+
+    As of `cross_val_predict`, which would make other labels out of these, for joblib to scatter.
+    """
+    probabilities = joblib.Parallel()(joblib.delayed(_predicted)(clone(learned), x, labels, *split) for split in splits)
+    return np.concatenate(probabilities)[np.argsort(np.concatenate([test for _, test in splits]))]
+
+
+def _predicted(learned: Pipeline, x: Floats, labels: Labels, training: Places, test: Places) -> Floats:
+    probabilities: Floats = learned.fit(x[training], labels[training]).predict_proba(x[test])[:, 1]
+    return probabilities
 
 
 def _scores(table: Table, fitted: Pipeline, x: Floats, labels: Labels) -> dict[str, float]:
