@@ -77,21 +77,28 @@ def recorded_address(run: Run, default: str, given: str | None, verb: str) -> st
 
 def tags(table: Table, address: str, digest: str, seed: int) -> dict[str, str]:
     """The tags that say what a run was made from: data, code, packages and seed."""
-    status = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=connection.PROJECT, capture_output=True, text=True, check=False
-    )
-    changed = [line[3:] for line in status.stdout.splitlines()]
+    changed = _changed_files()
     lock = connection.PROJECT / "requirements.lock"
     return {
         DATA_PATH: recorded_form(address),
         DATA_DIGEST: digest,
-        "git.dirty": str(bool(changed)).lower() if status.returncode == 0 else "unknown",
+        "git.dirty": "unknown" if changed is None else str(bool(changed)).lower(),
         **({CHANGES: _listed(changed)} if changed else {}),
         "lock.digest": hashlib.sha256(lock.read_bytes()).hexdigest()[:12] if lock.exists() else "none",
         "seed": str(seed),
         "packages": ", ".join([f"python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]),
         TABLE_NAME: table.name,
     }
+
+
+def _changed_files() -> list[str] | None:
+    """Files that are not committed as they are; None without a repository, or without git, as in the server's image."""
+    command = ["git", "status", "--porcelain"]
+    try:
+        status = subprocess.run(command, cwd=connection.PROJECT, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return [line[3:] for line in status.stdout.splitlines()]
 
 
 def _listed(files: list[str]) -> str:

@@ -1,17 +1,15 @@
 """The search over a family's grid: which values are best, by cross-validation, at which threshold."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn import linear_model
 from sklearn.base import BaseEstimator, clone
@@ -27,13 +25,11 @@ from understudy.scoring import pipelines
 from understudy.training import threshold
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 # What `Table.select_by` decides by on each fold, by names that scikit-learn has or would have.
 SCORES = {"accuracy": "accuracy", "AUC": "roc_auc", "log loss": "neg_log_loss", "cost": "neg_cost"}
 SECONDS_TO_START = 2  # what joblib's processes take to import scikit-learn
-Places = NDArray[np.int_]
-Splits = Sequence[tuple[Places, Places]]
 
 
 @dataclass(frozen=True)
@@ -127,16 +123,15 @@ def search(
         classifier.set_params(random_state=seed)
     x, y, labels = features[1].transform(rows), rows[table.target.name].to_numpy(), table.labels(rows)
     folds = StratifiedKFold(pipelines.FOLDS, shuffle=True, random_state=seed)
-    splits = list(folds.split(x, labels))
     learned = Pipeline([*prepare, ("classifier", classifier)])
     candidates = ParameterGrid({f"classifier__{name}": values for name, values in grid.items()})
     is_long = _is_long(learned, candidates, x, labels)
-    if cluster and is_long:
-        learned = InOneThread(learned.steps)
-    with _spread(cluster, [x, labels, *chain(*splits)]) if cluster and is_long else nullcontext():
-        values, scores = _best(table, learned, candidates, x, labels, splits, jobs if is_long else 1)
+    workers = cluster if is_long else None
+    in_folds = InOneThread(learned.steps) if workers else learned
+    with _spread(workers) if workers else nullcontext():
+        values, scores = _best(table, in_folds, candidates, x, labels, folds, jobs if is_long else 1)
         classifier.set_params(**values)
-        raw = _out_of_fold(learned, x, labels, splits)
+        raw = cross_val_predict(in_folds, x, labels, cv=folds, method="predict_proba")[:, 1]
     sigmoid = _calibrated(classifier, raw, labels, folds)
     losses = log_loss(labels, raw), log_loss(labels, sigmoid)
     calibrate = losses[1] < losses[0]
@@ -155,20 +150,38 @@ def _is_long(learned: Pipeline, candidates: ParameterGrid, x: Floats, labels: La
 
 
 @contextmanager
-def _spread(cluster: "Client", arrays: list[Any]) -> Iterator[None]:
-    """Lets joblib work on a cluster in the block; the arrays travel there once, however many tasks take them.
+def _spread(cluster: "Client") -> Iterator[None]:
+    """Lets joblib work on a cluster in the block."""
+    lasting = _Lasting(cluster)
+    with joblib.parallel_config(backend="dask", client=lasting):
+        try:
+            yield
+        finally:
+            cluster.cancel(lasting.shared)  # joblib would keep the rows on the workers until Python collects it
 
-    What joblib scatters by itself is lost with the worker that has it, and the search with it, since Dask drops copies
-    that no task waits for. The result of a task is made again.
+
+class _Lasting:
+    """A cluster's client for joblib, which scatters what tasks share: the rows, and those of each fold.
+
+    What is scattered is lost with the worker that has it, and the search with it, since Dask drops further copies as
+    soon as no task waits for them. What a task returns is made again, and goes to each worker once too.
     """
-    with joblib.parallel_config(backend="dask", client=cluster) as config:
-        futures = [cluster.submit(_itself, array, pure=False) for array in arrays]
-        config["backend"].data_futures |= {id(array): future for array, future in zip(arrays, futures, strict=True)}
-        yield
+
+    def __init__(self, cluster: "Client") -> None:
+        self.cluster = cluster
+        self.shared: list[Future[Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cluster, name)
+
+    async def scatter(self, data: Any, **options: Any) -> "Future[Any]":
+        future = self.cluster.submit(_itself, data)
+        self.shared.append(future)
+        return future
 
 
-def _itself(array: Any) -> Any:
-    return array
+def _itself(data: Any) -> Any:
+    return data
 
 
 class InOneThread(Pipeline):  # type: ignore[misc]
@@ -191,32 +204,22 @@ class InOneThread(Pipeline):  # type: ignore[misc]
 
 
 def _best(
-    table: Table, learned: Pipeline, candidates: ParameterGrid, x: Floats, labels: Labels, splits: Splits, jobs: int
+    table: Table,
+    learned: Pipeline,
+    candidates: ParameterGrid,
+    x: Floats,
+    labels: Labels,
+    folds: StratifiedKFold,
+    jobs: int,
 ) -> tuple[dict[str, Any], dict[str, Floats]]:
     """The best values of a grid, and accuracy and roc_auc at them on each fold, shape (FOLDS,)."""
-    options = {"scoring": partial(_scores, table), "refit": False, "cv": splits, "error_score": "raise"}
+    options = {"scoring": partial(_scores, table), "refit": False, "cv": folds, "error_score": "raise"}
     searched = GridSearchCV(learned, candidates.param_grid, n_jobs=jobs, **options).fit(x, labels)
     results: Any = pd.DataFrame(searched.cv_results_)
     best = results.loc[results[f"rank_test_{SCORES[table.select_by]}"].idxmin()]  # the first of equal ones
     values = {name.removeprefix("classifier__"): value for name, value in best["params"].items()}
-    columns = {
-        name: [f"split{fold}_test_{name}" for fold in range(pipelines.FOLDS)] for name in ("accuracy", "roc_auc")
-    }
-    return values, {name: best[folds].to_numpy(dtype=float) for name, folds in columns.items()}
-
-
-def _out_of_fold(learned: Pipeline, x: Floats, labels: Labels, splits: Splits) -> Floats:
-    """Probabilities of label 1, each by the fit that has not seen the row, shape (n,).
-
-    As of `cross_val_predict`, which would make other labels out of these, for joblib to scatter.
-    """
-    probabilities = joblib.Parallel()(joblib.delayed(_predicted)(clone(learned), x, labels, *split) for split in splits)
-    return np.concatenate(probabilities)[np.argsort(np.concatenate([test for _, test in splits]))]
-
-
-def _predicted(learned: Pipeline, x: Floats, labels: Labels, training: Places, test: Places) -> Floats:
-    probabilities: Floats = learned.fit(x[training], labels[training]).predict_proba(x[test])[:, 1]
-    return probabilities
+    splits = {name: [f"split{fold}_test_{name}" for fold in range(pipelines.FOLDS)] for name in ("accuracy", "roc_auc")}
+    return values, {name: best[columns].to_numpy(dtype=float) for name, columns in splits.items()}
 
 
 def _scores(table: Table, fitted: Pipeline, x: Floats, labels: Labels) -> dict[str, float]:
