@@ -3,6 +3,7 @@
 python score.py new.csv scores.parquet             a file to a file, CSV or Parquet by its ending
 python score.py new/ scores --stage Staging        a folder of files to a folder of Parquet files
 python score.py 'new/*.csv.gz' scores.csv --strict  all rows, or none
+python score.py 'mysql://host/db#select ...' mysql://host/db#scores
 """
 
 import argparse
@@ -10,10 +11,16 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from understudy import errors
+from understudy import cluster, errors
 from understudy.table import TABLE
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 SHOWN = 20  # columns, and reasons, that are named
 
@@ -31,12 +38,29 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
     parser.add_argument("--keep", default="", help="columns to copy to the output, with commas between")
     parser.add_argument("--strict", action="store_true", help="write nothing if a row is not allowed")
+    parser.add_argument("--cluster", default="", help="score on the Dask cluster at tcp://HOST:PORT")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
 def main() -> None:
     args = options().parse_args()
+    with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:
+        result = score(args, workers)
+    if args.json:
+        print(json.dumps(result))
+        return
+    name = f"{args.name or TABLE.name} version {result['version']}"
+    print(f"{result['scored']:,} rows scored with {name} in {result['seconds']:.1f} s: {result['output']}")
+    if result["reasons"]:
+        named = some([f"{each['column']}: {each['reason']} ({each['rows']})" for each in result["reasons"]], "; ")
+        print(errors.visible(f"{result['rejected']:,} rows rejected: {named}"))
+        if Path(result["rejected_to"]).is_file():
+            print(f"next: less {shlex.quote(result['rejected_to'])}")
+
+
+def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
+    """Score the rows, on a cluster's workers if there are some; returns what `--json` prints."""
     # MLflow takes seconds to load, and --help need not wait for it.
     from tqdm import tqdm
 
@@ -48,17 +72,14 @@ def main() -> None:
     from understudy.verification import manifest
 
     name, output, started = args.name or TABLE.name, outputs.named(args.output), time.perf_counter()
-    client = connection.connect()
-    if args.version:
-        version = registered.get_version(client, name, args.version)
-    else:
-        version = client.get_model_version(name, stages.in_stage(client, name, args.stage.lower()))
+    client, keep = connection.connect(), [column for column in args.keep.split(",") if column]
+    number = args.version or stages.in_stage(client, name, args.stage.lower())
+    version = registered.get_version(client, name, number)
     with parts.claimed(output.folder, output.kind, output.place) as held, manifest.verified(client, version) as folder:
         output.check(held)
         files = queries.fetch(args.input, held.folder) if reader.is_database(args.input) else inputs.find(args.input)
-        model, keep = scorer.load(folder), [column for column in args.keep.split(",") if column]
+        units, digest, model = inputs.units(files), inputs.digest(files), scorer.load(folder)
         planned = job.plan(files, model, keep, str(version.version), datetime.now(UTC), args.strict)
-        digest = inputs.digest(files)
         asked = record.asked(version, digest, output.place, planned)
         output.check_columns(planned.schema, asked)
         before = held.run_of(asked)
@@ -69,29 +90,17 @@ def main() -> None:
             held.begin(asked, run_id)
             try:
                 with tqdm(unit=" rows", unit_scale=True, disable=None, leave=False) as progress:
-                    for number, unit in enumerate(inputs.units(files)):
-                        for rows in job.score(planned, model, unit, number, held, job.cores()):
-                            progress.update(rows)
+                    on_cluster = workers and job.on_cluster(workers, planned, folder, units, held)
+                    for rows in on_cluster or job.here(planned, model, units, held):
+                        progress.update(rows)
             except errors.UserError:
                 held.remove()
                 raise
             output.publish(held, planned.schema, asked)
-            total = held.total()
-            figures = record.result(total, time.perf_counter() - started)
-            record.close(client, run_id, args.input, digest, total, figures)
+            figures = record.close(client, run_id, args.input, digest, held.total(), time.perf_counter() - started)
         held.remove()
-    reasons = record.reasons(total)
-    if args.json:
-        places = {"output": args.output, "rejected_to": output.rejected if reasons else None}
-        found = {"version": str(version.version), "ignored": planned.ignored, "reasons": reasons, "run": run_id}
-        print(json.dumps({**figures, **places, **found}))
-        return
-    seconds = figures["seconds"]
-    print(f"{total.scored:,} rows scored with {name} version {version.version} in {seconds:.1f} s: {output.place}")
-    if reasons:
-        named = some([f"{reason['column']}: {reason['reason']} ({reason['rows']})" for reason in reasons], "; ")
-        print(errors.visible(f"{total.rejected:,} rows rejected: {named}"))
-        print(f"next: less {shlex.quote(output.rejected)}")
+    places = {"output": output.place, "rejected_to": output.rejected if figures["rejected"] else None}
+    return {**figures, **places, "version": planned.version, "ignored": planned.ignored, "run": run_id}
 
 
 def some(texts: Sequence[str], between: str = ", ") -> str:

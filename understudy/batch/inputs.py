@@ -82,6 +82,10 @@ class InputFile:
         self._stored = {name: column for name, (column, _) in zip(names, stored, strict=True)}
         self.types = {name: kind for name, (_, kind) in zip(names, stored, strict=True) if name}
 
+    def is_there(self) -> bool:
+        """Whether this process sees it, which may be another one than has looked at its beginning."""
+        return bool(self._system.exists(self._path))
+
     def open(self) -> BinaryIO:
         """The file's bytes. Raises `UserError` if there are none."""
         with reader.explained(self.place):
@@ -204,7 +208,7 @@ def find(address: str) -> list[InputFile]:
     if "://" not in address:
         disk = fsspec.filesystem("file")
         paths = [*map(str, _on_disk(Path(address)))]
-        files = [(disk, path, path) for path in paths]
+        files = [(disk, str(Path(path).absolute()), path) for path in paths]
     else:
         with reader.explained(address):
             system, path = fsspec.url_to_fs(address)

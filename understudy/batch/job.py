@@ -1,12 +1,15 @@
 """Scores the rows of files: reads them in batches, checks them, asks the model, and writes what it answers."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain, count, islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import joblib
 import pyarrow as pa
@@ -18,7 +21,12 @@ from understudy.batch.inputs import Batch, InputFile, Slice
 from understudy.batch.parts import BatchScores, PartsFolder
 from understudy.errors import UserError
 from understudy.schema.faults import Fault
+from understudy.scoring import scorer
 from understudy.scoring.scorer import Scorer
+from understudy.verification import digests
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 FILE, ROW = "file", "row"  # the columns that name a row without an identifier
 SCORES = {
@@ -53,15 +61,15 @@ class Job:
 
 
 def plan(
-    files: Sequence[InputFile], scorer: Scorer, keep: Sequence[str], version: str, when: datetime, is_strict: bool
+    files: Sequence[InputFile], model: Scorer, keep: Sequence[str], version: str, when: datetime, is_strict: bool
 ) -> Job:
     """What is done with the rows of files, of which the beginning has been looked at.
 
     Raises:
         UserError: A file lacks a column.
     """
-    names, table = list(dict.fromkeys(name for file in files for name in file.types)), scorer.table
-    taken = [*scorer.form(names).columns]
+    names, table = list(dict.fromkeys(name for file in files for name in file.types)), model.table
+    taken = [*model.form(names).columns]
     for file in files:
         if lacking := [name for name in (*taken, *keep) if name not in file.types]:
             needed = ", ".join((*taken, *keep))
@@ -76,13 +84,13 @@ def plan(
 
 
 def score(
-    job: Job, scorer: Scorer, unit: Sequence[Slice], number: int, held: PartsFolder, threads: int
+    job: Job, model: Scorer, unit: Sequence[Slice], number: int, held: PartsFolder, threads: int
 ) -> Iterator[int]:
     """Write the parts of a unit of work that are absent; yields after each batch how many rows have been added.
 
     Args:
         job: What is done with the rows.
-        scorer: Of the version.
+        model: The version.
         unit: The rows.
         number: Of the unit.
         held: Takes the parts.
@@ -99,8 +107,8 @@ def score(
         first, passed = first + 1, passed + figures.batches
     needed = [*dict.fromkeys((*job.taken, *job.copied))]
     batches = chain.from_iterable(piece.batches(needed) for piece in unit)
-    form = ArrowForm(scorer.table, scorer.form(job.taken))
-    results = _ahead(partial(_scored, job, scorer, form), islice(batches, passed, None), threads)
+    form = ArrowForm(model.table, model.form(job.taken))
+    results = _ahead(partial(_scored, job, model, form), islice(batches, passed, None), threads)
     result = next(results, None)
     for place in count(first):
         with held.writing(number, place, job.schema) as part:
@@ -113,7 +121,78 @@ def score(
             return
 
 
-def _scored(job: Job, scorer: Scorer, form: ArrowForm, batch: Batch) -> BatchScores:
+def here(job: Job, model: Scorer, units: Sequence[Sequence[Slice]], held: PartsFolder) -> Iterator[int]:
+    """Score units of work in this process, with a thread for each core; yields rows as `score` does.
+
+    Args:
+        job: What is done with the rows.
+        model: The version.
+        units: Of work.
+        held: Takes the parts.
+
+    Raises:
+        UserError: See `score`.
+    """
+    for number, unit in enumerate(units):
+        yield from score(job, model, unit, number, held, int(joblib.cpu_count()))
+
+
+def on_cluster(
+    client: "Client", job: Job, folder: Path, units: Sequence[Sequence[Slice]], held: PartsFolder
+) -> Iterator[int]:
+    """Score units of work on the workers of a cluster, each in one thread; yields the rows of each.
+
+    The files of the version's folder travel with their digest, which workers compare before they load them. Workers
+    read the input and write the parts themselves, so both have to be at the same place for all of them.
+
+    Raises:
+        UserError: See `score`; or a worker does not see the input or the folder of the parts.
+    """
+    from distributed import as_completed
+
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    # What a task returns goes to each worker once, and is made again if its worker dies; what is scattered is lost.
+    version = client.submit(_Version, digests.digest(folder), files)
+    waiting = [
+        client.submit(on_worker, job, version, unit, number, held.folder, held.kind, pure=False)
+        for number, unit in enumerate(units)
+    ]
+    for future in as_completed(waiting, loop=client.loop):
+        yield future.result()
+        future.release()
+
+
+def on_worker(job: Job, version: "_Version", unit: Sequence[Slice], number: int, folder: Path, kind: str) -> int:
+    """The rows of a unit of work, all of whose parts are complete; an earlier task may have completed some."""
+    unseen = [piece.file.place for piece in unit if not piece.file.is_there()]
+    if unseen or not PartsFolder.is_begun(folder):
+        fix = "put input and output where all workers have them by the same paths"
+        raise UserError(f"a worker of the cluster does not see {unseen[0] if unseen else folder}", fix)
+    return sum(score(job, _loaded(version), unit, number, PartsFolder(folder, kind), threads=1))
+
+
+@dataclass(frozen=True)
+class _Version:
+    """The files of a version by their paths, and the digest of their manifest, by which two of them are equal."""
+
+    digest: str
+    files: Mapping[str, bytes] = field(compare=False)
+
+
+@lru_cache(maxsize=2)
+def _loaded(version: _Version) -> Scorer:
+    """What answers for a version whose files have travelled. Raises `UserError` if they are not what they were."""
+    with TemporaryDirectory() as name:
+        for path, content in version.files.items():
+            target = Path(name, path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        if digests.digest(Path(name)) != version.digest:
+            raise UserError("a worker got other files than those of the version", "start again")
+        return scorer.load(Path(name))
+
+
+def _scored(job: Job, model: Scorer, form: ArrowForm, batch: Batch) -> BatchScores:
     """What comes of a batch."""
     features, is_allowed, faults = form.features(batch.rows)
     faults = [*_ragged(batch), *(replace(f, rows=tuple(batch.numbers[[*f.rows]].tolist())) for f in faults)]
@@ -122,11 +201,11 @@ def _scored(job: Job, scorer: Scorer, form: ArrowForm, batch: Batch) -> BatchSco
             f"{batch.file} has rows that are not allowed, the first of them: {'; '.join(map(str, faults))}",
             "correct them, or score the others: leave out --strict",
         )
-    probabilities = scorer.predictor.probabilities(features) if len(features) else features[:, 0]
+    probabilities = model.predictor.probabilities(features) if len(features) else features[:, 0]
     answers = {
         FILE: pa.repeat(batch.file, len(features)),
         ROW: pa.array(batch.numbers[is_allowed]),
-        "label": pa.array(scorer.labels(probabilities.tolist()), pa.string()),
+        "label": pa.array(model.labels(probabilities.tolist()), pa.string()),
         "probability": pa.array(probabilities),
         "version": pa.repeat(job.version, len(features)),
         "scored_at": pa.repeat(pa.scalar(job.when, SCORES["scored_at"]), len(features)),
@@ -146,11 +225,6 @@ def _ahead(work: Callable[[Batch], BatchScores], batches: Iterable[Batch], threa
             if len(waiting) > threads:
                 yield waiting.popleft().result()
         yield from (future.result() for future in waiting)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return int(joblib.cpu_count())
 
 
 def _common(kinds: Sequence[pa.DataType]) -> pa.DataType:

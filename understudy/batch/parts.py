@@ -25,6 +25,7 @@ from understudy.errors import UserError
 from understudy.schema.faults import Fault
 
 ROWS = 1_000_000  # from which on a unit gets another part
+JOB = "job.json"
 SCORES, REJECTED, FIGURES = "scores", "rejected", "figures"  # folders of files, one for each part
 COLUMNS = ("file", "row", "column", "reason", "allowed")  # of the rows that are rejected
 
@@ -117,9 +118,14 @@ class PartsFolder:
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self.folder, self.kind, self._job = folder, kind, folder / "job.json"
+        self.folder, self.kind, self._job = folder, kind, folder / JOB
         for name in (SCORES, REJECTED, FIGURES):
             (folder / name).mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def is_begun(folder: Path) -> bool:
+        """Whether a scoring has begun in a folder, as this machine sees it."""
+        return (folder / JOB).is_file()
 
     def begun(self) -> dict[str, Any] | None:
         """What is scored here, and the run that says so; None if no scoring has begun."""

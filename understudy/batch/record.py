@@ -1,7 +1,6 @@
 """What MLflow keeps of a scoring: a run that says which version scored which input, for whom, and what came of it."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from mlflow import MlflowClient
@@ -44,19 +43,12 @@ def tags(version: ModelVersion, address: str, digest: str, output: str) -> dict[
     }
 
 
-def result(total: Figures, seconds: float) -> dict[str, float]:
-    """How many rows there were, how many of them were scored and rejected, and how many seconds that took."""
-    return {"rows": total.rows, "scored": total.scored, "rejected": total.rejected, "seconds": seconds}
-
-
-def reasons(total: Figures) -> list[dict[str, Any]]:
-    """How many rows were refused for each column and reason, the most first."""
-    return [{"column": of, "reason": why, "rows": rows} for (of, why), rows in total.faults.most_common()]
-
-
 def close(
-    client: MlflowClient, run_id: str, address: str, digest: str, total: Figures, figures: Mapping[str, float]
-) -> None:
-    """Write onto the run what came of it."""
+    client: MlflowClient, run_id: str, address: str, digest: str, total: Figures, seconds: float
+) -> dict[str, Any]:
+    """Write onto the run what came of it, and return that: counts of rows, seconds, and rows by column and reason."""
+    figures = {"rows": total.rows, "scored": total.scored, "rejected": total.rejected, "seconds": seconds}
+    reasons = [{"column": of, "reason": why, "rows": rows} for (of, why), rows in total.faults.most_common()]
     provenance.log_scored(client, run_id, address, digest, figures)
-    runs.log_text(client, run_id, json.dumps(reasons(total), indent=2, ensure_ascii=False), REJECTED)
+    runs.log_text(client, run_id, json.dumps(reasons, indent=2, ensure_ascii=False), REJECTED)
+    return {**figures, "reasons": reasons}
