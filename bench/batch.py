@@ -1,29 +1,40 @@
 """Rows per second and memory of `score.py` beside pandas chunks with the fitted Pipeline, in turn, on the loan table.
 
 python -m bench.batch                       1,000,000 rows, 3 rounds, each family
-python -m bench.batch --rows 10000000 --rounds 5 --models RandomForestClassifier
+python -m bench.batch --rows 10000000 --rounds 1 --models LogisticRegression
+python -m bench.batch --check               compares each score with the live server's and scikit-learn's too
 
 The rows are drawn from the ranges that the table declares, one in a hundred with a fault.
 """
 
 import argparse
-import csv
+import io
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import requests
+from pyarrow import csv as arrow_csv
 
-from understudy.schema.columns import Category, Number
+from deploy.mysql import free_port
+from understudy.schema.columns import Category, Declared
 from understudy.table import TABLE
 
+CORES = os.sched_getaffinity(0)
 PROJECT = Path(__file__).resolve().parents[1]
-CHUNK = 100_000
+CHUNK, AT_ONCE = 100_000, 10_000  # rows that pandas reads, and that the server is asked for
+TEXTS = {column.name: str for column in TABLE.categories if column.is_text}
 FAMILIES = ["LogisticRegression", "RandomForestClassifier"]
 
 
@@ -33,6 +44,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", default=3, type=int, help="of both in turn (default: %(default)s)")
     parser.add_argument("--models", nargs="+", default=FAMILIES, help="families (default: %(default)s)")
     parser.add_argument("--faults", default=0.01, type=float, help="share of rows with a fault (default: %(default)s)")
+    parser.add_argument("--check", action="store_true", help="compare each score with the live server's too")
     parser.add_argument("--pandas", nargs=3, help=argparse.SUPPRESS)  # what a process of its own runs
     return parser
 
@@ -53,19 +65,28 @@ def main() -> None:
             run(folder, "register.py", "--model", family)
             commands = {
                 "score.py": ("score.py", str(clean), "OUTPUT", "--version", str(number)),
-                "score.py, faults": ("score.py", str(rows), "OUTPUT", "--version", str(number)),
+                "with faults": ("score.py", str(rows), "OUTPUT", "--version", str(number)),
+                "on one core": ("score.py", str(clean), "OUTPUT", "--version", str(number)),
                 "pandas chunks": ("-m", "bench.batch", "--pandas", str(clean), "OUTPUT", str(number)),
             }
             compare(folder, family, commands, args)
+            if args.check:
+                scores = folder / f"{family} faults.parquet"
+                run(folder, "score.py", str(rows), str(scores), "--version", str(number))
+                print(f"{family:>22}: {check(folder, rows, scores, str(number))}", flush=True)
 
 
 def compare(folder: Path, family: str, commands: dict[str, tuple[str, ...]], args: argparse.Namespace) -> None:
     seconds: dict[str, list[float]] = {called: [] for called in commands}
     cpu, memory = {called: list[float]() for called in commands}, dict.fromkeys(commands, 0.0)
-    for number in range(args.rounds):
+    for _ in range(args.rounds):
         for called, command in commands.items():
-            target = str(folder / f"{family}{number}{len(called)}.parquet")
-            took, used, peak = run(folder, *(target if word == "OUTPUT" else word for word in command))
+            target, cores = folder / "scores.parquet", {0} if called == "on one core" else CORES
+            took, used, peak = run(
+                folder, *(str(target) if word == "OUTPUT" else word for word in command), cores=cores
+            )
+            for path in folder.glob("scores.parquet*"):
+                path.unlink()
             seconds[called].append(took)
             cpu[called].append(used)
             memory[called] = max(memory[called], peak)
@@ -80,12 +101,14 @@ def compare(folder: Path, family: str, commands: dict[str, tuple[str, ...]], arg
         )
 
 
-def run(folder: Path, *command: str) -> tuple[float, float, float]:
+def run(folder: Path, *command: str, cores: set[int] = CORES) -> tuple[float, float, float]:
     """Wall seconds, CPU seconds and the most MB of a Python process."""
     script = command if command[0] == "-m" else (str(PROJECT / command[0]), *command[1:])
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "MLFLOW_DISABLE_TELEMETRY": "true"}
     started = time.perf_counter()
+    os.sched_setaffinity(0, cores)
     process = subprocess.Popen([sys.executable, *script], cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    os.sched_setaffinity(0, CORES)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -101,8 +124,7 @@ def score_with_pandas(rows: str, output: str, version: str) -> None:
 
     pipeline = mlflow.sklearn.load_model(f"models:/{TABLE.name}/{version}")
     place, writer = [*pipeline.classes_].index(TABLE.positive), None
-    texts = {column.name: str for column in TABLE.categories if column.is_text}
-    for chunk in pd.read_csv(rows, chunksize=CHUNK, dtype=texts):
+    for chunk in pd.read_csv(rows, chunksize=CHUNK, dtype=TEXTS):
         probabilities = pipeline.predict_proba(chunk)[:, place]
         labels = np.where(probabilities >= pipeline[-1].threshold, TABLE.positive, TABLE.negative)
         scores = pa.table({"Loan_ID": chunk["Loan_ID"], "label": labels, "probability": probabilities})
@@ -112,32 +134,75 @@ def score_with_pandas(rows: str, output: str, version: str) -> None:
         writer.close()
 
 
+def check(folder: Path, rows: Path, scores: Path, version: str) -> str:
+    """Compare scores with the answers of the live server by HTTP, to the last bit, and with the fitted Pipeline's."""
+    import mlflow
+
+    pipeline, farthest, wrong = mlflow.sklearn.load_model(f"models:/{TABLE.name}/{version}"), 0.0, 0
+    place, written = [*pipeline.classes_].index(TABLE.positive), pd.read_parquet(scores).set_index("Loan_ID")
+    names = [column.name for column in TABLE.columns]
+    with serving(folder, version) as url, requests.Session() as session:
+        for chunk in pd.read_csv(rows, chunksize=AT_ONCE, dtype=str, keep_default_na=False):
+            is_scored = chunk["Loan_ID"].isin(written.index)
+            ours = written.loc[chunk["Loan_ID"][is_scored]]
+            frame = pd.read_csv(io.StringIO(chunk.loc[is_scored, names].to_csv(index=False)), dtype=TEXTS)
+            cells = frame.astype(object).where(frame.notna(), None).to_dict("split", index=False)
+            for output in ("label", "probability"):
+                body = {"dataframe_split": cells, "params": {"output": output}}
+                wrong += sum(ours[output] != session.post(url, json=body).json()["predictions"])
+            theirs = pipeline.predict_proba(frame)[:, place]
+            farthest = max(farthest, float(abs(ours["probability"] - theirs).max()))
+            for number in chunk.index[~is_scored]:
+                text = chunk.loc[[number], names].to_csv(index=False)
+                wrong += session.post(url, data=text, headers={"Content-Type": "text/csv"}).ok
+    return f"{len(written):,} scores; {wrong} rows differ from the server's; at most {farthest:.0e} from scikit-learn's"
+
+
+@contextmanager
+def serving(folder: Path, version: str) -> Iterator[str]:
+    """The live server with a version in Staging, as long as the block lasts; yields where it is asked."""
+    run(folder, "promote.py", "staging", "--version", version)
+    port = free_port()
+    cache = str(folder / "served")
+    command = [str(PROJECT / "serve.sh"), "--live", "--stage", "Staging", "--port", str(port), "--cache", cache]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+        url = f"http://127.0.0.1:{port}"
+        while process.poll() is None and not is_up(f"{url}/version"):
+            time.sleep(0.2)
+        try:
+            yield f"{url}/invocations"
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+def is_up(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=1).ok
+    except requests.ConnectionError:
+        return False
+
+
 def generate(path: Path, rows: int, faults: float) -> None:
     """Write rows of every value and the whole range of each column, some cells missing where they may be."""
-    rng = np.random.default_rng(0)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["Loan_ID", *(column.name for column in TABLE.columns)])
+    rng, names = np.random.default_rng(0), ["Loan_ID", *(column.name for column in TABLE.columns)]
+    with arrow_csv.CSVWriter(path, pa.schema([(name, pa.string()) for name in names])) as writer:
         for start in range(0, rows, CHUNK):
             count = min(CHUNK, rows - start)
-            cells = {"Loan_ID": np.char.add("G", np.arange(start, start + count).astype(str)).astype(object)}
-            for column in TABLE.columns:
-                if isinstance(column, Category):
-                    drawn = np.array(column.values, dtype=object)[rng.integers(len(column.values), size=count)]
-                elif isinstance(column, Number):
-                    drawn = (
-                        np.exp(rng.uniform(np.log(max(column.low, 1)), np.log(column.high), count))
-                        .round()
-                        .astype(object)
-                    )
-                if column.missing:
-                    drawn[rng.random(count) < 0.03] = ""
-                cells[column.name] = drawn
-            faulty = np.flatnonzero(rng.random(count) < faults)
-            names = [column.name for column in TABLE.columns]
-            for row, name in zip(faulty, rng.choice(names, len(faulty)), strict=True):
-                cells[name][row] = "x"
-            pd.DataFrame(cells).to_csv(file, index=False, header=False)
+            faulty, places = rng.random(count) < faults, rng.integers(len(TABLE.columns), size=count)
+            cells = [pa.array([f"G{number}" for number in range(start, start + count)])]
+            for place, column in enumerate(TABLE.columns):
+                drawn = cells_of(column, count, rng)
+                drawn = pc.if_else(pa.array(faulty & (places == place)), "x", drawn)
+                missing = rng.random(count) < 0.03 if column.missing else np.zeros(count, dtype=bool)
+                cells.append(pc.if_else(pa.array(missing & ~faulty), None, drawn))
+            writer.write_table(pa.table(cells, names=names))
+
+
+def cells_of(column: Declared, count: int, rng: np.random.Generator) -> pa.Array:
+    if isinstance(column, Category):
+        return pa.array([*map(str, column.values)]).take(pa.array(rng.integers(len(column.values), size=count)))
+    low, high = np.log(max(column.low, 1)), np.log(column.high)
+    return pa.array(np.exp(rng.uniform(low, high, count)).round().astype(int)).cast(pa.string())
 
 
 if __name__ == "__main__":

@@ -17,10 +17,12 @@ from tests.conftest import environment
 WALK = """
 import sys
 from pathlib import Path
-import evaluate, promote, register, train
+import evaluate, promote, register, score, train
+import pandas as pd
 from understudy import errors
 from understudy.registry import stages
 from understudy.scoring import scorer
+from understudy.serving import request
 from understudy.table import TABLE
 from understudy.tracking import connection
 from understudy.verification import manifest
@@ -41,8 +43,16 @@ for script, *arguments in [
 client = connection.connect()
 version = stages.aliases(client, TABLE.name)["production"]
 with manifest.verified(client, client.get_model_version(TABLE.name, version)) as folder:
-    row = {column.name: column.example for column in TABLE.columns}
-    print("answers", *scorer.load(folder).predict([row, row]))
+    model, row = scorer.load(folder), {column.name: column.example for column in TABLE.columns}
+    print("answers", *model.predict([row, row]))
+sys.argv = ["score.py", TABLE.path, "scores.parquet", "--strict"]
+errors.run(score.main)
+scores = pd.read_parquet("scores.parquet")
+content = pd.read_csv(TABLE.path, dtype=str)[[column.name for column in TABLE.columns]].to_csv(index=False)
+rows, _ = request.rows_of(content.encode(), "text/csv", model)
+assert scores["label"].tolist() == model.predict(rows)
+assert scores["probability"].tolist() == model.predict(rows, scorer.PROBABILITY)
+print("scores are the server's")
 """
 RNG = np.random.default_rng(0)
 
@@ -139,4 +149,5 @@ def test_a_table_of_any_shape_goes_from_training_to_a_rollback(shape: str, clone
     assert ended.returncode == 0, ended.stdout[-3_000:] + ended.stderr[-3_000:]
     assert "Shape version 1 is in Production again" in ended.stdout
     assert "Shape: all is well" in ended.stdout
-    assert ended.stdout.splitlines()[-1].startswith("answers ")
+    assert "\nanswers " in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "scores are the server's"
