@@ -36,6 +36,7 @@ RECORD = {
     "Property_Area": "Urban",
 }
 ROW = json.dumps({"dataframe_records": [RECORD]}).encode()
+PROCESSING = "from distributed import Client; print(Client('tcp://127.0.0.1:8786').processing())"
 PATIENCE = 120  # seconds that a container may take to be back
 
 
@@ -327,6 +328,49 @@ def test_a_backup_comes_back_on_an_empty_stack(stack: Stack) -> None:
     assert ended.code == 0, ended.err
     assert stack.says("reader", "promote.py", "show", "1") == before
     wait_for(stack.model)
+
+
+def digests(stack: Stack) -> list[str]:
+    """Of the forests that were trained, the newest first."""
+    account = ("reader", stack.secret("reader_password"))
+    asked = {"experiment_ids": ["1"], "filter": "attributes.run_name = 'RandomForestClassifier'"}
+    answer = requests.post(f"{stack.tracking}/api/2.0/mlflow/runs/search", json=asked, auth=account, timeout=60)
+    return [
+        tag["value"] for run in answer.json()["runs"] for tag in run["data"]["tags"] if tag["key"] == "model.digest"
+    ]
+
+
+def test_a_search_on_a_cluster_outlives_a_worker(stack: Stack) -> None:
+    both = ("-f", "docker-compose.yml", "-f", "deploy/dask.compose.yml")
+    stack.compose(*both, "up", "--detach", "--wait", "scheduler", "worker")
+    workers = stack.compose(*both, "ps", "--quiet", "worker").split()
+    assert len(workers) == 2
+    inside = [*both, "exec", "-T", "worker", "python", "-c"]
+    for name, port in [("mlflow", 5000), ("db", 3306), ("1.1.1.1", 443), ("scheduler", 8786)]:
+        program = f"import socket; socket.create_connection(({name!r}, {port}), 3)"
+        assert stack.run("docker", "compose", *inside, program).code == (name != "scheduler")
+    assert stack.run("docker", "compose", *both, "port", "scheduler", "8786").out.strip() in ("", ":0")
+    loans = stack.folder.parent / "loans.csv"
+    subprocess.run([sys.executable, PROJECT / "data" / "make_loans.py", "--rows", "20000", "--to", loans], check=True)
+    with loans.open() as rows:
+        command = ["docker", "compose", *both, "exec", "-T", "worker", "sh", "-c", "cat > /data/loans.csv"]
+        subprocess.run(command, cwd=stack.folder, env=stack.environment, stdin=rows, check=True)
+    train = [*both, "run", "--rm", "-T", "train", "--models", "RandomForestClassifier", "--data", "/data/loans.csv"]
+    stack.compose(*train, "--cluster", "")  # the last one counts
+    command = ["docker", "compose", *train]
+    with subprocess.Popen(command, cwd=stack.folder, env=stack.environment, stdout=subprocess.DEVNULL) as training:
+        deadline = time.monotonic() + PATIENCE
+        while "_fit_and_score" not in stack.compose(*both, "exec", "-T", "scheduler", "python", "-c", PROCESSING):
+            assert time.monotonic() < deadline
+            assert training.poll() is None
+        stack.run("docker", "kill", workers[0])
+        assert training.poll() is None
+    assert training.returncode == 0
+    assert len(stack.compose(*both, "ps", "--quiet", "worker").split()) == 1
+    with_one_killed, without = digests(stack)[:2]
+    assert with_one_killed == without
+    stack.compose(*both, "rm", "--force", "--stop", "--volumes", "scheduler", "worker")
+    assert stack.run("docker", "volume", "rm", f"{stack.name}_batches").code == 0
 
 
 def test_down_keeps_what_was_kept(stack: Stack) -> None:
