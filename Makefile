@@ -5,7 +5,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help train test test-compose lint ui serve mysql secrets pin up down status logs lock
+.PHONY: help train test test-compose lint ui serve cluster mysql secrets pin up down status logs lock
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -30,6 +30,9 @@ ui: .venv/requirements.lock ## start MLflow's UI on http://127.0.0.1:5000 (PORT=
 
 serve: .venv/requirements.lock ## serve the Production version on http://127.0.0.1:1234; Ctrl-C stops it
 	@./serve.sh
+
+cluster: .venv/requirements-cluster.lock ## start a Dask cluster of two workers on this machine; Ctrl-C stops it
+	@python -m deploy.cluster
 
 mysql: ## start a private MySQL or MariaDB with an MLflow server on it; Ctrl-C stops both
 	@$(CHECK_PYTHON)
@@ -81,8 +84,9 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' |
 # Measured from empty caches, for Python 3.11 on Linux (x86-64).
 .venv/requirements.lock: MB = 239
 .venv/requirements-boosting.lock: MB = 248
-.venv/requirements-test.lock: MB = 315
-.venv/requirements-server.lock: MB = 256
+.venv/requirements-cluster.lock: MB = 243
+.venv/requirements-test.lock: MB = 319
+.venv/requirements-server.lock: MB = 260
 
 # pip prints three lines for each of a hundred packages, or with --quiet nothing: what it says of the large ones is the
 # progress. It compiles bytecode as it installs, which spares every first import seconds.

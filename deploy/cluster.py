@@ -4,6 +4,7 @@ python -m deploy.cluster   (make cluster); only this machine reaches them, by 12
 """
 
 import argparse
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ def local(port: int) -> Iterator[str]:
     """
     from distributed import LocalCluster
 
+    logging.getLogger("distributed.deploy").setLevel(logging.ERROR)  # of a port that is taken it says more than we do
     # A worker's memory is its share of the machine's by its cores, which is Dask's own default.
     shape = {"n_workers": WORKERS, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     try:

@@ -72,7 +72,6 @@ def client(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """Of a cluster, to which even a short search goes."""
     monkeypatch.setattr(search, "SECONDS_TO_START", 0)
     with cluster.connect(address) as client:
-        client.wait_for_workers(2)  # a test before may have killed some
         yield client
 
 
@@ -93,29 +92,25 @@ def test_a_search_gives_the_same_model_on_a_cluster(client: Client, name: str) -
     assert all(after[worker] > before[worker] for worker in before)
 
 
-def test_workers_that_die_cost_time_only(client: Client) -> None:
+def test_workers_that_die_cost_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SECONDS_TO_START", 0)
     expected = search.search(TABLE, TRAINING, FOREST, LONG, seed=0, jobs=1)
-    pids, before = client.run(os.getpid), sum(executed(client).values())
-    killed = []
 
-    def kill(names: list[str]) -> None:
-        while sum(executed(client).values()) < before + 30:
+    def kill(client: Client) -> None:
+        while sum(executed(client).values()) < 30:
             time.sleep(0.05)
-        for name in names:
-            os.kill(pids[name], signal.SIGKILL)
-            killed.append(name)
+        for pid in client.run(os.getpid).values():  # all at once, so that nobody has the rows any more
+            os.kill(pid, signal.SIGKILL)
 
-    for names in ([min(pids)], list(pids)):  # one of them; then, on what came in its place, all
-        pids = client.run(os.getpid)
-        before = sum(executed(client).values())
-        killer = Thread(target=kill, args=[list(pids)[: len(names)]])
+    with local() as address, cluster.connect(address) as client:
+        workers = {*client.nthreads()}
+        killer = Thread(target=kill, args=[client])
         killer.start()
         result = search.search(TABLE, TRAINING, FOREST, LONG, seed=0, jobs=-1, cluster=client)
         assert not killer.is_alive()
-        assert result.metrics == expected.metrics
-        assert pipelines.digest(result.pipeline) == pipelines.digest(expected.pipeline)
-        client.wait_for_workers(2)
-    assert len(killed) == 3
+        assert not workers & {*client.nthreads()}
+    assert result.metrics == expected.metrics
+    assert pipelines.digest(result.pipeline) == pipelines.digest(expected.pipeline)
 
 
 class Relay:
@@ -245,19 +240,17 @@ def test_a_cluster_that_does_not_fit_is_said(call: Callable[..., Ended], tmp_pat
     assert named in ended.err
 
 
-def test_workers_that_die_of_the_work_are_said(address: str) -> None:
-    with pytest.raises(UserError, match="died of one piece of work"), cluster.connect(address) as client:
-        client.submit(os._exit, 1).result()
-
-
-def test_a_scheduler_that_is_gone_is_said() -> None:
+def test_a_cluster_that_is_lost_is_said() -> None:
     def lose(client: Client) -> None:
         sleeping = client.submit(time.sleep, 600)
         os.kill(int(client.run_on_scheduler(os.getpid)), signal.SIGKILL)
         sleeping.result()
 
-    with local() as address, pytest.raises(UserError, match="is gone"), cluster.connect(address) as client:
-        lose(client)
+    with local() as address:
+        with pytest.raises(UserError, match="died of one piece of work"), cluster.connect(address) as client:
+            client.submit(os._exit, 1).result()
+        with pytest.raises(UserError, match="is gone"), cluster.connect(address) as client:
+            lose(client)
 
 
 def test_make_cluster_ends_all_that_it_started_and_listens_on_loopback_alone() -> None:

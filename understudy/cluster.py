@@ -1,6 +1,5 @@
 """A Dask cluster that work is given to, once everything on it is known to be what it is here."""
 
-import asyncio
 import hashlib
 import logging
 from collections.abc import Iterator
@@ -43,7 +42,7 @@ def connect(address: str) -> Iterator["Client"]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         # Dask's client alone would wait for ever for another kind of server, or read anything into its answer.
-        asyncio.run(asyncio.wait_for(_greet(address), SECONDS_TO_ANSWER))
+        _greet(address)
     except Exception as error:
         problem = f"--cluster: no Dask scheduler answers at {address}"
         raise UserError(problem, "start one, as make cluster does, or name another address") from error
@@ -61,11 +60,16 @@ def connect(address: str) -> Iterator["Client"]:
             raise UserError(problem, "start it again with its workers, and then this command") from error
 
 
-async def _greet(address: str) -> None:
+def _greet(address: str) -> None:
+    import asyncio  # with --cluster alone, as Dask itself
+
     from distributed import comm
 
-    greeted = await comm.connect(address)
-    await greeted.close()
+    async def greet() -> None:
+        greeted = await comm.connect(address)
+        await greeted.close()
+
+    asyncio.run(asyncio.wait_for(greet(), SECONDS_TO_ANSWER))
 
 
 def _check_address(address: str) -> None:
