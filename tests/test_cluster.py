@@ -90,6 +90,7 @@ def test_a_search_gives_the_same_model_on_a_cluster(client: Client, name: str) -
     assert pipelines.digest(on_one.pipeline) == pipelines.digest(on_cluster.pipeline)
     after = executed(client)
     assert all(after[worker] > before[worker] for worker in before)
+    assert sum(after.values()) - sum(before.values()) < 60  # fits of folds, and not of a forest's trees
 
 
 def test_workers_that_die_cost_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,12 +178,13 @@ def test_train_py_says_the_same_with_a_cluster(
         assert run.data.metrics | seconds == before.data.metrics
 
 
-def test_without_a_cluster_dask_is_not_imported(store: str) -> None:
+def test_without_a_cluster_nothing_of_it_is_imported(store: str) -> None:
+    # Where Dask is installed, skops imports its arrays by importing all of scikit-learn.
     program = (
         "import sys, train\n"
         "sys.argv = ['train.py', '--models', 'LogisticRegression']\n"
         "train.main()\n"
-        "print({'dask', 'distributed', 'joblib'} & {*sys.modules})\n"
+        "print({'distributed', 'joblib._dask', 'joblib'} & {*sys.modules})\n"
     )
     command, env = [sys.executable, "-c", program], environment(MLFLOW_TRACKING_URI=store)
     ended = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=True)
@@ -240,17 +242,23 @@ def test_a_cluster_that_does_not_fit_is_said(call: Callable[..., Ended], tmp_pat
     assert named in ended.err
 
 
-def test_a_cluster_that_is_lost_is_said() -> None:
+def test_workers_that_die_of_the_work_are_said() -> None:
+    with (
+        local() as address,
+        pytest.raises(UserError, match="died of one piece of work"),
+        cluster.connect(address) as client,
+    ):
+        client.submit(os._exit, 1).result()
+
+
+def test_a_scheduler_that_is_gone_is_said() -> None:
     def lose(client: Client) -> None:
         sleeping = client.submit(time.sleep, 600)
         os.kill(int(client.run_on_scheduler(os.getpid)), signal.SIGKILL)
         sleeping.result()
 
-    with local() as address:
-        with pytest.raises(UserError, match="died of one piece of work"), cluster.connect(address) as client:
-            client.submit(os._exit, 1).result()
-        with pytest.raises(UserError, match="is gone"), cluster.connect(address) as client:
-            lose(client)
+    with local() as address, pytest.raises(UserError, match="is gone"), cluster.connect(address) as client:
+        lose(client)
 
 
 def test_make_cluster_ends_all_that_it_started_and_listens_on_loopback_alone() -> None:
