@@ -257,7 +257,7 @@ def test_a_scheduler_that_is_gone_is_said() -> None:
         os.kill(int(client.run_on_scheduler(os.getpid)), signal.SIGKILL)
         sleeping.result()
 
-    with local() as address, pytest.raises(UserError, match="is gone"), cluster.connect(address) as client:
+    with local() as address, pytest.raises(UserError, match="has lost the work"), cluster.connect(address) as client:
         lose(client)
 
 

@@ -56,8 +56,8 @@ def connect(address: str) -> Iterator["Client"]:
             problem = f"the workers of {address} died of one piece of work again and again"
             raise UserError(problem, "give them more memory, or look into their logs") from error
         except distributed.client.FutureCancelledError as error:
-            problem = f"the scheduler at {address} is gone"
-            raise UserError(problem, "start it again with its workers, and then this command") from error
+            problem = f"the cluster at {address} has lost the work that it was given"
+            raise UserError(problem, "see whether its scheduler and workers run, then start again") from error
 
 
 def _greet(address: str) -> None:
