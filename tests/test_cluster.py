@@ -231,14 +231,12 @@ def test_a_cluster_that_does_not_fit_is_said(call: Callable[..., Ended], tmp_pat
     if differs == "project":
         (tmp_path / "understudy" / "more.py").touch()
     else:
-        (tmp_path / "joblib-0.1.dist-info").mkdir()
-        (tmp_path / "joblib-0.1.dist-info" / "METADATA").write_text(
-            "Metadata-Version: 2.1\nName: joblib\nVersion: 0.1\n"
-        )
+        (tmp_path / "numpy-0.1.dist-info").mkdir()
+        (tmp_path / "numpy-0.1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n")
     with local(tmp_path, PYTHONPATH=str(tmp_path)) as address:
         ended = call(train, "--cluster", address)
     assert is_refusal(ended), ended.err
-    named = "joblib is 0.1 on " if differs == "package" else f"and {cluster.digest()} here"
+    named = "numpy is 0.1 on " if differs == "package" else f"and {cluster.digest()} here"
     assert named in ended.err
 
 

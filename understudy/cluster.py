@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,9 @@ def connect(address: str) -> Iterator["Client"]:
     except Exception as error:
         problem = f"--cluster: no Dask scheduler answers at {address}"
         raise UserError(problem, "start one, as make cluster does, or name another address") from error
-    with distributed.Client(address, set_as_default=False) as client:
+    with warnings.catch_warnings(action="ignore"):  # of versions, which are compared below
+        client = distributed.Client(address, set_as_default=False)
+    with client:
         if not client.nthreads():
             raise UserError(f"the cluster at {address} has no workers", f"start some: dask worker {address}")
         _check_fits(client, address)

@@ -20,7 +20,7 @@ from understudy import families
 from understudy.errors import UserError
 from understudy.reading import table_rows
 from understudy.table import TABLE
-from understudy.tracking import batch_rows, family_runs
+from understudy.tracking import batch_rows, family_runs, provenance
 from understudy.tracking import runs as tracked
 from understudy.training import search, selection
 
@@ -82,6 +82,11 @@ def test_a_run_says_what_it_was_made_from(runs: dict[str, Run]) -> None:
         assert {context: dataset.digest for context, dataset in inputs.items()} == {
             context: TABLE.digest(side) for context, side in sides.items()
         }
+
+
+def test_where_there_is_no_git_changes_are_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.tags(TABLE, str(SAMPLE), "digest", seed=0)["git.dirty"] == "unknown"
 
 
 def test_a_model_can_be_loaded_by_its_run_and_its_family(runs: dict[str, Run]) -> None:

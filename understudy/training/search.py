@@ -1,6 +1,7 @@
 """The search over a family's grid: which values are best, by cross-validation, at which threshold."""
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -175,7 +176,8 @@ class _Lasting:
         return getattr(self.cluster, name)
 
     async def scatter(self, data: Any, **options: Any) -> "Future[Any]":
-        future = self.cluster.submit(_itself, data)
+        with warnings.catch_warnings(action="ignore"):  # Dask advises to scatter more than 10 MB
+            future = self.cluster.submit(_itself, data)
         self.shared.append(future)
         return future
 
