@@ -1,7 +1,7 @@
 """How time and memory of `train.py` grow with the table: each family alone, in a fresh process, on synthetic rows.
 
 python -m bench.scale                                          up to 100,000 rows
-python -m bench.scale --rows 1000000 --models LogisticRegression
+python -m bench.scale --rows 30000 100000 300000               what 10,000,000 rows would take, extrapolated
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 PROJECT = Path(__file__).resolve().parents[1]
+FAR = 10_000_000  # rows that are extrapolated to
 FAMILIES = ["DecisionTreeClassifier", "LogisticRegression", "RandomForestClassifier"]
 
 
@@ -33,7 +34,7 @@ def main() -> None:
         uri = f"sqlite:///{Path(folder) / 'mlflow.db'}"
         train(uri, "--models", FAMILIES[0])  # makes the store
         for name in args.models:
-            seconds = []
+            seconds, peaks = [], []
             for rows in args.rows:
                 table = Path(folder) / f"{rows}.csv"
                 if not table.exists():
@@ -41,8 +42,13 @@ def main() -> None:
                     subprocess.run([sys.executable, maker, "--rows", str(rows), "--to", str(table)], check=True)
                 took, memory = train(uri, "--models", name, "--data", str(table))
                 seconds.append(took)
+                peaks.append(memory)
                 print(f"{name:>22} {rows:>9,} {took:>8.1f} {memory:>6.0f}", flush=True)
-            print(f"{name:>22} seconds grow as {growth(args.rows, seconds)}")
+            if len(args.rows) > 1:
+                print(f"{name:>22} seconds grow as {growth(args.rows, seconds)}, MB as {growth(args.rows, peaks)}")
+            if len(args.rows) > 2:
+                far = [extrapolated(args.rows, values) for values in (seconds, peaks)]
+                print(f"{name:>22} {FAR:>9,} {far[0]:>8.0f} {far[1]:>6.0f} extrapolated by a line", flush=True)
 
 
 def train(uri: str, *arguments: str) -> tuple[float, float]:
@@ -77,13 +83,17 @@ def memory(session: int) -> float:
     return total / 1024
 
 
-def growth(rows: list[int], seconds: list[float]) -> str:
+def growth(rows: list[int], values: list[float]) -> str:
     """The exponents of rows: fitted over all sizes, and between the last two, where starting up weighs least."""
-    if len(rows) < 2:
-        return "unknown from one size"
-    fitted = np.polyfit(np.log(rows), np.log(seconds), 1)[0]
-    last = math.log(seconds[-1] / seconds[-2]) / math.log(rows[-1] / rows[-2])
+    fitted = np.polyfit(np.log(rows), np.log(values), 1)[0]
+    last = math.log(values[-1] / values[-2]) / math.log(rows[-1] / rows[-2])
     return f"rows^{fitted:.2f} over all, rows^{last:.2f} between the last two"
+
+
+def extrapolated(rows: list[int], values: list[float]) -> float:
+    """What `FAR` rows would take if it grew by a line, fitted so that each size counts alike."""
+    slope, start = np.polyfit(rows, values, 1, w=1 / np.array(values))
+    return float(slope * FAR + start)
 
 
 if __name__ == "__main__":

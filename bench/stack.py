@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from deploy import mysql, secrets
 from understudy.tracking.connection import PROJECT
 
-SCRIPTS = ("train.py", "evaluate.py", "register.py", "promote.py", "requirements.lock")
+SCRIPTS = ("train.py", "evaluate.py", "register.py", "promote.py", "score.py", "requirements.lock")
 
 
 @dataclass
@@ -90,16 +90,21 @@ class Stack:
         return list(self.client.search_runs(experiments, order_by=["attributes.start_time ASC"], max_results=50_000))
 
 
+def copy_project(folder: Path) -> None:
+    """What its scripts need, in a new folder."""
+    for name in ("understudy", "data"):
+        shutil.copytree(PROJECT / name, folder / name)
+    for name in SCRIPTS:
+        shutil.copy(PROJECT / name, folder)
+
+
 @contextmanager
 def running(folder: Path, *options: str) -> Iterator[Stack]:
     """A stack on migrated databases."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # for the clients of this process
     stack = Stack(folder, options)
     (folder / "artifacts").mkdir(parents=True)
-    shutil.copytree(PROJECT / "understudy", folder / "project" / "understudy")
-    shutil.copytree(PROJECT / "data", folder / "project" / "data")
-    for name in SCRIPTS:
-        shutil.copy(PROJECT / name, folder / "project")
+    copy_project(folder / "project")
     try:
         stack.start_database()
         accounts = folder / "secrets" / secrets.MIGRATOR
