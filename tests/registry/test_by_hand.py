@@ -221,7 +221,7 @@ def test_a_move_that_was_cut_off_goes_before_the_one_that_has_followed_it(three:
     gone.wait()
     three.set_tag(cut_off.run_id, runs.PID, str(gone.pid))
     assert "a record was cut off" in check(three)
-    records.recover(three, NAME)
+    audit.recover(three, NAME)
     assert (stack(three), check(three)) == (["1", "2", "3"], "")
     assert [record.version for record in history.production_moves(records.find(three, NAME))] == ["1", "2", "3"]
 

@@ -23,7 +23,7 @@ from tests.conftest import Ended
 from understudy.errors import Refused
 from understudy.gate import checks
 from understudy.registry import audit, history, promotion, records, registered, stages
-from understudy.registry.records import Move, SavedRecord, Verdict
+from understudy.registry.records import Move, Record, SavedRecord, Verdict
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, experiments, family_runs, provenance, runs
 from understudy.training import selection
@@ -489,8 +489,23 @@ def test_the_newest_batch_is_found_among_many_experiments(registered: str, clien
         connection.execute(rows.insert(), [{**row, **other} for other in later])
     assert len(experiments.all_ids(client)) > 1500
     assert family_runs.get_batch(client, TABLE).info.run_id == batch.info.run_id
-    assert len(family_runs.logged_models(client)) >= 4
+    assert len(family_runs.linked_models(client)) == 2
     assert call(promote, "check").code == 0
+
+
+@pytest.mark.parametrize("backend", ["sqlite"], indirect=True)
+def test_a_place_is_behind_records_of_clocks_that_are_late(
+    in_production: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RECENT", 2)  # the new record, and the one that seems to be later
+    first, second = records.find(client, NAME)
+    engine, tables = sqlalchemy.create_engine(in_production), sqlalchemy.MetaData()
+    with engine.begin() as connection:
+        tables.reflect(connection, only=["runs"])
+        rows = tables.tables["runs"]
+        connection.execute(rows.update().where(rows.c.run_uuid == second.run_id).values(start_time=first.opened - 1))
+    record = records.start(client, NAME, Record(records.REPAIR, reason="a test"), Verdict())
+    assert records.place(client, NAME, record).number == 3
 
 
 def test_training_does_not_close_records_of_killed_promotions(in_production: str, client: MlflowClient) -> None:

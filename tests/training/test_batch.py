@@ -265,7 +265,7 @@ def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
 ) -> None:
     run = runs["LogisticRegression"]
     before = [client.get_run(shown.info.run_id).to_dictionary() for shown in (batch, run)]
-    count, known = len(client.search_runs(["1"])), len(family_runs.logged_models(client))
+    count, known = len(client.search_runs(["1"])), len(client.search_logged_models(["1"]))
     writes: list[tuple[str, Callable[[], None]]] = [
         ("'auc' and 'AUC'", lambda: family_runs.log_evaluation(client, run, {"auc": (0.5, 0.4, 0.6)}, NOTHING)),
         ("'Grid' and 'grid'", lambda: family_runs.log_batch(client, batch.info.run_id, {"Grid": 1}, [])),
@@ -278,7 +278,7 @@ def test_names_that_mysql_takes_for_one_are_refused_before_anything_is_written(
         with pytest.raises(UserError, match=f"{named} of one run differ only in case"):
             write()
     assert [client.get_run(shown.info.run_id).to_dictionary() for shown in (batch, run)] == before
-    assert (len(client.search_runs(["1"])), len(family_runs.logged_models(client))) == (count, known)
+    assert (len(client.search_runs(["1"])), len(client.search_logged_models(["1"]))) == (count, known)
     assert client.get_experiment_by_name("records") is None
 
 

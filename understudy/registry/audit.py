@@ -1,8 +1,8 @@
-"""What is wrong with the registered versions of a model, and the repair of what needs no judgement."""
+"""What is wrong with the registered versions of a model or cut off, and the repair of what needs no judgement."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient, MlflowException
 from mlflow.entities import Run
@@ -54,7 +54,7 @@ def repair(client: MlflowClient, name: str) -> list[str]:
 
     What was done is recorded. A record that is gone for good gets one in its place that says so.
     """
-    done = records.recover(client, name) + stages.settle(client, name)
+    done = recover(client, name) + stages.settle(client, name)
     for number in _gaps(records.find(client, name)):
         reason = f"the record at place {number} is gone for good"
         _record_repair(client, name, Record(records.REPAIR, reason=reason, number=number))
@@ -62,6 +62,61 @@ def repair(client: MlflowClient, name: str) -> list[str]:
     if done:
         _record_repair(client, name, Record(records.REPAIR, reason="; ".join(done)))
     return done
+
+
+def recover(client: MlflowClient, name: str) -> list[str]:
+    """Close the records that killed processes left open, by what the aliases say; returns what was done, for people."""
+    done = []
+    for record in [record for record in records.find(client, name, "attributes.status = 'RUNNING'") if record.is_left]:
+        ended = record if record.outcome else _ended(client, name, record.run_id)
+        if ended and ended.outcome:
+            records.close(client, name, ended, ended.outcome)
+            done.append(f"closed a record: {records.sentence(ended)}")
+            if ended.outcome == records.COMPLETED and not ended.is_earlier:
+                done += stages.settle(client, name, {record.version, record.before})
+    return done
+
+
+def _ended(client: MlflowClient, name: str, run_id: str) -> SavedRecord | None:
+    """A cut-off record with how it ended and its place; None if another process has closed it by now."""
+    aliases = stages.aliases(client, name)
+    # Read after the aliases: whoever has moved one on since has closed this record before.
+    decisions = records.find(client, name)
+    [record] = [record for record in decisions if record.run_id == run_id]
+    if not record.is_left or record.outcome:
+        return None
+    later = [each for each in decisions if each.opened > record.opened and each.stage == record.stage]
+    followers = [each for each in later if each.stage and each.before == record.version]
+    if record.is_earlier:
+        outcome = records.ABANDONED
+    elif record.why and not record.forced:
+        outcome = records.REFUSED
+    elif record.action == records.ARCHIVE:
+        outcome = records.ABANDONED if record.version in aliases.values() else records.COMPLETED
+    else:
+        is_moved = record.number or (record.stage and (followers or record.version == aliases.get(record.stage)))
+        outcome = records.COMPLETED if is_moved else records.ABANDONED
+    if record.number is None:
+        number = _number_between(decisions, followers)
+        record = replace(record, number=number, time=_time_after(decisions, record))
+    return replace(record, outcome=outcome)
+
+
+def _number_between(decisions: Sequence[SavedRecord], followers: Sequence[SavedRecord]) -> float | None:
+    """The place of a cut-off move: before the first that has followed it, or else behind all others."""
+    follower = next((record for record in followers if record.outcome == records.COMPLETED), None)
+    if follower is None:
+        return records.behind(decisions)
+    if follower.number is None:
+        return None
+    numbers = [record.number or 0 for record in decisions]
+    return (follower.number + max(number for number in numbers if number < follower.number)) / 2
+
+
+def _time_after(decisions: Sequence[SavedRecord], record: SavedRecord) -> int:
+    """When a cut-off move counts from: as it was opened, but after all that had been opened before it."""
+    completed = [each for each in decisions if each.outcome == records.COMPLETED and each.opened <= record.opened]
+    return max([record.opened, *((each.time or 0) + 1 for each in completed)])
 
 
 def _record_repair(client: MlflowClient, name: str, record: Record) -> None:
@@ -194,7 +249,7 @@ def _deleted(client: MlflowClient, what: str, run: Run) -> Iterator[Finding]:
 
 
 def _orphans(client: MlflowClient, name: str, versions: Versions) -> Iterator[Finding]:
-    for model in family_runs.logged_models(client):
+    for model in family_runs.linked_models(client):
         for link in family_runs.linked_versions(model):
             if link["name"] == name and str(link["version"]) not in versions:
                 what = f"model {model.model_id} says it is version {link['version']}, which is not there"

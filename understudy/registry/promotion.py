@@ -4,7 +4,7 @@ Every verb opens its record, moves the alias, makes the stages follow and closes
 next promotion and `promote.py check --repair` put right what it leaves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from understudy.errors import Refused, UserError
-from understudy.registry import history, records, registered, registration, stages
+from understudy.registry import audit, history, records, registered, registration, stages
 from understudy.registry.records import Move, Record, SavedRecord, Verdict
 from understudy.registry.stages import STAGES
 from understudy.schema.declaration import Table
@@ -33,7 +33,7 @@ def promote(client: MlflowClient, name: str, planned: Move, judge: Judge) -> Sav
         UserError: It was never in Staging, should go to Production, and is not forced to.
         Refused: By the verdict, or because somebody else moved the alias meanwhile.
     """
-    records.recover(client, name)
+    audit.recover(client, name)
     before = stages.aliases(client, name).get(planned.stage)
     if before == planned.version:
         stages.settle(client, name)
@@ -62,7 +62,7 @@ def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge
         UserError: Nothing was replaced, or what was is gone or was never in Production.
         Refused: By the verdict, or because somebody else moved the alias meanwhile.
     """
-    records.recover(client, name)
+    audit.recover(client, name)
     current = stages.aliases(client, name).get("production")
     decisions = records.find(client, name)
     version = to or _replaced(client, name, current, decisions)
@@ -73,7 +73,7 @@ def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge
         problem = f"version {version} of {name} was never in Production"
         raise UserError(problem, f"python promote.py production --version {version}{naming.option(name)}")
     planned = Move(records.ROLLBACK, version, "production", current, reason)
-    return _carry_out(client, name, planned, judge(planned))
+    return _carry_out(client, name, planned, judge(planned), decisions)
 
 
 def _replaced(client: MlflowClient, name: str, current: str | None, decisions: list[SavedRecord]) -> str:
@@ -120,7 +120,7 @@ def archive(client: MlflowClient, name: str, version: str, reason: str | None) -
         UserError: It is in Production.
         Refused: Somebody else put it into a stage meanwhile.
     """
-    records.recover(client, name)
+    audit.recover(client, name)
     registered.get_version(client, name, version)
     if version == stages.aliases(client, name).get("production"):
         fix = f'python promote.py rollback --reason "..."{naming.option(name)}, or put another version there first'
@@ -147,7 +147,7 @@ def adopt(
         UserError: There is no such version, or it is not what training writes.
         Refused: By the verdict, or because somebody else moved the alias meanwhile.
     """
-    records.recover(client, name)
+    audit.recover(client, name)
     number = wanted or _put_there_by_hand(client, name)
     version = registered.get_version(client, name, number)
     # A version that has a manifest is not trusted anew.
@@ -174,7 +174,7 @@ def _adopt_in_stage(client: MlflowClient, name: str, planned: Move, judge: Judge
         path = history.champions(records.find(client, name)) if planned.stage == "production" else []
         earlier = [number for number in path if number != planned.version]
         planned = replace(planned, before=earlier[-1] if earlier else None)
-    return _carry_out(client, name, planned, judge(planned), is_there)
+    return _carry_out(client, name, planned, judge(planned), is_there=is_there)
 
 
 def _admitted(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
@@ -203,10 +203,21 @@ def _put_there_by_hand(client: MlflowClient, name: str) -> str:
     return current
 
 
-def _carry_out(client: MlflowClient, name: str, planned: Move, verdict: Verdict, is_there: bool = False) -> SavedRecord:
-    """Record and make a move, whose alias names the version already if `is_there`."""
+def _carry_out(
+    client: MlflowClient,
+    name: str,
+    planned: Move,
+    verdict: Verdict,
+    decisions: Sequence[SavedRecord] | None = None,
+    is_there: bool = False,
+) -> SavedRecord:
+    """Record and make a move, whose alias names the version already if `is_there`.
+
+    The decisions until then are read again unless they are at hand.
+    """
     if planned.stage == "production":
-        planned = replace(planned, by_hand=not history.explains(records.find(client, name), planned.before))
+        known = records.find(client, name) if decisions is None else decisions
+        planned = replace(planned, by_hand=not history.explains(known, planned.before))
     record = records.start(client, name, planned, verdict)
     if verdict.why and not planned.forced:
         records.close(client, name, record, records.REFUSED)

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils import mlflow_tags
 
-from understudy.registry import registered, stages
+from understudy.registry import registered
 from understudy.tracking import runs, waiting
 
 if TYPE_CHECKING:  # matplotlib takes half a second, and most who ask for records draw nothing
@@ -29,6 +29,7 @@ SUPERSEDED = "superseded"  # somebody else moved the alias at the same time
 ABANDONED = "abandoned"  # cut off before the alias was moved
 STATUS = {COMPLETED: "FINISHED", REFUSED: "FINISHED", SUPERSEDED: "FINISHED", ABANDONED: "KILLED"}
 ROLLBACK, ADOPT, ARCHIVE, REPAIR = "rollback", "adopt", "archive", "repair"
+RECENT = 20  # records that are asked for the greatest number
 LATEST = "understudy.record"  # a version's tag: the run of the last record about it
 
 
@@ -184,7 +185,7 @@ def place(client: MlflowClient, name: str, record: SavedRecord) -> SavedRecord:
     Whoever reads the alias back after this, and still sees their own move, knows that every later move has a greater
     number.
     """
-    placed = replace(record, time=now(), number=_next_number(find(client, name)))
+    placed = replace(record, time=now(), number=_next_number(client, name))
     runs.tag_record(client, placed.run_id, _tags(placed, "time", "number"))
     return placed
 
@@ -193,7 +194,7 @@ def close(client: MlflowClient, name: str, record: SavedRecord, outcome: str, wh
     """Say how a decision ended, and give its record a place unless it has one."""
     number = record.number
     if number is None and record.time is None:
-        number = _next_number(find(client, name))
+        number = _next_number(client, name)
     ended = replace(record, outcome=outcome, time=record.time or now(), number=number, why=why or record.why)
     tags = _tags(ended, "outcome", "time", "number", "why") | {mlflow_tags.MLFLOW_RUN_NOTE: sentence(ended)}
     runs.close_record(client, record.run_id, tags, STATUS[outcome])
@@ -208,18 +209,35 @@ def _tags(record: Record, *parts: str) -> dict[str, str]:
     return {tag: str(value) for tag, value in values.items() if value}
 
 
-def _next_number(records: Iterable[Record]) -> int:
+def _next_number(client: MlflowClient, name: str) -> int:
+    """The place behind all records.
+
+    The latest ones say where to begin. Clocks differ, so those that follow on them are looked for.
+    """
+    records = find(client, name, latest=RECENT)
+    if not any(record.number for record in records):
+        records = find(client, name)
+    number = behind(records)
+    while following := find(client, name, f"tags.`{TAGS['number']}` LIKE '{number}%'"):
+        number = behind(following)
+    return number
+
+
+def behind(records: Iterable[Record]) -> int:
+    """The place behind these records."""
     return math.floor(max((record.number or 0 for record in records), default=0)) + 1
 
 
-def find(client: MlflowClient, name: str) -> list[SavedRecord]:
-    """All records of the registered models that have had a name, in the order they count, those still open last.
+def find(client: MlflowClient, name: str, condition: str | None = None, latest: int | None = None) -> list[SavedRecord]:
+    """The records of the registered models that have had a name, in the order they count, those still open last.
+
+    All of them unless there is a condition or a number of `latest`, see `runs.records`.
 
     Raises:
         UserError: The experiment that keeps them is deleted.
     """
     model = registered.registered_model(client, name).creation_timestamp
-    records = [_read(run, model) for run in runs.records(client, experiment(name))]
+    records = [_read(run, model) for run in runs.records(client, experiment(name), condition, latest)]
     # Records without a number are older than all that have one.
     return sorted(records, key=lambda each: (each.outcome is None, each.number or 0, each.time or 0, each.opened))
 
@@ -238,57 +256,3 @@ def _read(run: Run, model: int) -> SavedRecord:
         is_earlier=values["model"] != model if "model" in values else opened < model,
         figures=run.data.metrics,
     )
-
-
-def recover(client: MlflowClient, name: str) -> list[str]:
-    """Close the records that killed processes left open, by what the aliases say; returns what was done, for people."""
-    done = []
-    for record in [record for record in find(client, name) if record.is_left]:
-        ended = record if record.outcome else _ended(client, name, record.run_id)
-        if ended and ended.outcome:
-            close(client, name, ended, ended.outcome)
-            done.append(f"closed a record: {sentence(ended)}")
-            if ended.outcome == COMPLETED and not ended.is_earlier:
-                done += stages.settle(client, name, {record.version, record.before})
-    return done
-
-
-def _ended(client: MlflowClient, name: str, run_id: str) -> SavedRecord | None:
-    """A cut-off record with how it ended and its place; None if another process has closed it by now."""
-    aliases = stages.aliases(client, name)
-    # Read after the aliases: whoever has moved one on since has closed this record before.
-    records = find(client, name)
-    [record] = [record for record in records if record.run_id == run_id]
-    if not record.is_left or record.outcome:
-        return None
-    later = [each for each in records if each.opened > record.opened and each.stage == record.stage]
-    followers = [each for each in later if each.stage and each.before == record.version]
-    if record.is_earlier:
-        outcome = ABANDONED
-    elif record.why and not record.forced:
-        outcome = REFUSED
-    elif record.action == ARCHIVE:
-        outcome = ABANDONED if record.version in aliases.values() else COMPLETED
-    else:
-        is_moved = record.number or (record.stage and (followers or record.version == aliases.get(record.stage)))
-        outcome = COMPLETED if is_moved else ABANDONED
-    if record.number is None:
-        record = replace(record, number=_number_between(records, followers), time=_time_after(records, record))
-    return replace(record, outcome=outcome)
-
-
-def _number_between(records: list[SavedRecord], followers: list[SavedRecord]) -> float | None:
-    """The place of a cut-off move: before the first that has followed it, or else behind all others."""
-    follower = next((record for record in followers if record.outcome == COMPLETED), None)
-    if follower is None:
-        return _next_number(records)
-    if follower.number is None:
-        return None
-    numbers = [record.number or 0 for record in records]
-    return (follower.number + max(number for number in numbers if number < follower.number)) / 2
-
-
-def _time_after(records: list[SavedRecord], record: SavedRecord) -> int:
-    """When a cut-off move counts from: as it was opened, but after all that had been opened before it."""
-    earlier = [each.time or 0 for each in records if each.outcome == COMPLETED and each.opened <= record.opened]
-    return max([record.opened, *(when + 1 for when in earlier)])

@@ -243,6 +243,7 @@ def linked_versions(model: LoggedModel) -> list[dict[str, Any]]:
         return []
 
 
-def logged_models(client: mlflow.MlflowClient) -> list[LoggedModel]:
-    """All models that runs have logged, in any experiment."""
-    return list(connection.pages(client.search_logged_models, experiments.all_ids(client)))
+def linked_models(client: mlflow.MlflowClient) -> list[LoggedModel]:
+    """The models, in any experiment, that say which versions they are."""
+    query = f"tags.`{mlflow_tags.MLFLOW_MODEL_VERSIONS}` != ''"
+    return list(connection.pages(client.search_logged_models, experiments.all_ids(client), query))
