@@ -59,10 +59,10 @@ def fill(store: Stack, engine: Engine, count: int) -> None:
     """
     client = store.client
     [experiment] = client.search_experiments(filter_string=f"name = '{TABLE.name}'")
-    [batch] = client.search_runs([experiment.experiment_id], f"tags.`{runs.KIND}` = '{runs.BATCH}'")
+    batch = family_runs.get_batch(client, TABLE)
     families = client.search_runs([experiment.experiment_id], f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{batch.info.run_id}'")
     decisions = _runs_of(client, records.experiment(TABLE.name))[-2:]
-    scorings = _runs_of(client, f"{TABLE.name} batches")
+    scorings = _runs_of(client, f"{TABLE.name} batches")[-1:]
     other, left_open = (log_other(client, experiment.experiment_id, ended) for ended in (True, False))
     family = [batch, *families]
     others = count * OTHERS // 100
