@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def main() -> None:
     args = options().parse_args()
     for kind in args.stores:
         with ExitStack() as opened:
-            stores = {count: opened.enter_context(filled(kind, count)) for count in args.runs}
+            with ThreadPoolExecutor() as pool:
+                made = pool.map(opened.enter_context, [filled(kind, count) for count in args.runs])
+                stores = dict(zip(args.runs, made, strict=True))
             seconds = measure(stores, args.rounds)
         report(kind, seconds)
 
