@@ -91,8 +91,8 @@ def growth(rows: list[int], values: list[float]) -> str:
 
 
 def extrapolated(rows: list[int], values: list[float]) -> float:
-    """What `FAR` rows would take if it grew by a line, fitted so that each size counts alike."""
-    slope, start = np.polyfit(rows, values, 1, w=1 / np.array(values))
+    """What `FAR` rows would take by the line that fits all sizes best, which the largest decides."""
+    slope, start = np.polyfit(rows, values, 1)
     return float(slope * FAR + start)
 
 
