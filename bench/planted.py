@@ -208,7 +208,8 @@ def scorer(folder: Path, **values: Any) -> None:
 
 
 def bundled_code(folder: Path, program: str) -> None:
-    replace(folder / "code" / "understudy" / "scoring" / "flavor.py", "PACKAGE = ", f"{program}\nPACKAGE = ")
+    begin = "class MlflowRowsRefused"
+    replace(folder / "code" / "understudy" / "scoring" / "flavor.py", begin, f"{program}\n{begin}")
 
 
 def model_code(folder: Path, program: str) -> None:

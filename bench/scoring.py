@@ -19,7 +19,7 @@ from sklearn.pipeline import Pipeline
 from understudy.families import FAMILIES
 from understudy.reading import table_rows
 from understudy.schema.columns import listed
-from understudy.scoring import flavor, pipelines, scorer
+from understudy.scoring import model_files, pipelines, scorer
 from understudy.serving import request
 from understudy.table import TABLE
 
@@ -72,7 +72,7 @@ def made(training: pd.DataFrame, classifier: BaseEstimator) -> tuple[Pipeline, s
     decided = pipelines.decided(TABLE, classifier, None, 0.5)
     pipeline = pipelines.build(TABLE, decided).fit(training, training[TABLE.target.name])
     with TemporaryDirectory() as folder:
-        flavor.save_model(f"{folder}/model", Model(), pipeline, training)
+        model_files.save_model(f"{folder}/model", Model(), pipeline, training)
         return pipeline, scorer.load(Path(folder, "model"))
 
 

@@ -28,7 +28,7 @@ from understudy.families import FAMILIES
 from understudy.reading import table_rows
 from understudy.schema.columns import Category, Number, listed
 from understudy.schema.declaration import Table
-from understudy.scoring import conversion, flavor, pipelines, scorer, scorer_files
+from understudy.scoring import conversion, model_files, pipelines, scorer
 from understudy.scoring.predictors import TREES
 from understudy.table import TABLE
 
@@ -73,7 +73,7 @@ class Made:
         rows, _ = table.split(table_rows.read(table, PROJECT / table.path))
         decided = pipelines.decided(table, clone(classifier), calibrated_on, 0.42)
         self.pipeline = pipelines.build(table, decided).fit(rows, rows[table.target.name])
-        flavor.save_model(str(self.folder), Model(), self.pipeline, rows)
+        model_files.save_model(str(self.folder), Model(), self.pipeline, rows)
         self.scorer = scorer.load(self.folder)
 
     @property
@@ -221,7 +221,7 @@ def test_a_conversion_that_answers_otherwise_is_not_served(tmp_path: Path, monke
 def test_stored_answers_that_are_not_given_are_noticed(tmp_path: Path) -> None:
     made = Made(tmp_path, TABLE, CLASSIFIERS["LogisticRegression"])
     written = made.written
-    assert len(written["stored"]["probabilities"]) == scorer_files.STORED
+    assert len(written["stored"]["probabilities"]) == model_files.STORED
     written["stored"]["probabilities"][3] += 1e-5
     (made.folder / scorer.FILE).write_text(json.dumps(written))
     with pytest.raises(ValueError, match="the stored rows do not get the stored answers"):

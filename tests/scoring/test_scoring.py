@@ -23,7 +23,7 @@ from understudy.reading.table_rows import typed
 from understudy.schema.columns import listed
 from understudy.schema.declaration import Table
 from understudy.schema.faults import tidied
-from understudy.scoring import flavor, forms, pipelines, scorer
+from understudy.scoring import forms, model_files, pipelines, scorer
 from understudy.scoring.flavor import MlflowRowsRefused
 from understudy.scoring.scorer import Scorer
 from understudy.serving import request
@@ -244,7 +244,7 @@ def declaring(tmp_path_factory: pytest.TempPathFactory) -> tuple[Table, Scorer, 
     rows = table_rows.read(table, SAMPLE)
     decided = pipelines.decided(table, FAMILIES["LogisticRegression"].classifier, None, 0.5)
     pipeline = pipelines.build(table, decided).fit(rows, rows[table.target.name])
-    flavor.save_model(str(folder), Model(), pipeline, rows)
+    model_files.save_model(str(folder), Model(), pipeline, rows)
     return table, scorer.load(folder), mlflow.pyfunc.load_model(str(folder))
 
 
@@ -496,7 +496,8 @@ def test_a_model_brings_the_code_that_it_needs_and_no_more(
         "scoring",
     }
     row = [1, 1, 0, 0, 0, 4.8, 360, 1, 2, 8.8]
-    program = f"import mlflow; print(mlflow.pyfunc.load_model({str(folder)!r}).predict([{row}]))"
+    without = "import sys; sys.modules['sklearn'] = sys.modules['skops'] = None"
+    program = f"{without}; import mlflow; print(mlflow.pyfunc.load_model({str(folder)!r}).predict([{row}]))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment(PYTHONPATH=""), capture_output=True, text=True
     )

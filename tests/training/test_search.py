@@ -22,7 +22,7 @@ from understudy.families import FAMILIES, Family
 from understudy.figures import metrics
 from understudy.figures.metrics import Scored
 from understudy.reading import table_rows
-from understudy.scoring import flavor, pipelines
+from understudy.scoring import model_files, pipelines
 from understudy.table import TABLE
 from understudy.training import search, selection
 
@@ -176,7 +176,7 @@ def test_what_is_served_decides_at_the_threshold_that_the_costs_ask_for(tmp_path
         pipeline = search.search(table, TRAINING, family, family.quick, seed=0, jobs=1).pipeline
         probabilities = pipelines.positive(pipeline, HELD_OUT, table)
         chosen[costs] = pipeline[-1].threshold
-        flavor.save_model(str(tmp_path / f"{costs}"), Model(), pipeline, TRAINING)
+        model_files.save_model(str(tmp_path / f"{costs}"), Model(), pipeline, TRAINING)
         served = mlflow.pyfunc.load_model(str(tmp_path / f"{costs}"))
         labels = served.predict(HELD_OUT[[column.name for column in TABLE.columns]])
         assert labels == ["Y" if probability >= chosen[costs] else "N" for probability in probabilities]

@@ -24,7 +24,7 @@ from tests.conftest import SAMPLE, Ended, is_refusal
 from understudy.errors import UserError
 from understudy.families import FAMILIES, Family
 from understudy.reading import table_rows
-from understudy.scoring import flavor, pipelines
+from understudy.scoring import model_files, pipelines
 from understudy.table import TABLE
 from understudy.tracking import family_runs
 from understudy.training import search
@@ -56,7 +56,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def save(name: str) -> Path:
         if not (folder / name).exists():
             searched = search.search(TABLE, training, BOOSTERS[name], BOOSTERS[name].quick, seed=3, jobs=1)
-            flavor.save_model(str(folder / name), Model(), searched.pipeline, training)
+            model_files.save_model(str(folder / name), Model(), searched.pipeline, training)
         return folder / name
 
     return save

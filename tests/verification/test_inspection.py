@@ -26,7 +26,7 @@ from understudy.errors import UserError
 from understudy.families import FAMILIES, Family, Grid
 from understudy.reading import table_rows
 from understudy.registry import stages
-from understudy.scoring import flavor
+from understudy.scoring import model_files
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, family_runs, provenance
 from understudy.training import search
@@ -113,7 +113,7 @@ def test_code_of_an_earlier_commit_is_code_of_the_project(
 ) -> None:
     """A version that was trained before the checkout went on can still be registered, from a branch it cannot."""
     project, code = tmp_path / "project" / "understudy", folder / "code" / "understudy" / "scoring"
-    shutil.copytree(flavor.PACKAGE, project)
+    shutil.copytree(model_files.PACKAGE, project)
     monkeypatch.setattr(repository, "PACKAGE", project)
 
     def git(*arguments: str) -> None:
@@ -177,7 +177,7 @@ def test_any_classifier_with_a_name_in_a_module_is_let_in_by_its_family(
     monkeypatch.setitem(FAMILIES, name, Family(OTHERS[name], quick=grid, book={}))
     training, held_out = TABLE.split(table_rows.read(TABLE, path))
     searched = search.search(TABLE, training, FAMILIES[name], grid, seed=3, jobs=1)
-    flavor.save_model(str(tmp_path / "model"), Model(), searched.pipeline, training)
+    model_files.save_model(str(tmp_path / "model"), Model(), searched.pipeline, training)
     loaded = inspection.load(tmp_path / "model", name, held_out, "the model")
     assert (loaded.predict(held_out) == searched.pipeline.predict(held_out)).all()
     with pytest.raises(UserError, match="the model is not what training writes"):
@@ -265,7 +265,7 @@ def test_a_column_that_only_the_rows_of_training_have_is_no_reason_to_refuse(col
     training, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     family = FAMILIES["DecisionTreeClassifier"]
     searched = search.search(TABLE, training, family, {"max_depth": [3]}, seed=0, jobs=1)
-    flavor.save_model(str(tmp_path / "model"), Model(), searched.pipeline, training)
+    model_files.save_model(str(tmp_path / "model"), Model(), searched.pipeline, training)
     rows = held_out.assign(**{column: np.nan})
     assert inspection.load(tmp_path / "model", "DecisionTreeClassifier", rows, "the model") is not None
 

@@ -26,7 +26,7 @@ from tests.scoring.test_scoring import APPLICANT
 from tests.serving.test_supervisor import group, is_left
 from understudy.errors import UserError
 from understudy.reading import table_rows
-from understudy.scoring import flavor
+from understudy.scoring import model_files
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs
 from understudy.verification import digests, manifest
@@ -39,7 +39,8 @@ def planted(name: str) -> Callable[[Path, str], object]:
     return PLANTED[name].plant
 
 
-MODULES = len(flavor.MODULES) + sum(len([*(flavor.PACKAGE / room).glob("*.py")]) for room in flavor.ROOMS)
+FOLDERS = [model_files.PACKAGE / room for room in model_files.ROOMS]
+MODULES = len(model_files.MODULES) + sum(len([*folder.glob("*.py")]) for folder in FOLDERS)
 # What somebody does to a registered model's folder, and how it is named.
 TAMPERINGS: dict[str, tuple[Callable[[Path, str], object], str]] = {
     "bundled code": (planted("code of another text"), "code/understudy/scoring/flavor.py changed"),

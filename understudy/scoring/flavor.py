@@ -1,46 +1,33 @@
-"""The served model: what is written to its folder, and what runs when it is asked for predictions.
+"""What runs when MLflow asks a served model for predictions: the scorer, for rows as MLflow and Python bring them.
 
-One MLflow model folder with two flavors: sklearn, the fitted Pipeline in skops form, and python_function, the scorer
-that answers as that Pipeline does. Its check of the rows takes the place of MLflow's: the signature has no inputs, so
-that rows of every accepted form arrive here as they are.
+Its check of the rows takes the place of MLflow's: the signature has no inputs, so that rows of every accepted form
+arrive here as they are. Neither scikit-learn nor skops is loaded for a converted model, so that a server starts sooner,
+and an executor of Spark needs neither.
 """
 
 import json
 import math
 import os
-import shutil
-from importlib.metadata import packages_distributions, version
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow import pyfunc
-from mlflow import sklearn as mlflow_sklearn
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from sklearn.pipeline import Pipeline
-from skops import io as skops
 
-from understudy.errors import UserError
 from understudy.schema.columns import Cells
 from understudy.schema.faults import Fault, repeated
 from understudy.schema.spelling import number
-from understudy.scoring import pipelines, scorer, scorer_files
+from understudy.scoring import scorer
 from understudy.scoring.forms import RowsRefused
-from understudy.scoring.predictors import TREES
 from understudy.scoring.scorer import LABEL, VERSION, Scorer
 
-PACKAGE = Path(__file__).parents[1]
-MODULES, ROOMS = ("__init__.py", "errors.py", "families.py"), ("schema", "scoring")  # what runs inside a served model
-REQUIREMENTS = ("mlflow", "scikit-learn", "pandas", "numpy", "scipy", "skops")
-SIGNATURE = ModelSignature(
-    outputs=Schema([ColSpec(DataType.string)]),
-    params=ParamSchema([ParamSpec("output", DataType.string, LABEL)]),
-)
+# Cells that databases and Spark have, and JSON has not.
+SPELLED: dict[type, Callable[[Any], Any]] = {Decimal: float, date: date.isoformat}
 
 
 class MlflowRowsRefused(MlflowException):
@@ -100,8 +87,15 @@ class PyfuncScorer:
         columns = dict(zip(given, cells, strict=True))
         if len(names) > len(given):
             columns = dict.fromkeys(names, [None] * len(rows)) | columns
+        columns |= {name: _of_json(cells) for name, cells in columns.items()}
         texts = {name: [cell or "" for cell in columns[name]] for name in self._numbers if _is_csv(columns.get(name))}
         return columns | self.scorer.from_text(texts) if texts else columns
+
+
+def _of_json(cells: Cells) -> Cells:
+    """Decimal numbers as numbers, and dates as text, as JSON would bring them."""
+    kind = type(next((cell for cell in cells if cell is not None), None))
+    return [SPELLED[kind](cell) if type(cell) is kind else cell for cell in cells] if kind in SPELLED else cells
 
 
 def _is_csv(cells: Cells | None) -> bool:
@@ -121,73 +115,6 @@ def _plain(rows: Any) -> Any:
     if isinstance(rows, list):
         return [_plain(cell) for cell in rows]
     return None if isinstance(rows, float) and math.isnan(rows) else rows
-
-
-def save_model(path: str, mlflow_model: Model, pipeline: Pipeline, rows: pd.DataFrame) -> None:
-    """Write both flavors to a new folder; the interface that `mlflow.models.Model.log` calls.
-
-    The rows are those that the Pipeline was fitted on. What MLflow knows of the model is completed, and written as
-    `MLmodel`.
-
-    Raises:
-        UserError: The Pipeline holds something that only pickle could save.
-    """
-    kinds = types(pipeline)
-    with TemporaryDirectory() as name:
-        code, written = Path(name, PACKAGE.name), Path(name, "written")
-        code.mkdir()
-        for module in MODULES:
-            shutil.copy(PACKAGE / module, code)
-        for room in ROOMS:
-            shutil.copytree(PACKAGE / room, code / room, ignore=shutil.ignore_patterns("__pycache__"))
-        scorer_files.write(written, pipeline, pipelines.table(pipeline), rows)
-        packages = [*REQUIREMENTS, *(["onnxruntime"] if (written / TREES).exists() else []), *_libraries(kinds)]
-        mlflow_sklearn.save_model(
-            pipeline,
-            path,
-            mlflow_model=mlflow_model,
-            signature=SIGNATURE,
-            code_paths=[str(code)],
-            pip_requirements=[f"{name}=={version(name)}" for name in packages],
-            serialization_format="skops",
-            skops_trusted_types=kinds,
-        )
-        shutil.copytree(written, path, dirs_exist_ok=True)
-    environment = mlflow_model.flavors[pyfunc.FLAVOR_NAME]["env"]
-    pyfunc.add_to_model(
-        mlflow_model,
-        loader_module=__name__,
-        code="code",
-        conda_env=environment["conda"],
-        python_env=environment["virtualenv"],
-    )
-    mlflow_model.save(str(Path(path) / "MLmodel"))
-
-
-def types(pipeline: Pipeline) -> list[str]:
-    """The types in a Pipeline that skops trusts only if they are named.
-
-    Raises:
-        UserError: The Pipeline holds something that only pickle could save.
-    """
-    try:
-        data = skops.dumps(pipeline)
-        # Naming the types stops no attacker, since the list lies beside the model; see docs/decisions/0003-skops.md.
-        kinds: list[str] = skops.get_untrusted_types(data=data)
-        skops.loads(data, trusted=kinds)
-    except Exception as error:
-        raise UserError(
-            f"{type(pipelines.classifier(pipeline)).__name__} cannot be saved without pickle: {error}",
-            "build the model from classes and functions that have a name in a module, no lambda",
-        ) from None
-    return kinds
-
-
-def _libraries(kinds: list[str]) -> list[str]:
-    """The packages, by the names that pip knows, of the types that come from other libraries."""
-    modules = {kind.partition(".")[0] for kind in kinds} - {*REQUIREMENTS, "sklearn", PACKAGE.name}
-    distributions = packages_distributions() if modules else {}
-    return sorted({distributions[module][0] for module in modules & distributions.keys()})
 
 
 def _load_pyfunc(path: str) -> PyfuncScorer:

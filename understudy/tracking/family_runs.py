@@ -88,13 +88,13 @@ def log_family(client: mlflow.MlflowClient, run_id: str, trained: TrainedFamily)
 
     Returns whether the model is served in a form of the project's, and not by its own library.
     """
-    from understudy.scoring import flavor, pipelines, predictors, scorer
+    from understudy.scoring import model_files, pipelines, predictors, scorer
 
     runs.check_names("params", trained.params)
     runs.check_names("metrics", trained.metrics)
     model = Model.log(
         None,
-        flavor=flavor,
+        flavor=model_files,
         flavor_name="sklearn",
         name=trained.name,
         run_id=run_id,

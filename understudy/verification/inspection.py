@@ -27,7 +27,7 @@ from understudy.errors import UserError, is_known, visible
 from understudy.families import FAMILIES, Family
 from understudy.schema.columns import Category, Number
 from understudy.schema.declaration import Table
-from understudy.scoring import flavor, pipelines, scorer, scorer_files
+from understudy.scoring import model_files, pipelines, scorer
 from understudy.scoring.predictors import TREES
 from understudy.table import TABLE
 from understudy.tracking import family_runs
@@ -94,7 +94,7 @@ def _inspect(folder: Path, written: Path, family: str, rows: pd.DataFrame) -> Pi
     _check_objects(folder, table, FAMILIES[family], known)
     with _naming(SKOPS):
         pipeline = _pipeline(folder, table)
-        flavor.save_model(str(written), Model(), pipeline, enough)
+        model_files.save_model(str(written), Model(), pipeline, enough)
     for name in PACKAGES:
         _check_packages(folder, written, name)
     _check_code(folder, written)
@@ -227,7 +227,7 @@ def _check_scorer(folder: Path, written: Path, table: Table) -> None:
 
 def _is_spread(values: Any, shares: Any, column: Category | Number) -> bool:
     """Whether these are some of a feature's values, NaN where training had none, and numbers for them."""
-    counts = {len(scorer_files.MIDDLES), len(column.values) if isinstance(column, Category) else 0}
+    counts = {len(model_files.MIDDLES), len(column.values) if isinstance(column, Category) else 0}
     known = [0 if value != value else value for value in values]
     return len(values) in counts and _are_figures(known, len(values)) and _are_figures(shares, len(values))
 

@@ -16,7 +16,7 @@ from skops import io as skops
 from understudy.errors import UserError, visible
 from understudy.families import FAMILIES, Family, Grid
 from understudy.schema.declaration import Table
-from understudy.scoring import flavor, pipelines
+from understudy.scoring import model_files, pipelines
 from understudy.verification.skops_structure import Place, structure
 
 MOST_ROWS = 500  # of each class, which a model is fitted on
@@ -64,7 +64,8 @@ def check_trained(name: str, pipeline: Pipeline, table: Table, rows: pd.DataFram
     parts = [classifier, *classifier.get_params().values()]
     if {_package(f"{type(part).__module__}.") for part in parts} <= {*OF_THE_PROJECT, "builtins"}:
         return  # models of scikit-learn's classifiers are alike: docs/decisions/0009-manifest.md
-    others = [kind for kind in flavor.types(pipeline) if _package(kind) not in OF_THE_PROJECT and kind not in KNOWN]
+    kinds = [kind for kind in model_files.types(pipeline) if kind not in KNOWN]
+    others = [kind for kind in kinds if _package(kind) not in OF_THE_PROJECT]
     if unnamed := [kind for kind in others if kind not in family.types]:
         fix = f"if you trust that library, write into its Family in understudy/families.py: types={(*others,)}"
         raise UserError(f"{name} is made of types that its family does not name: {', '.join(unnamed)}", fix)
