@@ -75,6 +75,7 @@ lock: .venv/requirements-test.lock ## write the lock files again from pyproject.
 	@$(COMPILE) -c requirements-boosting.lock -c requirements-cluster.lock \
 		--extra boosting --extra cluster --group test -o requirements-test.lock
 	@$(COMPILE) -c requirements-cluster.lock --extra cluster --extra server -o requirements-server.lock
+	@$(COMPILE) -c requirements.lock --extra spark -o requirements-spark.lock
 COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -87,6 +88,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' |
 .venv/requirements-cluster.lock: MB = 243
 .venv/requirements-test.lock: MB = 319
 .venv/requirements-server.lock: MB = 260
+.venv/requirements-spark.lock: MB = 696
 
 # pip prints three lines for each of a hundred packages, or with --quiet nothing: what it says of the large ones is the
 # progress. It compiles bytecode as it installs, which spares every first import seconds.

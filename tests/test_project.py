@@ -30,7 +30,7 @@ ORDER += ["verification", "training", "registry", "gate", "batch", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
 ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register), ("score", score)]
-LOCKS = [f"requirements{of}.lock" for of in ("", "-boosting", "-cluster", "-server", "-test")]
+LOCKS = [f"requirements{of}.lock" for of in ("", "-boosting", "-cluster", "-server", "-spark", "-test")]
 
 
 def imports(path: Path) -> Iterator[tuple[str, str]]:
