@@ -35,7 +35,7 @@ def go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
 def places(folder: Path) -> list[str]:
     """All locations of artifacts that a store has."""
     with closing(sqlite3.connect(folder / "mlflow.db")) as store:
-        columns = [(column.class_.__tablename__, column.key) for column in experiments.LOCATIONS]
+        columns = [(column.class_.__tablename__, column.key) for column in experiments.locations()]
         found = [store.execute(f"select {column} from {table}").fetchall() for table, column in columns]
     return [place for rows in found for (place,) in rows if place and not place.startswith("models:/")]
 

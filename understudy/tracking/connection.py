@@ -18,7 +18,6 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
-from mlflow.store.db.utils import create_sqlalchemy_engine
 from mlflow.store.entities import PagedList
 from mlflow.utils import credentials, rest_utils
 
@@ -132,6 +131,8 @@ def _is_no_error(record: logging.LogRecord) -> bool:
 
 def _check_database(address: str) -> None:
     """Refuse a database that cannot be used now; drivers and MLflow would try for two minutes."""
+    from mlflow.store.db.utils import create_sqlalchemy_engine  # takes half a second, and a server is asked without it
+
     outcome: list[Exception | None] = []
 
     def attempt() -> None:

@@ -3,19 +3,19 @@
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import sqlalchemy
 from mlflow.entities import Experiment
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
-from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
-from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
 from mlflow.utils import mlflow_tags
-from sqlalchemy.orm import InstrumentedAttribute
 
 from understudy.errors import UserError
 from understudy.tracking import connection, naming
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import InstrumentedAttribute
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 EXPERIMENT_TAGS = {
@@ -32,13 +32,6 @@ SCORINGS_TAGS = {
 }
 NAME, ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 GIVEN = {name: os.environ.get(name) for name in (NAME, ID)}  # by a person; MLflow overwrites the id
-LOCATIONS: tuple[InstrumentedAttribute[Any], ...] = (
-    SqlExperiment.artifact_location,
-    SqlRun.artifact_uri,
-    SqlLoggedModel.artifact_location,
-    SqlModelVersion.source,
-    SqlModelVersion.storage_location,
-)
 
 
 def all_ids(client: mlflow.MlflowClient) -> list[str]:
@@ -122,7 +115,7 @@ def relocate(client: mlflow.MlflowClient) -> list[str]:
     engine = sqlalchemy.create_engine(connection.uri())
     with engine.begin() as database:
         for old in connection.moved_from(client):
-            places = [(column, *place) for column in LOCATIONS for place in _places(database, column, old)]
+            places = [(column, *place) for column in locations() for place in _places(database, column, old)]
             for column, location, here in places:
                 if here:
                     values = {column: naming.escaped_path(here)}
@@ -134,13 +127,23 @@ def relocate(client: mlflow.MlflowClient) -> list[str]:
     return done
 
 
+def locations() -> "list[InstrumentedAttribute[Any]]":
+    """The columns of MLflow's tables that say where artifacts lie."""
+    # The tables take half a second to load, and training on a server does without them.
+    from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
+    from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
+
+    of_runs = [SqlExperiment.artifact_location, SqlRun.artifact_uri, SqlLoggedModel.artifact_location]
+    return [*of_runs, SqlModelVersion.source, SqlModelVersion.storage_location]
+
+
 def _places(
-    database: sqlalchemy.Connection, column: InstrumentedAttribute[Any], old: Path
+    database: sqlalchemy.Connection, column: "InstrumentedAttribute[Any]", old: Path
 ) -> Iterator[tuple[str, Path | None]]:
     """The locations in an old folder, and where they are in the project's; None if their files lie only in the old."""
     for location in database.scalars(sqlalchemy.select(column).where(column.is_not(None)).distinct()).all():
         path = naming.path_of(location)
         if path and path.is_relative_to(old / naming.ARTIFACTS):
             here = connection.PROJECT / path.relative_to(old)
-            is_only_there = path.exists() and not here.exists() and column is not SqlExperiment.artifact_location
+            is_only_there = path.exists() and not here.exists() and column.class_.__tablename__ != "experiments"
             yield location, None if is_only_there else here
