@@ -93,8 +93,7 @@ def train(args: argparse.Namespace, workers: "Client | None") -> None:
             if not is_converted and name != families.FLOOR:
                 milliseconds = pipelines.seconds_a_row(result.pipeline, training) * 1000
                 print(f"{name}: served by its own library, about {milliseconds:.1f} ms a row")
-        fitted = {name: result.pipeline for name, result in results.items()}
-        evaluation.evaluate(client, client.get_run(batch_id), rows, fitted)
+        evaluation.evaluate(client, client.get_run(batch_id), rows, results)
     for doubt in selection.doubts(TABLE, {name: result.metrics for name, result in results.items()}):
         print(f"warning: {doubt}")
     print("next: python register.py")

@@ -18,6 +18,7 @@ from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, provenance, runs
 from understudy.tracking.family_runs import Report
 from understudy.training import selection, threshold
+from understudy.training.search import SearchResult
 from understudy.verification import inspection
 
 IMPORTANCE_ROWS = 10_000
@@ -40,11 +41,11 @@ class Evaluated:
 
 
 def evaluate(
-    client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame, fitted: Mapping[str, Pipeline] | None = None
+    client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame, results: Mapping[str, SearchResult] | None = None
 ) -> None:
     """Evaluate every family of a batch on the held-out side of its whole table, log and print the comparison.
 
-    The families' fitted Pipelines need not be loaded where they are at hand.
+    What training has found need not be loaded where it is at hand, by the families' names.
 
     Raises:
         UserError: The rows are not the ones the batch was trained on, or a model is not what training writes.
@@ -59,8 +60,11 @@ def evaluate(
     candidates = family_runs.families(client, batch)
     for run in [*candidates, *family_runs.families(client, batch, runs.REFERENCE)]:
         name = family_runs.family_name(run)
-        pipeline = fitted[name] if fitted else _loaded(client, run, held_out)
-        families[name] = _evaluate_family(client, run, pipeline, held_out)
+        if results:
+            pipeline, thresholds = results[name].pipeline, results[name].thresholds
+        else:
+            pipeline, thresholds = _loaded(client, run, held_out), family_runs.thresholds(run)
+        families[name] = _evaluate_family(client, run, pipeline, thresholds, held_out)
     if {*families} != {FLOOR}:  # the runs of the others may be deleted
         best = family_runs.family_name(selection.best_family(candidates))
         family_runs.log_best(client, batch, best, families[best].cv_score, families[best].metrics)
@@ -73,12 +77,14 @@ def _loaded(client: mlflow.MlflowClient, run: Run, held_out: pd.DataFrame) -> Pi
         return pipeline
 
 
-def _evaluate_family(client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, held_out: pd.DataFrame) -> Evaluated:
+def _evaluate_family(
+    client: mlflow.MlflowClient, run: Run, pipeline: Pipeline, thresholds: pd.DataFrame, held_out: pd.DataFrame
+) -> Evaluated:
     """Score the held-out rows with a family's model, and log metrics, plots and slices on its run."""
     name, labels = family_runs.family_name(run), TABLE.labels(held_out)
     scored = Scored(pipelines.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
     evaluated = Evaluated(scored, metrics.evaluate(labels, scored), runs.metric(run, "Mean CV score"))
-    figures = {} if name == FLOOR else _curves(name, labels, scored, family_runs.thresholds(run))
+    figures = {} if name == FLOOR else _curves(name, labels, scored, thresholds)
     if figures:
         figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
     slices = [metrics.slices(labels, scored.called, group) for _, group in TABLE.groups(held_out).items()]
