@@ -14,7 +14,7 @@ Labels = NDArray[np.int_]
 Interval = tuple[float, float, float]
 
 RESAMPLES = 1_000
-MANY_ROWS = 10_000  # from here on a fifth of the resamples moves a bound by a twentieth of the interval's width
+MANY_ROWS = 10_000  # from here on a fifth of the resamples; what that does to the bounds: bench/intervals.py
 CELLS = 300_000  # of the matrix of resamples at once: what fits a processor's cache, not what fits memory
 
 
