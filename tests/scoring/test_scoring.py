@@ -5,6 +5,8 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from understudy.errors import UserError
 from understudy.families import FAMILIES
 from understudy.reading import table_rows
 from understudy.reading.table_rows import typed
-from understudy.schema.columns import listed
-from understudy.schema.declaration import Table
+from understudy.schema.columns import Date, listed
+from understudy.schema.declaration import Feature, Table
 from understudy.schema.faults import tidied
 from understudy.scoring import forms, model_files, pipelines, scorer
 from understudy.scoring.flavor import MlflowRowsRefused
@@ -332,6 +334,22 @@ def test_declared_markers_and_white_space_are_understood_in_json_too(declaring: 
     for missing in ("Education", "ApplicantIncome"):
         with pytest.raises(forms.RowsRefused, match=f"{missing}: missing in row 1"):
             live.predict([{**APPLICANT, missing: "n.a."}])
+
+
+def test_decimals_and_dates_that_spark_and_databases_bring_are_understood(tmp_path: Path) -> None:
+    issued = Date("issued", "days since 2020-01-01", "2020-01-01", "2029-12-31", missing=True)
+    table = replace(TABLE, columns=(*TABLE.columns, issued), features=(*TABLE.features, Feature("issued")))
+    days = [None if place % 9 == 0 else date(2020 + place % 9, 1, 1 + place % 28) for place in range(614)]
+    rows = table_rows.read(TABLE, SAMPLE).assign(issued=[day.isoformat() if day else None for day in days])
+    decided = pipelines.decided(table, FAMILIES["LogisticRegression"].classifier, None, 0.5)
+    pipeline = pipelines.build(table, decided).fit(rows, rows[table.target.name])
+    model_files.save_model(str(tmp_path / "model"), Model(), pipeline, rows)
+    model, plain = mlflow.pyfunc.load_model(str(tmp_path / "model")), rows[[*RAW, "issued"]]
+    exact = [None if np.isnan(cell) else Decimal(str(cell)) for cell in rows["LoanAmount"]]
+    stored = plain.assign(issued=pd.Series(days, dtype=object), LoanAmount=pd.Series(exact, dtype=object))
+    assert model.predict(stored, PROBABILITY) == model.predict(plain, PROBABILITY)
+    with pytest.raises(MlflowRowsRefused, match="issued: not a date in range in row 1,"):
+        model.predict(stored.assign(issued=date(1999, 1, 1)))
 
 
 @pytest.mark.parametrize("rows", [[], {}, [{}], {"Gender": []}], ids=str)
