@@ -37,6 +37,7 @@ RECORD = {
 }
 ROW = json.dumps({"dataframe_records": [RECORD]}).encode()
 PROCESSING = "from distributed import Client; print(Client('tcp://127.0.0.1:8786').processing())"
+WITH_CLUSTER = ("-f", "docker-compose.yml", "-f", "deploy/dask.compose.yml")
 PATIENCE = 120  # seconds that a container may take to be back
 
 
@@ -341,7 +342,7 @@ def digests(stack: Stack) -> list[str]:
 
 
 def test_a_search_on_a_cluster_outlives_a_worker(stack: Stack) -> None:
-    both = ("-f", "docker-compose.yml", "-f", "deploy/dask.compose.yml")
+    both = WITH_CLUSTER
     stack.compose(*both, "up", "--detach", "--wait", "scheduler", "worker")
     workers = stack.compose(*both, "ps", "--quiet", "worker").split()
     assert len(workers) == 2
@@ -369,8 +370,37 @@ def test_a_search_on_a_cluster_outlives_a_worker(stack: Stack) -> None:
     assert len(stack.compose(*both, "ps", "--quiet", "worker").split()) == 1
     with_one_killed, without = digests(stack)[:2]
     assert with_one_killed == without
-    stack.compose(*both, "rm", "--force", "--stop", "--volumes", "scheduler", "worker")
-    assert stack.run("docker", "volume", "rm", f"{stack.name}_batches").code == 0
+
+
+def test_a_scoring_on_a_cluster_outlives_a_worker(stack: Stack) -> None:
+    stack.compose(*WITH_CLUSTER, "up", "--detach", "--wait", "scheduler", "worker")
+    inside = ["docker", "compose", *WITH_CLUSTER, "exec", "-T", "--index"]
+    workers = [stack.run(*inside, index, "worker", "hostname").out.strip() for index in ("1", "2")]
+    many = (
+        "mkdir /data/new; cd /data/new; head -1 ../loans.csv > 1.csv; "
+        "for n in $(seq 50); do tail -n +2 ../loans.csv >> 1.csv; done; for n in 2 3 4 5 6; do cp 1.csv $n.csv; done"
+    )
+    assert stack.run(*inside, "1", "worker", "sh", "-c", many).code == 0
+    score = [*WITH_CLUSTER, "run", "--rm", "-T", "score", "/data/new"]
+    assert "6,000,000 rows scored with Loan_prediction version 1" in stack.compose(*score, "/data/one.parquet")
+    command = ["docker", "compose", *score, "/data/two.parquet", "--cluster", "tcp://scheduler:8786"]
+    with subprocess.Popen(command, cwd=stack.folder, env=stack.environment, stdout=subprocess.DEVNULL) as scoring:
+        deadline = time.monotonic() + PATIENCE
+        while not stack.run(*inside, "1", "worker", "sh", "-c", "ls /data/.two.parquet.scoring/figures/*").out:
+            assert time.monotonic() < deadline
+            assert scoring.poll() is None
+        stack.run("docker", "kill", workers[1])
+        assert scoring.poll() is None
+    assert scoring.returncode == 0
+    same = (
+        "from pyarrow import parquet\n"
+        "paths = ['/data/one.parquet', '/data/two.parquet']\n"
+        "one, two = (parquet.read_table(path).drop_columns('scored_at') for path in paths)\n"
+        "assert len(one) == 6_000_000 and one.equals(two)"
+    )
+    assert stack.run(*inside, "1", "worker", "python", "-c", same).code == 0
+    stack.compose(*WITH_CLUSTER, "rm", "--force", "--stop", "--volumes", "scheduler", "worker")
+    assert stack.run("docker", "volume", "rm", f"{stack.name}_rows").code == 0
 
 
 def test_down_keeps_what_was_kept(stack: Stack) -> None:

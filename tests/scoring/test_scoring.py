@@ -340,7 +340,8 @@ def test_decimals_and_dates_that_spark_and_databases_bring_are_understood(tmp_pa
     issued = Date("issued", "days since 2020-01-01", "2020-01-01", "2029-12-31", missing=True)
     table = replace(TABLE, columns=(*TABLE.columns, issued), features=(*TABLE.features, Feature("issued")))
     days = [None if place % 9 == 0 else date(2020 + place % 9, 1, 1 + place % 28) for place in range(614)]
-    rows = table_rows.read(TABLE, SAMPLE).assign(issued=[day.isoformat() if day else None for day in days])
+    issues = pd.Series([day.isoformat() if day else None for day in days], dtype=object)
+    rows = table_rows.read(TABLE, SAMPLE).assign(issued=issues)
     decided = pipelines.decided(table, FAMILIES["LogisticRegression"].classifier, None, 0.5)
     pipeline = pipelines.build(table, decided).fit(rows, rows[table.target.name])
     model_files.save_model(str(tmp_path / "model"), Model(), pipeline, rows)
