@@ -84,7 +84,7 @@ def log_other(client: MlflowClient, experiment_id: str, is_ended: bool) -> Run:
     """A run as other people log theirs: ten params and twenty metrics, with a name and none of the project's tags."""
     run = client.create_run(experiment_id, tags={"team": "pricing"}, run_name="gradient boosting, third try")
     now = int(time.time() * 1000)
-    metrics = [Metric(f"metric {number}", number / 7, now, step) for number in range(20) for step in range(5)]
+    metrics = [Metric(f"metric {number}", number / 7, now, 0) for number in range(20)]
     client.log_batch(run.info.run_id, metrics, [Param(f"param {number}", str(number)) for number in range(10)])
     if is_ended:
         client.set_terminated(run.info.run_id)
