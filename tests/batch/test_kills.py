@@ -79,7 +79,7 @@ def test_a_scoring_that_is_killed_goes_on_and_has_each_row_once(
     context.set_forkserver_preload([__name__])
     outputs = itertools.cycle(["scores.parquet", "folder", "scores.csv", "sqlite:///scores.db#scores"])
     arguments = (tmp_path, in_production, "rows")
-    longest, warm = 0.0, context.Process(target=os.getcwd)
+    longest, was_done, warm = 0.0, False, context.Process(target=os.getcwd)
     warm.start()
     warm.join()
     while kills < KILLS or completed < 5:
@@ -94,7 +94,9 @@ def test_a_scoring_that_is_killed_goes_on_and_has_each_row_once(
             process.join()
             kills += 1
             went_on += any(tmp_path.glob(".*.scoring/figures/*"))
-        assert process.exitcode == 0
+            was_done = not [*tmp_path.glob(".*.scoring/job.json")]
+        # One that is killed at its very end has done all, and the next one says that the output is there already.
+        assert process.exitcode == 0 or (process.exitcode == 2 and was_done)
         longest, completed = longest or time.monotonic() - started, completed + 1
         assert written(output) == (names, REJECTED)
         assert not [*tmp_path.glob(".*.scoring")]

@@ -259,12 +259,10 @@ def scoring(
     experiment_id = experiments.make(client, experiment, experiments.SCORINGS_TAGS).experiment_id
     tags, status = {**tags, KIND: SCORING, **process_tags()}, "FAILED"
     known = run_or_none(client, before) if before else None
-    if known is None or known.info.lifecycle_stage == "deleted":
-        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
+    if known and known.info.lifecycle_stage != "deleted":
+        tag_record(client, run_id := known.info.run_id, tags)
     else:
-        run_id = known.info.run_id
-        client.update_run(run_id, "RUNNING")
-        tag_record(client, run_id, tags)
+        run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
     try:
         yield run_id
         status = "FINISHED"
