@@ -95,7 +95,10 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy.figures import cards
     from understudy.registry import history, records, registered, stages
 
-    decisions, aliases = records.find(client, name), stages.aliases(client, name)
+    decisions, aliases = records.find(client, name, latest=RECORDS), stages.aliases(client, name)
+    moved = {record.stage for record in history.completed(decisions)}
+    if args.at or args.version or history.aliases(decisions) != aliases or not moved >= stages.STAGES.keys():
+        decisions = records.find(client, name)  # a thousand take seconds to read
     if args.at:
         when = history.milliseconds(args.at)
         print(f"in Production at {args.at}: {history.describe_at(decisions, when, aliases)}")

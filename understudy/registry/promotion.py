@@ -4,7 +4,7 @@ Every verb opens its record, moves the alias, makes the stages follow and closes
 next promotion and `promote.py check --repair` put right what it leaves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -73,7 +73,7 @@ def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge
         problem = f"version {version} of {name} was never in Production"
         raise UserError(problem, f"python promote.py production --version {version}{naming.option(name)}")
     planned = Move(records.ROLLBACK, version, "production", current, reason)
-    return _carry_out(client, name, planned, judge(planned), decisions)
+    return _carry_out(client, name, planned, judge(planned))
 
 
 def _replaced(client: MlflowClient, name: str, current: str | None, decisions: list[SavedRecord]) -> str:
@@ -174,7 +174,7 @@ def _adopt_in_stage(client: MlflowClient, name: str, planned: Move, judge: Judge
         path = history.champions(records.find(client, name)) if planned.stage == "production" else []
         earlier = [number for number in path if number != planned.version]
         planned = replace(planned, before=earlier[-1] if earlier else None)
-    return _carry_out(client, name, planned, judge(planned), is_there=is_there)
+    return _carry_out(client, name, planned, judge(planned), is_there)
 
 
 def _admitted(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
@@ -203,21 +203,17 @@ def _put_there_by_hand(client: MlflowClient, name: str) -> str:
     return current
 
 
-def _carry_out(
-    client: MlflowClient,
-    name: str,
-    planned: Move,
-    verdict: Verdict,
-    decisions: Sequence[SavedRecord] | None = None,
-    is_there: bool = False,
-) -> SavedRecord:
-    """Record and make a move, whose alias names the version already if `is_there`.
+def _is_explained(client: MlflowClient, name: str, version: str | None) -> bool:
+    """Whether records say why Production's alias names a version: mostly the latest do, and all take long to read."""
+    if version and history.explains(records.find(client, name, latest=records.RECENT), version):
+        return True
+    return history.explains(records.find(client, name), version)
 
-    The decisions until then are read again unless they are at hand.
-    """
+
+def _carry_out(client: MlflowClient, name: str, planned: Move, verdict: Verdict, is_there: bool = False) -> SavedRecord:
+    """Record and make a move, whose alias names the version already if `is_there`."""
     if planned.stage == "production":
-        known = records.find(client, name) if decisions is None else decisions
-        planned = replace(planned, by_hand=not history.explains(known, planned.before))
+        planned = replace(planned, by_hand=not _is_explained(client, name, planned.before))
     record = records.start(client, name, planned, verdict)
     if verdict.why and not planned.forced:
         records.close(client, name, record, records.REFUSED)
