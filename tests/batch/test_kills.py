@@ -27,6 +27,9 @@ from understudy.batch import csv_rows, inputs, parts
 from understudy.tracking import connection
 
 KILLS = 50
+# What a scoring loads, which takes a process of its own longer than to score.
+LOADED = [f"understudy.{name}" for name in ("batch.outputs", "batch.queries", "batch.record", "registry.stages")]
+LOADED += ["mlflow.store.tracking.sqlalchemy_store", "mlflow.store.model_registry.sqlalchemy_store", "tqdm"]
 COPIES = 8  # of the sample in an input
 REJECTED = 2 * 6 * COPIES
 
@@ -76,7 +79,7 @@ def test_a_scoring_that_is_killed_goes_on_and_has_each_row_once(
     monkeypatch.chdir(tmp_path)
     names, rng, kills, went_on, completed = rows_of(tmp_path), random.Random(0), 0, 0, 0  # noqa: S311
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, *LOADED])
     outputs = itertools.cycle(["scores.parquet", "folder", "scores.csv", "sqlite:///scores.db#scores"])
     arguments = (tmp_path, in_production, "rows")
     longest, was_done, warm = 0.0, False, context.Process(target=os.getcwd)
