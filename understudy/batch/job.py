@@ -157,9 +157,14 @@ def on_cluster(
         client.submit(on_worker, job, version, unit, number, held.folder, held.kind, pure=False)
         for number, unit in enumerate(units)
     ]
-    for future in as_completed(waiting, loop=client.loop):
-        yield future.result()
-        future.release()
+    try:
+        for future in as_completed(waiting, loop=client.loop):
+            yield future.result()
+    except UserError:
+        held.end()  # which tasks that have not begun see
+        for future in waiting:
+            future.exception()
+        raise
 
 
 def on_worker(job: Job, version: "_Version", unit: Sequence[Slice], number: int, folder: Path, kind: str) -> int:

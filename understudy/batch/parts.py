@@ -149,9 +149,13 @@ class PartsFolder:
         written.write_text(json.dumps({"asked": asked, "run": run}))
         written.replace(self._job)
 
+    def end(self) -> None:
+        """Take back that something has begun, so that nobody goes on with it."""
+        self._job.unlink(missing_ok=True)
+
     def remove(self) -> None:
-        """Remove all of them; what was begun first, so that nobody goes on with the rest."""
-        self._job.unlink()
+        """Remove all of them."""
+        self.end()
         shutil.rmtree(self.folder)
 
     def figures(self, unit: int, number: int) -> Figures | None:
