@@ -110,8 +110,10 @@ class FileOutput(Output):
         if len(scores) == 1:
             return scores[0]
         with parquet.ParquetWriter(whole, schema, use_dictionary=parts.repeated(schema)) as writer:
-            for path in scores:
-                writer.write_table(parquet.read_table(path, schema=schema))
+            for file in map(parquet.ParquetFile, scores):
+                with file:
+                    for number in range(file.num_row_groups):
+                        writer.write_table(file.read_row_group(number))
         return whole
 
 
