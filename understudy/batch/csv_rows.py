@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow import csv
 
-BLOCK = 2_000_000  # bytes that become a batch, about 30,000 rows; more take memory and no less time
+BLOCK = 4_000_000  # bytes that become a batch, about 60,000 rows; 8 MB take 200 MB more memory in all
 
 
 class UnclosedQuote(Exception):  # noqa: N818
