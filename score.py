@@ -81,8 +81,8 @@ def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
         units, digest, model = inputs.units(files), inputs.digest(files), scorer.load(folder)
         planned = job.plan(files, model, keep, str(version.version), datetime.now(UTC), args.strict)
         asked = record.asked(version, digest, output.place, planned)
-        output.check_columns(planned.schema, asked)
         before = held.run_of(asked)
+        output.check_columns(planned.schema, asked if before is None else None)
         if planned.ignored and not args.json:
             print(errors.visible(f"columns that are ignored: {some(planned.ignored)}"))
         tags = record.tags(version, args.input, digest, output.place)

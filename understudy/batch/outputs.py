@@ -46,8 +46,8 @@ class Output(ABC):
         """Refuse a place that already has something else, before anything is read. Raises `UserError`."""
 
     @abstractmethod
-    def check_columns(self, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
-        """Refuse columns that cannot be written there, and what is there already. Raises `UserError`."""
+    def check_columns(self, schema: pa.Schema, new: Mapping[str, Any] | None) -> None:
+        """Refuse columns that cannot be written there, and a new scoring that is there already. Raises `UserError`."""
 
     @abstractmethod
     def publish(self, held: PartsFolder, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
@@ -82,7 +82,7 @@ class FileOutput(Output):
             if path.exists() and path not in allowed:
                 raise UserError(f"{path} is there already", "move it away, or name another output")
 
-    def check_columns(self, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
+    def check_columns(self, schema: pa.Schema, new: Mapping[str, Any] | None) -> None:
         """See `Output`."""
         _check_names(schema.names)
 
@@ -141,7 +141,7 @@ class TableOutput(Output):
     def check(self, held: PartsFolder) -> None:
         """See `Output`."""
 
-    def check_columns(self, schema: pa.Schema, asked: Mapping[str, Any]) -> None:
+    def check_columns(self, schema: pa.Schema, new: Mapping[str, Any] | None) -> None:
         """See `Output`."""
         _check_names([name.casefold() for name in schema.names])  # databases do not tell them apart by case
         scores, known, _ = self._tables(schema)
@@ -154,9 +154,9 @@ class TableOutput(Output):
                 if lacking := [name for name in schema.names if name not in present]:
                     problem = f"{self.place} has no column {', '.join(lacking)}"
                     raise UserError(problem, "add it, or name another table, which is made")
-            if inspector.has_table(known.name):
+            if new and inspector.has_table(known.name):
                 with engine.connect() as connection:
-                    if connection.execute(_chosen(known, _name(asked), WHOLE)).first():
+                    if connection.execute(_chosen(known, _name(new), WHOLE)).first():
                         problem = f"{self.place} has the scores of this input by this version already"
                         raise UserError(problem, "name another table to have them twice")
 
