@@ -144,8 +144,9 @@ def check(folder: Path, rows: Path, scores: Path, version: str) -> str:
     names = [column.name for column in TABLE.columns]
     with serving(folder, version) as url, requests.Session() as session:
         for chunk in pd.read_csv(rows, chunksize=AT_ONCE, dtype=str, keep_default_na=False):
-            is_scored = chunk["Loan_ID"].isin(written.index)
-            ours = written.loc[chunk["Loan_ID"][is_scored]]
+            places = written.index.get_indexer(pd.Index(chunk["Loan_ID"]))
+            is_scored = places >= 0
+            ours = written.iloc[places[is_scored]]
             frame = pd.read_csv(io.StringIO(chunk.loc[is_scored, names].to_csv(index=False)), dtype=TEXTS)
             cells = frame.astype(object).where(frame.notna(), None).to_dict("split", index=False)
             for output in ("label", "probability"):
