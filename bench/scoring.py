@@ -58,7 +58,7 @@ def measured(pipeline: Pipeline, served: scorer.Scorer, rows: pd.DataFrame) -> d
     sent = {"columns": list(columns), "data": list(map(list, zip(*columns.values(), strict=True)))}
     content = json.dumps({"dataframe_split": sent}).encode()
     return {
-        "reading its JSON": shortest(lambda: request.rows_of(content, "application/json", served)),
+        "reading its JSON": shortest(lambda: request.asked(content, "application/json", served)),
         "Pipeline on a frame": shortest(lambda: pipeline.predict(rows)),
         "Pipeline on features": shortest(lambda: pipeline[1:].predict(features)),
         "scorer": shortest(lambda: served.predict(columns)),

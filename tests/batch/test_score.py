@@ -42,7 +42,7 @@ def expected(client: mlflow.MlflowClient, version: str, content: bytes) -> tuple
     """What the server answers for a CSV of raw columns."""
     with manifest.verified(client, client.get_model_version(TABLE.name, version)) as folder:
         model = scorer.load(folder)
-    rows, _ = request.rows_of(content, "text/csv", model)
+    rows = request.asked(content, "text/csv", model).rows
     return model.predict(rows), model.predict(rows, PROBABILITY)
 
 

@@ -210,8 +210,8 @@ def test_requests_may_bring_ignored_columns_and_unlisted_values(scorer: Scorer) 
     assert scorer.predict([{**row, "comment": "x", "free text": 1}], PROBABILITY) == [12]
     assert scorer.predict({name: [cell] for name, cell in {**row, "state": " NY "}.items()}, PROBABILITY) == [11]
     assert scorer.predict([{**row, "state": ""}], PROBABILITY) == [10]  # empty text is a missing cell, no other value
-    form, columns, _ = scorer.answer([row, {**row, "state": "CA"}, {**row, "state": None}], PROBABILITY, "")
-    assert scorer.unlisted(form, columns) == {"state": 1}
+    answered = scorer.answer([row, {**row, "state": "CA"}, {**row, "state": None}], PROBABILITY, "")
+    assert scorer.unlisted(answered.form, answered.columns) == {"state": 1}
     assert scorer.predict([[0, 2, 10]], PROBABILITY) == [12]
     for faulty in ({**row, "state": 5}, {**row, "remark": "x"}, {**row, "issued": "2020"}):
         with pytest.raises(RowsRefused):
@@ -237,6 +237,9 @@ def test_a_declaration_survives_json_and_a_schema_describes_it() -> None:
     assert schema["additionalProperties"] is True
     assert row_schema(replace(LOANS, ignore=()))["additionalProperties"] is False
     assert row_schema(TABLE)["additionalProperties"] is False
+    for named in (row_schema(TABLE), row_schema(TABLE)["$defs"]["encoded"]):
+        assert named["properties"]["Loan_ID"]["type"] == ["string", "integer", "null"]
+        assert "Loan_ID" not in named["required"]
 
 
 def test_what_is_not_ignored_any_more_breaks_the_contract() -> None:

@@ -263,7 +263,7 @@ def answers(declaring: tuple[Table, Scorer, Any], csv: str, folder: Path) -> lis
 
     asked: list[Callable[[], Any]] = [
         lambda: table_rows.read(table, folder / "x.csv"),
-        lambda: live.predict(*request.rows_of(csv.encode(), "text/csv", live)),
+        lambda: live.predict(request.asked(csv.encode(), "text/csv", live).rows),
         served,
     ]
     outcomes = []

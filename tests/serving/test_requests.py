@@ -21,8 +21,10 @@ from understudy.serving import app
 from understudy.serving.app import FLUSH
 from understudy.serving.following import ServedVersion
 from understudy.serving.version_cache import VersionKey
+from understudy.table import TABLE
 from understudy.verification import digests
 
+ENCODED_NAMES = [column.name for column in TABLE.encoded]
 CSV = ",".join(NAMES) + "\n" + ",".join("" if cell is None else str(cell) for cell in CELLS) + "\n"
 
 GOOD: dict[str, tuple[Any, dict[str, str]]] = {
@@ -74,13 +76,69 @@ def test_rows_of_every_form_are_answered(live: Live, name: str) -> None:
     assert reply.headers["content-type"] == "application/json"
 
 
+NAMED: dict[str, tuple[Any, dict[str, str]]] = {
+    "records": ({"dataframe_records": [{**APPLICANT, "Loan_ID": " LP1 "}, {**APPLICANT, "Loan_ID": None}]}, {}),
+    "split": ({"dataframe_split": {"columns": ["Loan_ID", *NAMES], "data": [["LP1", *CELLS], ["", *CELLS]]}}, {}),
+    "columns": ({"inputs": {"Loan_ID": ["LP1", None], **{name: [cell] * 2 for name, cell in APPLICANT.items()}}}, {}),
+    "encoded by name": (
+        {"instances": [{"Loan_ID": name, **dict(zip(ENCODED_NAMES, ENCODED, strict=True))} for name in ("LP1", None)]},
+        {},
+    ),
+    "ids beside unnamed rows": ({"inputs": [ENCODED] * 2, "ids": ["LP1", None]}, {}),
+    "ids beside records": ({"dataframe_records": [APPLICANT] * 2, "ids": ["LP1", ""]}, {}),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_rows_have_the_ids_that_they_bring_and_others_the_requests(live: Live, name: str) -> None:
+    body, headers = NAMED[name]
+    reply = live.ask({**body, "params": {"output": "detail"}}, X_Request_Id="asked-7", **headers)
+    assert [detail["id"] for detail in reply.json["predictions"]] == ["LP1", "asked-7:2"]
+    assert reply.headers["x-request-id"] == "asked-7"
+
+
+def test_a_request_without_an_id_gets_one_of_its_own(live: Live) -> None:
+    replies = [live.ask({"inputs": [ENCODED]}, X_Request_Id=given) for given in ("", "two words", "x" * 129)]
+    replies.append(live.ask({"inputs": [[]]}))
+    ids = [reply.headers["x-request-id"] for reply in replies]
+    assert len({*ids}) == len(ids)
+    assert not {"two words", "x" * 129} & {*ids}
+    assert replies[-1].status == 400
+
+
+WRONG_IDS = [["LP1"], ["a", "b", "c"], [True, "a"], [1.5, "a"], ["x" * 201, "a"], ["a\u0007b", "a"], [10**30, "a"]]
+
+
+@pytest.mark.parametrize("ids", [*WRONG_IDS, ["\ud800", "a"], [["a"], "b"], "LP1", {"a": 1}])
+def test_ids_that_name_no_rows_are_refused(live: Live, ids: Any) -> None:
+    reply = live.ask({"inputs": [ENCODED] * 2, "ids": ids})
+    assert reply.status == 400
+    assert "ids" in reply.json["message"]
+
+
+def test_ids_may_be_whole_numbers_and_come_once(live: Live) -> None:
+    body = {"inputs": [ENCODED] * 3, "ids": [12, 7.0, None], "params": {"output": "detail"}}
+    details = live.ask(body, X_Request_Id="r").json["predictions"]
+    assert [detail["id"] for detail in details] == ["12", "7", "r:3"]
+    twice = {"dataframe_records": [{**APPLICANT, "Loan_ID": "LP1"}], "ids": ["LP1"]}
+    assert live.ask(twice).status == 400
+
+
+def test_mlflows_own_server_takes_the_identifier_too_and_says_it_in_a_detail() -> None:
+    model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
+    rows = pd.DataFrame([{**APPLICANT, "Loan_ID": "LP1"}, {**APPLICANT, "Loan_ID": None}])
+    details = model.predict(rows, params={"output": "detail"})
+    assert [detail["id"] for detail in details] == ["LP1", None]
+    assert "id" not in model.predict(rows[NAMES], params={"output": "detail"})[0]
+
+
 def test_an_applicant_gets_the_models_own_answers(live: Live) -> None:
     model = mlflow.pyfunc.load_model(f"models:/{NAME}/1")
     for output in ("label", "probability", "detail"):
         body = {"dataframe_records": [APPLICANT], "params": {"output": output}}
         [answer] = live.ask(body).json["predictions"]
         [wanted] = model.predict(pd.DataFrame([APPLICANT]), params={"output": output})
-        assert answer == (wanted | {"version": "1"} if output == "detail" else wanted)
+        assert answer == (wanted | {"version": "1", "id": answer["id"]} if output == "detail" else wanted)
     assert (answer["label"], len(answer["moved"])) == ("Y", 3)
 
 
@@ -237,7 +295,7 @@ def test_the_schema_of_a_row_is_the_tables(live: Live) -> None:
     income = schema["properties"]["ApplicantIncome"]
     assert (income["type"], income["minimum"], income["maximum"]) == ("number", 0, 1_000_000)
     assert schema["properties"]["LoanAmount"]["type"] == ["number", "null"]
-    assert list(schema["$defs"]["encoded"]["properties"])[-1] == "TotalIncome"
+    assert list(schema["$defs"]["encoded"]["properties"])[-2:] == ["TotalIncome", "Loan_ID"]
 
 
 def test_metrics_count_what_both_workers_do(live: Live) -> None:
@@ -270,7 +328,7 @@ class Half(Predictor):
 def test_values_that_are_not_listed_are_counted() -> None:
     table = Table("t", "t", "id", Category("y", ("no", "yes")), (Category("state", ("CA",), other=True),))
     version = ServedVersion(VersionKey("1", ""), Scorer(table, Half([]), 0.5, {}), {}, 0.0)
-    app.score(version, b'{"inputs": {"state": ["CA", "WY", "TX"]}}', "application/json")
+    app.score(version, b'{"inputs": {"state": ["CA", "WY", "TX"]}}', "application/json", "r")
     assert REGISTRY.get_sample_value("understudy_unlisted_values_total", {"column": "state"}) == 2
 
 

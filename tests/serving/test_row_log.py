@@ -17,6 +17,8 @@ import pytest
 from tests.conftest import PROJECT, SAMPLE
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import ENCODED, NAME, NAMES, hammered, served, until
+from understudy.schema import logged
+from understudy.scoring.scorer import Answered
 from understudy.serving import following, row_log
 from understudy.serving.metrics import DROPPED, LOGGED
 from understudy.serving.version_cache import VersionKey
@@ -28,22 +30,40 @@ PAGE = (PROJECT / "docs" / "scoring.md").read_text()
 def test_a_live_server_keeps_accepted_rows(store: str, tmp_path: Path) -> None:
     with served(tmp_path, store, "--log", str(tmp_path / "rows")) as live:
         until(lambda: live.version() == "1")
-        raw = [{**APPLICANT, "Gender": " Male\t", "ApplicantIncome": 4711 + number} for number in range(3)]
-        answers = live.ask({"dataframe_records": raw, "params": {"output": "detail"}}).json["predictions"]
-        live.ask({"dataframe_records": [{**APPLICANT, "Gender": "secret"}]})
+        rows = [{**APPLICANT, "Gender": " Male\t", "ApplicantIncome": 4711 + number} for number in range(3)]
+        body = {"dataframe_records": rows, "ids": ["LP0", "LP1", None], "params": {"output": "detail"}}
+        answers = live.ask(body, X_Request_Id="three").json["predictions"]
+        live.ask({"dataframe_records": [APPLICANT, {**APPLICANT, "Gender": "secret"}]}, X_Request_Id="two")
+        live.ask({"dataframe_records": [{**APPLICANT, "secret": "secret"}]}, X_Request_Id="none")
         with hammered(live, 4) as replies:
             until(lambda: len(replies) > 100)
             live.process.terminate()
             assert live.process.wait(10) == 0
-    kept = pd.concat([pd.read_parquet(path) for path in (tmp_path / "rows").glob("*-raw.parquet")])
-    assert list(kept) == ["time", "version", "label", "probability", *NAMES]
-    assert kept["ApplicantIncome"].tolist() == [4711, 4712, 4713]
-    assert kept["Gender"].tolist() == ["Male"] * 3
-    assert kept["probability"].tolist() == [answer["probability"] for answer in answers]
-    assert kept["version"].tolist() == ["1"] * 3
-    assert (pd.Timestamp.now("UTC") - kept["time"].max()).total_seconds() < 60
-    encoded = pd.concat([pd.read_parquet(path) for path in (tmp_path / "rows").glob("*-encoded.parquet")])
+    log = pd.read_parquet(tmp_path / "rows")  # raw and encoded rows, accepted and refused, by one call
+    assert list(log) == [*logged.COLUMNS, *NAMES, *(f"encoded_{column.name}" for column in TABLE.encoded), "day"]
+    assert (log["day"].astype(str) == log["time"].dt.date.astype(str)).all()
+    raw = log[(log["form"] == "raw")].sort_values("ApplicantIncome")
+    assert raw["id"].tolist() == ["LP0", "LP1", "three:3"]
+    assert raw["request"].tolist() == ["three"] * 3
+    assert raw["ApplicantIncome"].tolist() == [4711, 4712, 4713]
+    assert raw["Gender"].tolist() == ["Male"] * 3
+    assert raw["probability"].tolist() == [answer["probability"] for answer in answers]
+    assert raw["label"].tolist() == [answer["label"] for answer in answers]
+    assert {*raw["threshold"]} == {answer["threshold"] for answer in answers}
+    assert ({*log["version"]}, {*log["stage"]}) == ({"1"}, {"Production"})
+    assert (pd.Timestamp.now("UTC") - log["time"].max()).total_seconds() < 60
+    encoded = log[log["form"] == "encoded"]
     assert len(encoded) == len([reply for reply in replies if reply.status == 200])
+    assert encoded["label"].notna().all()
+    assert (encoded["encoded_TotalIncome"] == ENCODED[-1]).all()
+    assert encoded["Gender"].isna().all()
+    refused = log[log["fault"].notna()]
+    assert refused[["id", "fault"]].to_numpy().tolist() == [
+        ["two:2", "Gender: unknown category"],
+        ["none", "other: column is not known"],
+    ]
+    assert refused[["label", "probability", "form", *NAMES]].isna().all(axis=None)
+    assert "secret" not in log.to_string()
 
 
 def test_the_commands_of_the_page_ask_with_a_file_and_from_python_and_read_what_was_kept(
@@ -65,39 +85,44 @@ def test_the_commands_of_the_page_ask_with_a_file_and_from_python_and_read_what_
     assert len(labels) == len(SAMPLE.read_text().splitlines()) - 1
     assert 0.5 < probability < 1
     counts = re.findall(r"([NY]) +(\d+)$", says(sys.executable, "-c", reader), re.MULTILINE)
-    assert {label: int(count) for label, count in counts} == {label: labels.count(label) for label in "NY"}
+    assert {label: int(count) for label, count in counts} == {"N": labels.count("N"), "Y": labels.count("Y") + 1}
 
 
-def logged(version: str, form: str, cell: Any) -> row_log.LoggedAnswer:
-    """An accepted row of a table whose encoded columns are called as its raw ones."""
-    types = {"raw": {"Area": True}, "encoded": {"Area": False}}
-    return row_log.LoggedAnswer(time.time(), version, types, form, {"Area": [cell]}, "label", ["Y"])
+def answer(version: str, form: str, cell: Any, **more: Any) -> row_log.LoggedAnswer:
+    """An accepted row of a table whose encoded column is called as its raw one, and as one of the log's."""
+    types = {"raw": {"time": True}, "encoded": {"time": False}}
+    known = (version, "Production", 0.5, ("N", "Y"), types)
+    asked = {"time": time.time(), **more}
+    return row_log.LoggedAnswer(known, request="r", form=form, rows={"time": [cell]}, probabilities=[0.7], **asked)
 
 
 def counted(counter: Any) -> float:
     return float(counter.collect()[0].samples[0].value)
 
 
-def test_rows_are_kept_by_form_and_version_and_what_cannot_be_written_is_counted(tmp_path: Path) -> None:
+def test_rows_are_kept_by_version_and_day_and_what_cannot_be_written_is_counted(tmp_path: Path) -> None:
     written, dropped = counted(LOGGED), counted(DROPPED)
     parts = row_log.Parts(tmp_path)
-    for answer in (logged("1", "raw", "Urban"), logged("1", "encoded", 2), logged("2", "raw", 4)):
-        parts.add(answer)
+    for each in (answer("1", "raw", "Urban"), answer("1", "encoded", 2, time=86_399.5), answer("2", "raw", 4)):
+        parts.add(each)
+    parts.add(answer("1", "encoded", 3, time=86_401.0))
     parts.write()
-    [raw], [encoded] = (list(tmp_path.glob(f"*-{form}.parquet")) for form in ("raw", "encoded"))
-    assert pd.read_parquet(raw)["Area"].tolist() == ["Urban"]
-    assert pd.read_parquet(encoded)["Area"].tolist() == [2]
-    assert (counted(LOGGED) - written, counted(DROPPED) - dropped) == (2, 1)
+    log = pd.read_parquet(tmp_path).sort_values("time", ignore_index=True)
+    assert log["row_time"].isna().tolist() == [True, True, False]
+    assert log["encoded_time"].tolist()[:2] == [2, 3]
+    assert log["day"].astype(str).tolist()[:2] == ["1970-01-01", "1970-01-02"]
+    assert log["id"].tolist() == ["r:1"] * 3
+    assert (counted(LOGGED) - written, counted(DROPPED) - dropped) == (3, 1)
 
 
 def test_rows_are_written_in_time_though_none_come_after_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = row_log.Parts(tmp_path)
-    parts.add(logged("1", "encoded", 2))
+    parts.add(answer("1", "encoded", 2))
     parts.tick()
-    assert not list(tmp_path.glob("*.parquet"))
+    assert not list(tmp_path.rglob("*.parquet"))
     monkeypatch.setattr(row_log, "PART", 0)
     parts.tick()
-    assert len(list(tmp_path.glob("*.parquet"))) == 1
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
 
 
 def test_rows_are_kept_again_when_what_writes_them_was_killed(
@@ -108,15 +133,17 @@ def test_rows_are_kept_again_when_what_writes_them_was_killed(
     files = Path(mlflow.artifacts.download_artifacts(f"models:/{NAME}/1", dst_path=str(tmp_path / "files")))
     loaded, dropped = following.load(VersionKey("1", ""), files), counted(DROPPED)
     columns = {column.name: [cell] for column, cell in zip(TABLE.encoded, ENCODED, strict=True)}
-    log = row_log.RowLog(tmp_path)
+    rows, scored = tmp_path / "rows", Answered("encoded", columns, None, [0.7], ["Y"])
+    rows.mkdir()
+    log = row_log.RowLog(rows, "Production")
     os.kill(log.writer.pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while counted(DROPPED) == dropped and time.monotonic() < deadline:
-        log.put(loaded, "encoded", columns, "label", ["Y"])
+        log.put(loaded, "r", scored)
         time.sleep(0.05)
-    log.put(loaded, "encoded", columns | {"TotalIncome": [9]}, "label", ["Y"])
+    log.put(loaded, "last", scored._replace(columns=columns | {"TotalIncome": [9]}))
     log.close()
-    [part] = tmp_path.glob("*-encoded.parquet")
-    assert pd.read_parquet(part)["TotalIncome"].tolist()[-1] == 9
+    [part] = rows.rglob("*.parquet")
+    assert pd.read_parquet(part)[["request", "encoded_TotalIncome"]].to_numpy().tolist()[-1] == ["last", 9]
     assert part.stat().st_mode & 0o077 == 0
     assert "is started again" in capfd.readouterr().err

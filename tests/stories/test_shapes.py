@@ -49,7 +49,7 @@ sys.argv = ["score.py", TABLE.path, "scores.parquet", "--strict"]
 errors.run(score.main)
 scores = pd.read_parquet("scores.parquet")
 content = pd.read_csv(TABLE.path, dtype=str)[[column.name for column in TABLE.columns]].to_csv(index=False)
-rows, _ = request.rows_of(content.encode(), "text/csv", model)
+rows = request.asked(content.encode(), "text/csv", model).rows
 assert scores["label"].tolist() == model.predict(rows)
 assert scores["probability"].tolist() == model.predict(rows, scorer.PROBABILITY)
 print("scores are the server's")

@@ -13,20 +13,24 @@ from understudy.schema.columns import OTHER, Category, Date, Declared, Number
 from understudy.schema.declaration import Feature, Table
 
 Numbers: TypeAlias = Mapping[str, Number]
+NAME = {"type": ["string", "integer", "null"], "description": "names the row, and is no input of the model"}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def row_schema(table: Table) -> dict[str, Any]:
     """The schema of a raw row; that of the encoded form is in it under `$defs`."""
-    raw, encoded = _object_schema(table.columns, table.ignore), _object_schema(table.encoded)
+    named = {table.row_id: NAME} if isinstance(table.identifier, str) else {}
+    raw, encoded = _object_schema(table.columns, named, table.ignore), _object_schema(table.encoded, named)
     return {"$schema": DIALECT, "title": table.name, **raw, "$defs": {"encoded": encoded}}
 
 
-def _object_schema(columns: tuple[Declared, ...], ignored: Sequence[str] = ()) -> dict[str, Any]:
+def _object_schema(
+    columns: tuple[Declared, ...], named: Mapping[str, Any], ignored: Sequence[str] = ()
+) -> dict[str, Any]:
     anything: dict[str, Any] = {name: {} for name in ignored if "*" not in name}
     return {
         "type": "object",
-        "properties": {column.name: _cell_schema(column) for column in columns} | anything,
+        "properties": {column.name: _cell_schema(column) for column in columns} | {**named, **anything},
         "required": [column.name for column in columns],
         "additionalProperties": len(anything) < len(ignored),
     }
@@ -65,6 +69,7 @@ def breaking_changes(old: Table, new: Table) -> list[str]:
             if marker not in new.missing
         ),
         *(f"{name}: is not ignored any more" for name in old.ignore if not new.ignores(name)),
+        *_names(old, new),
         *_columns(old.columns, new.columns),
         *_logarithms(old, new),
         *(f"encoded rows: {text}" for text in encoded),
@@ -76,6 +81,12 @@ def _answers(old: Table, new: Table) -> Iterator[str]:
         yield f"predicts {new.target.name} instead of {old.target.name}"
     if new.target.values != old.target.values:
         yield f"negative and positive label are {new.target.allowed} instead of {old.target.allowed}"
+
+
+def _names(old: Table, new: Table) -> Iterator[str]:
+    name = old.identifier
+    if isinstance(name, str) and name != new.identifier and not new.ignores(name):
+        yield f"{name}: does not name rows any more"
 
 
 def _columns(old: Sequence[Declared], new: Sequence[Declared]) -> Iterator[str]:

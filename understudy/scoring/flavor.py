@@ -48,7 +48,7 @@ class PyfuncScorer:
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
         columns = (*scorer.table.columns, *scorer.table.encoded)
-        self._known = {column.name for column in columns}
+        self._known = {scorer.table.row_id, *(column.name for column in columns)}
         self._numbers = {column.name for column in columns if not column.is_text}
 
     def predict(self, rows: Any, params: dict[str, Any] | None = None) -> list[Any]:

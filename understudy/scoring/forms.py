@@ -11,6 +11,9 @@ from understudy.schema.spelling import number
 
 Columns = Mapping[str, Cells]
 
+ID_LENGTH = 200  # characters of a row's id at most
+LARGEST_ID = 10**18  # of those that are numbers
+
 
 class RowsRefused(Exception):  # noqa: N818
     """Rows or params are not allowed; `faults` says why, and holds nothing of what is in the cells."""
@@ -118,7 +121,7 @@ def named(rows: Any, known: Collection[Collection[str]]) -> Columns | None:
     raise RowsRefused([Fault("the table", "not rows of one form and equal length", "at least one row")])
 
 
-def stripped(rows: Columns) -> Columns:
+def stripped(rows: Columns) -> dict[str, Cells]:
     """Rows under names without white space around them.
 
     Raises:
@@ -140,6 +143,33 @@ def with_names(rows: list[Cells], names: Sequence[str]) -> Columns:
         return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     places = _places(rows, lambda row: len(row) != len(names))
     raise RowsRefused([Fault("the row", "wrong number of values", f"{len(names)}: {', '.join(names)}", places)])
+
+
+def identifiers(name: str, cells: Cells) -> list[str | None]:
+    """Cells that name rows, as text; None for a missing one.
+
+    Args:
+        name: What brings them, for people.
+        cells: Texts or whole numbers.
+
+    Raises:
+        RowsRefused: Some are neither, too long, or hold what cannot be shown.
+    """
+    texts = [_identifier(cell) for cell in cells]
+    if faulty := tuple(number for number, text in enumerate(texts, 1) if text is None):
+        allowed = f"text of at most {ID_LENGTH} characters that can be shown, or a whole number"
+        raise RowsRefused([Fault(name, "names no row", allowed, faulty)])
+    return [text or None for text in texts]
+
+
+def _identifier(cell: Any) -> str | None:
+    """A cell as text, empty for a missing one; None if it names nothing."""
+    if isinstance(cell, float) and cell.is_integer():  # pandas has no whole numbers beside missing ones
+        cell = int(cell)
+    if type(cell) is int and abs(cell) < LARGEST_ID:
+        return str(cell)
+    text = "" if cell is None else cell.strip() if isinstance(cell, str) else None
+    return text if text is not None and len(text) <= ID_LENGTH and text.isprintable() else None
 
 
 def from_text(cells: Sequence[str], column: Column | None) -> Cells:

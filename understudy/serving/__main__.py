@@ -111,6 +111,8 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
         raise UserError("the live server follows the tracking store alone, and no registry elsewhere", fix)
     if args.log:
         args.log.mkdir(0o700, parents=True, exist_ok=True)
+        if any(args.log.glob("*.parquet")):
+            raise UserError(f"{args.log} has rows in the form of an earlier release", "name another folder for --log")
     with TemporaryDirectory(prefix="understudy-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder  # prometheus_client reads it as it is imported, below
         from understudy.serving.app import App

@@ -5,14 +5,15 @@ granian speaks HTTP and bounds a request's head. What a body may cost is bounded
 
 import asyncio
 import gc
+import itertools
 import json
 import math
 import os
+import secrets
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,13 +22,13 @@ import msgspec
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from understudy.schema.columns import Cells
 from understudy.schema.compatibility import row_schema
+from understudy.schema.faults import Fault
 from understudy.scoring.forms import RowsRefused
-from understudy.scoring.scorer import DETAIL
+from understudy.scoring.scorer import DETAIL, Answered
 from understudy.serving import metrics
 from understudy.serving.following import Follower, ServedVersion, Settings
-from understudy.serving.request import PATH, HTTPError, check_head, check_host, check_size, rows_of
+from understudy.serving.request import PATH, HTTPError, asked, check_head, check_host, check_size, request_id
 from understudy.serving.row_log import RowLog
 
 PAGES = ("/ping", "/health", "/version", "/schema", "/metrics")
@@ -54,14 +55,12 @@ class Answer(NamedTuple):
     content: bytes
 
 
-class ScoredRows(NamedTuple):
-    """An answer's body, and what it was made from."""
+class Cause(NamedTuple):
+    """Why rows were refused, in words that no client can choose; rows are numbered from 1, none stand for them all."""
 
-    content: bytes
-    form: str
-    rows: Mapping[str, Cells]
-    output: str
-    predictions: list[Any]
+    column: str
+    fault: str
+    rows: tuple[int, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +80,8 @@ class App:
         self._parent = parent
         self._name, self._stage = settings.name, settings.stage
         self._tally = metrics.RequestTally()
-        self._log = RowLog(settings.log) if settings.log else None
+        self._log = RowLog(settings.log, settings.stage) if settings.log else None
+        self._mark, self._requests = secrets.token_hex(8), itertools.count(1)
         self._thread = ThreadPoolExecutor(1)
         self._readings: set[Reading] = set()
         self._buffered = 0
@@ -124,6 +124,7 @@ class App:
 
     async def _answer(self, scope: Scope, protocol: HTTPProtocol, reading: Reading) -> Answer:
         loaded, rows, started = None, 0, time.perf_counter()
+        request = request_id(scope) or f"{self._mark}-{next(self._requests)}"
         try:
             content_type = check_head(scope)
             body = await self._body(scope, protocol, reading)
@@ -131,19 +132,31 @@ class App:
             loaded = self._loaded()  # once, so that no answer mixes versions
             if len(body) > SHORT or any(mark in body for mark in SLOW):
                 run = asyncio.get_running_loop().run_in_executor
-                scored = await run(self._thread, score, loaded, body, content_type)
+                content, scored = await run(self._thread, score, loaded, body, content_type, request)
             else:
-                scored = score(loaded, body, content_type)
+                content, scored = score(loaded, body, content_type, request)
             rows = len(scored.predictions)
             if self._log:
-                self._log.put(loaded, scored.form, scored.rows, scored.output, scored.predictions)
-            answer = Answer(200, headers(loaded), scored.content)
+                self._log.put(loaded, request, scored)
+            answer = Answer(200, headers(loaded), content)
         except GONE:
             raise
         except Exception as error:
             answer = refusal(error, loaded)
+            if loaded and isinstance(error, RowsRefused):
+                self._refused(loaded, request, error)
+        answer.headers.append(("x-request-id", request))
         self._tally.count(answer.status, time.perf_counter() - started, rows)
         return answer
+
+    def _refused(self, loaded: ServedVersion, request: str, refused: RowsRefused) -> None:
+        """Count refused rows, and log why they were."""
+        causes = [cause(loaded, fault) for fault in refused.faults]
+        for column, problem, rows in causes:
+            metrics.REJECTED.labels(column, problem).inc(max(1, len(rows)))
+        if self._log:
+            first = {row: f"{column}: {problem}" for column, problem, rows in reversed(causes) for row in rows or (0,)}
+            self._log.refuse(loaded, request, first)
 
     async def _body(self, scope: Scope, protocol: HTTPProtocol, reading: Reading) -> bytes:
         """All of a request's body.
@@ -230,22 +243,22 @@ class App:
         return JSON, json.dumps(content).encode()
 
 
-def score(loaded: ServedVersion, body: bytes, content_type: str) -> ScoredRows:
-    """The answer to a body.
+def score(loaded: ServedVersion, body: bytes, content_type: str, request: str) -> tuple[bytes, Answered]:
+    """The answer to a body of a request with this id, and what it was made from.
 
     Raises:
         HTTPError: It does not hold rows.
         RowsRefused: The table does not allow the rows.
     """
-    rows, output = rows_of(body, content_type, loaded.scorer)
+    rows, output, ids = asked(body, content_type, loaded.scorer)
     # Columns may be of unequal length.
     count = max(map(len, rows.values()), default=0) if isinstance(rows, dict) else len(rows)
     if output == DETAIL and count > DETAILS:
         raise HTTPError(400, f"{DETAIL} is for at most {DETAILS} rows of a request")
-    form, columns, predictions = loaded.scorer.answer(rows, output, loaded.key.number)
-    for name, unlisted in loaded.scorer.unlisted(form, columns).items():
+    scored = loaded.scorer.answer(rows, output, loaded.key.number, request, ids)
+    for name, unlisted in loaded.scorer.unlisted(scored.form, scored.columns).items():
         metrics.UNLISTED.labels(name).inc(unlisted)
-    return ScoredRows(msgspec.json.encode({"predictions": predictions}), form, columns, output, predictions)
+    return msgspec.json.encode({"predictions": scored.predictions}), scored
 
 
 def headers(loaded: ServedVersion | None, content_type: str = JSON) -> Headers:
@@ -257,7 +270,6 @@ def headers(loaded: ServedVersion | None, content_type: str = JSON) -> Headers:
 def refusal(error: Exception, loaded: ServedVersion | None) -> Answer:
     """The answer that says what is wrong with a request, or that the server has made a mistake."""
     if isinstance(error, RowsRefused):
-        count_rejected(error, loaded)
         return Answer(400, headers(loaded), json.dumps(error.body()).encode())
     if not isinstance(error, HTTPError):
         traceback.print_exception(error)
@@ -265,12 +277,9 @@ def refusal(error: Exception, loaded: ServedVersion | None) -> Answer:
     return Answer(error.status, [*headers(loaded), *error.headers], json.dumps(error.body()).encode())
 
 
-def count_rejected(refused: RowsRefused, loaded: ServedVersion | None) -> None:
-    """Count refused rows by column and fault."""
-    columns = (*loaded.scorer.table.columns, *loaded.scorer.table.encoded) if loaded else ()
-    known = {column.name for column in columns}
-    for fault in refused.faults:
-        # A label that clients could choose would grow the metrics without bound.
-        column = fault.column if fault.column in known or not fault.problem.startswith("column") else "other"
-        problem = fault.problem.partition(", for ")[0]
-        metrics.REJECTED.labels(column, problem).inc(max(1, len(fault.rows)))
+def cause(loaded: ServedVersion, fault: Fault) -> Cause:
+    """Why rows were refused, as it is counted and logged."""
+    known = any(fault.column in types for types in loaded.types.values())
+    # A label that clients could choose would grow the metrics without bound.
+    column = fault.column if known or not fault.problem.startswith("column") else "other"
+    return Cause(column, fault.problem.partition(", for ")[0], fault.rows)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 from granian.rsgi import Scope
@@ -23,6 +23,7 @@ from understudy.scoring.scorer import Scorer
 PATH = "/invocations"
 BODY = 8_000_000  # bytes of a request's body
 HOST = re.compile(r"(?:(?:[\w.~!$&'()*+,;=-]++|%[\da-fA-F]{2})+|\[[\da-fA-F:.]+\])(?::\d*)?")  # RFC 3986, 3.2.2
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
 MARK = b"\xef\xbb\xbf"  # some programs begin UTF-8 with it
 TYPES = "application/json or text/csv, in UTF-8"
 CODES = {400: "INVALID_PARAMETER_VALUE", 404: "RESOURCE_DOES_NOT_EXIST", 500: "INTERNAL_ERROR"}  # MLflow's words
@@ -89,8 +90,22 @@ def is_host(host: str) -> bool:
     return HOST.fullmatch(host) is not None
 
 
-def rows_of(content: bytes, content_type: str, scorer: Scorer) -> tuple[Any, str]:
-    """What a body asks for: rows as `Scorer.predict` takes them, and the output it wants.
+class Asked(NamedTuple):
+    """What a body asks for: rows and an output as `Scorer.answer` takes them, and perhaps ids beside the rows."""
+
+    rows: Any
+    output: str = "label"
+    ids: list[Any] | None = None
+
+
+def request_id(scope: Scope) -> str | None:
+    """The id that a client gives to its request; None if it gives none, or one that no log could keep."""
+    given = scope.headers.get("x-request-id")
+    return given if given and REQUEST_ID.fullmatch(given) else None
+
+
+def asked(content: bytes, content_type: str, scorer: Scorer) -> Asked:
+    """What a body asks for.
 
     Raises:
         HTTPError: It is no JSON or CSV of a known form.
@@ -99,9 +114,9 @@ def rows_of(content: bytes, content_type: str, scorer: Scorer) -> tuple[Any, str
     read = reader_of(content_type)
     content = content.removeprefix(MARK)
     if read is _csv:
-        return scorer.from_text(_csv(_text(content))), "label"
-    rows_and_output: tuple[Any, str] = read(_json(content))
-    return rows_and_output
+        return Asked(scorer.from_text(_csv(_text(content))))
+    asked: Asked = read(_json(content))
+    return asked
 
 
 @lru_cache(maxsize=64)
@@ -175,20 +190,22 @@ def _json_closely(text: str) -> Any:
         raise HTTPError(400, "a number in the body is too long") from None
 
 
-def _read(value: Any) -> tuple[Any, str]:
+def _read(value: Any) -> Asked:
     if type(value) is list:
         return _records_1x(value)
     if type(value) is not dict:
         raise HTTPError(400, f"the body has to be a JSON object with one of {FORMS}")
     if "columns" in value and "data" in value:
         return _split_1x(value)
-    params = value.pop("params", None)
+    params, ids = value.pop("params", None), value.pop("ids", None)
     if len(value) != 1:
-        raise HTTPError(400, f"the body has to have exactly one of {FORMS}, and params or nothing beside it")
+        raise HTTPError(400, f"the body has to have exactly one of {FORMS}, and ids, params or nothing beside it")
     [(form, rows)] = value.items()
     if form not in _FORMS:
         raise HTTPError(400, f"the body's key is not known; allowed: {FORMS}")
-    return _FORMS[form](rows), "label" if params is None else _output(params)
+    if ids is not None and type(ids) is not list:
+        raise HTTPError(400, "ids has to be a list with an id for each row")
+    return Asked(_FORMS[form](rows), "label" if params is None else _output(params), ids)
 
 
 def _output(params: Any) -> str:
@@ -197,14 +214,14 @@ def _output(params: Any) -> str:
     return str(params.get("output", "label"))
 
 
-def _split_1x(value: Any) -> tuple[Any, str]:
-    return _split(value), "label"
+def _split_1x(value: Any) -> Asked:
+    return Asked(_split(value))
 
 
-def _records_1x(value: Any) -> tuple[Any, str]:
+def _records_1x(value: Any) -> Asked:
     if type(value) is not list or not value or type(value[0]) is not dict:
         raise HTTPError(400, f"a JSON list as the body has to hold records; else an object with one of {FORMS}")
-    return _records(value), "label"
+    return Asked(_records(value))
 
 
 def _split(value: Any) -> Any:

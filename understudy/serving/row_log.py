@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from understudy.schema import logged
+from understudy.scoring.scorer import Answered
 from understudy.serving.following import ServedVersion, tell
 from understudy.serving.metrics import DROPPED, LOGGED
 
@@ -26,22 +28,54 @@ PAUSE = 1.0  # seconds until a writer that has ended is started again
 PART = 60.0  # seconds that rows wait at most for a file
 
 
-class LoggedAnswer(NamedTuple):
-    """Rows that were accepted, as columns, and what was answered when by which version."""
+class LoggedVersion(NamedTuple):
+    """The version that answered: number, stage and threshold; negative and positive label; and its table's columns.
 
-    time: float
-    version: str
+    Args:
+        types: Form ("raw", "encoded") to column to whether its cells are text.
+    """
+
+    number: str
+    stage: str
+    threshold: float
+    labels: tuple[str, str]
     types: dict[str, dict[str, bool]]
-    form: str
-    rows: dict[str, list[Any]]
-    output: str
-    predictions: list[Any]
+
+
+class LoggedAnswer(NamedTuple):
+    """The rows of a request that were accepted, n of them, and what was answered when.
+
+    Args:
+        version: As `LoggedVersion` has it.
+        time: In seconds since 1970.
+        request: The request's id.
+        form: "raw" or "encoded".
+        rows: As columns.
+        ids: That the rows brought.
+        probabilities: Of the positive label, shape (n,).
+        faults: Row, 1 is the first, to why it was refused, 0 for all of them; if there are any, nothing else is kept.
+    """
+
+    version: tuple[Any, ...]
+    time: float
+    request: str
+    form: str | None = None
+    rows: dict[str, list[Any]] | None = None
+    ids: list[str | None] | None = None
+    probabilities: list[float] = []  # noqa: RUF012
+    faults: dict[int, str] = {}  # noqa: RUF012
+
+    @property
+    def size(self) -> int:
+        """How many rows of the log it makes."""
+        return len(self.probabilities) or len(self.faults)
 
 
 class RowLog:
     """What a worker passes rows to; it never waits, and counts the rows that there is no room for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stage: str) -> None:
+        self._stage = stage
         self._command = [sys.executable, "-m", "understudy.serving.row_log", str(folder)]
         self.writer = subprocess.Popen(self._command, stdin=subprocess.PIPE)
         self._waiting: list[LoggedAnswer] = []
@@ -50,13 +84,29 @@ class RowLog:
         self._thread = threading.Thread(target=self._pass_on)
         self._thread.start()
 
-    def put(self, loaded: ServedVersion, form: str, rows: Any, output: str, predictions: list[Any]) -> None:
-        """Keep rows; called by the event loop alone."""
-        if self._rows + len(predictions) > ROWS:
-            DROPPED.inc(len(predictions))
+    def put(self, loaded: ServedVersion, request: str, scored: Answered) -> None:
+        """Keep rows that were accepted; called by the event loop alone."""
+        rows: Any = scored.columns
+        self._put(
+            LoggedAnswer(
+                self._version(loaded), time.time(), request, scored.form, rows, scored.ids, scored.probabilities
+            )
+        )
+
+    def refuse(self, loaded: ServedVersion, request: str, faults: dict[int, str]) -> None:
+        """Keep why rows were refused, by their number, 0 for all of a request's; called by the event loop alone."""
+        self._put(LoggedAnswer(self._version(loaded), time.time(), request, faults=faults))
+
+    def _version(self, loaded: ServedVersion) -> tuple[Any, ...]:
+        scorer = loaded.scorer
+        labels = (scorer.table.negative, scorer.table.positive)
+        return (loaded.key.number, self._stage, scorer.threshold, labels, loaded.types)
+
+    def _put(self, answer: LoggedAnswer) -> None:
+        if self._rows + answer.size > ROWS:
+            DROPPED.inc(answer.size)
             return
-        self._rows += len(predictions)
-        answer = LoggedAnswer(time.time(), loaded.key.number, loaded.types, form, rows, output, predictions)
+        self._rows += answer.size
         self._waiting.append(answer)  # at once, for the other thread exchanges the list
 
     def close(self) -> None:
@@ -73,7 +123,7 @@ class RowLog:
             try:
                 self._send(waiting)
             except OSError:
-                DROPPED.inc(sum(len(answer.predictions) for answer in waiting))
+                DROPPED.inc(sum(answer.size for answer in waiting))
                 if not is_over:
                     self._restart()
         with suppress(OSError):
@@ -100,7 +150,7 @@ class RowLog:
 
 
 class Parts:
-    """The files that one process writes, each of rows of one form."""
+    """The files that one process writes, each of the rows that one version has answered on one day."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -112,7 +162,7 @@ class Parts:
         """Keep an answer, and write all there are when they are enough."""
         self._since = self._since if self._answers else time.monotonic()
         self._answers.append(answer)
-        self._rows += len(answer.predictions)
+        self._rows += answer.size
         if self._rows >= ROWS:
             self.write()
 
@@ -127,60 +177,87 @@ class Parts:
             return
         from pyarrow import ArrowException
 
-        forms: dict[tuple[str, str], list[LoggedAnswer]] = defaultdict(list)
+        files: dict[tuple[str, str], list[LoggedAnswer]] = defaultdict(list)
         for answer in self._answers:
-            forms[answer.form, answer.version].append(answer)  # versions may have tables of their own
-        for (name, _), answers in forms.items():
-            count = sum(len(answer.predictions) for answer in answers)
+            day = datetime.fromtimestamp(answer.time, UTC).date().isoformat()
+            files[day, answer.version[0]].append(answer)  # versions may have tables of their own
+        for (day, _), answers in files.items():
+            count = sum(answer.size for answer in answers)
             try:
-                self._write(name, answers)
+                self._write(day, answers)
                 LOGGED.inc(count)
             except (OSError, ArrowException) as error:
                 DROPPED.inc(count)
                 tell(f"{count} rows could not be logged: {error}")
         self._answers, self._rows = [], 0
 
-    def _write(self, name: str, answers: list[LoggedAnswer]) -> None:
+    def _write(self, day: str, answers: list[LoggedAnswer]) -> None:
         from pyarrow import parquet
 
         self._number += 1
         moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        path = self._folder / f"{moment}-{os.getpid()}-{self._number}-{name}.parquet"
-        new = path.with_suffix(".new")
+        path = self._folder / f"{logged.DAY}={day}" / f"{moment}-{os.getpid()}-{self._number}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        new = path.with_name(f".{path.name}")  # those who read the folder pass over names with a dot in front
         try:
-            parquet.write_table(table(name, answers), new)
+            parquet.write_table(table(answers), new)
             new.replace(path)
         finally:
             new.unlink(missing_ok=True)
 
 
-def table(name: str, answers: list[LoggedAnswer]) -> Any:
-    """Rows of a form and a version in Arrow: time, version, label and probability where asked for, columns."""
+def table(answers: list[LoggedAnswer]) -> Any:
+    """The rows of the log that answers of one version make, in Arrow, with the columns that `logged.columns` names."""
     import pyarrow
 
-    types = answers[0].types[name]
-    cells: dict[str, list[Any]] = {key: [] for key in ("time", "version", "label", "probability", *types)}
+    version = LoggedVersion(*answers[0].version)
+    columns = logged.columns(version.types)
+    text, number, moment = pyarrow.string(), pyarrow.float64(), pyarrow.timestamp("us", "UTC")
+    schema = pyarrow.schema([(name, text if is_text else number) for name, is_text in columns.items()])
+    schema = schema.set(schema.get_field_index(logged.TIME), pyarrow.field(logged.TIME, moment))
+    forms: dict[str | None, list[LoggedAnswer]] = defaultdict(list)
     for answer in answers:
-        count = len(answer.predictions)
-        cells["time"] += [datetime.fromtimestamp(answer.time, UTC)] * count
-        cells["version"] += [answer.version] * count
-        for key in ("label", "probability"):
-            cells[key] += [predicted(answer.output, prediction, key) for prediction in answer.predictions]
-        for key, is_text in types.items():
+        forms[answer.form].append(answer)
+    parts = []
+    for form, of_form in forms.items():
+        cells = {**_common(version, of_form), **(_cells(version.types[form], form, of_form) if form else {})}
+        empty = pyarrow.nulls(sum(answer.size for answer in of_form))
+        parts.append(
+            pyarrow.table(
+                [pyarrow.array(cells.get(name, empty), schema.field(name).type) for name in columns], schema=schema
+            )
+        )
+    return pyarrow.concat_tables(parts)
+
+
+def _common(version: LoggedVersion, answers: list[LoggedAnswer]) -> dict[str, list[Any]]:
+    """What the log keeps of every row but its cells, by column."""
+    cells: dict[str, list[Any]] = defaultdict(list)
+    for answer in answers:
+        count, probabilities = answer.size, answer.probabilities
+        cells[logged.TIME] += [datetime.fromtimestamp(answer.time, UTC)] * count
+        cells["request"] += [answer.request] * count
+        cells["id"] += logged.row_ids(answer.ids, answer.request, len(probabilities))
+        cells["id"] += [f"{answer.request}:{row}" if row else answer.request for row in answer.faults]
+        cells["form"] += [answer.form] * count
+        cells["label"] += [version.labels[probability >= version.threshold] for probability in probabilities]
+        cells["label"] += [None] * len(answer.faults)
+        cells["probability"] += probabilities or [None] * count
+        cells["fault"] += list(answer.faults.values()) or [None] * count
+    every = {"version": version.number, "stage": version.stage, "threshold": version.threshold}
+    return cells | {name: [value] * len(cells["id"]) for name, value in every.items()}
+
+
+def _cells(types: dict[str, bool], form: str, answers: list[LoggedAnswer]) -> dict[str, list[Any]]:
+    """The cells of rows of a form, by what the log calls their columns."""
+    cells: dict[str, list[Any]] = {logged.name(form, column): [] for column in types}
+    for answer in answers:
+        for column, is_text in types.items():
+            given = (answer.rows or {})[column]
             # A whole number that is too long for Arrow was a float to the model.
-            column = answer.rows[key]
-            cells[key] += column if is_text else [None if cell is None else float(cell) for cell in column]
-    text, number = pyarrow.string(), pyarrow.float64()
-    kinds = {"time": pyarrow.timestamp("us", "UTC"), "version": text, "label": text, "probability": number}
-    kinds |= {key: text if is_text else number for key, is_text in types.items()}
-    return pyarrow.table({key: pyarrow.array(cells[key], kinds[key]) for key in cells})
-
-
-def predicted(output: str, prediction: Any, key: str) -> Any:
-    """A prediction's label or probability; None if it was not asked for."""
-    if output == "detail":
-        return prediction[key]
-    return prediction if output == key else None
+            numbers = given if is_text else [None if cell is None else float(cell) for cell in given]
+            cells[logged.name(form, column)] += numbers
+    return cells
 
 
 def read(pipe: IO[bytes], parts: Parts) -> None:
