@@ -68,7 +68,7 @@ def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
     from understudy.reading import reader
     from understudy.registry import registered, stages
     from understudy.scoring import scorer
-    from understudy.tracking import connection, runs
+    from understudy.tracking import connection, experiments, runs
     from understudy.verification import manifest
 
     name, output, started = args.name or TABLE.name, outputs.named(args.output), time.perf_counter()
@@ -86,7 +86,9 @@ def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
         if planned.ignored and not args.json:
             print(errors.visible(f"columns that are ignored: {some(planned.ignored)}"))
         tags = record.tags(version, args.input, digest, output.place)
-        with runs.scoring(client, record.experiment(name), reader.name(output.place), tags, before) as run_id:
+        experiment = experiments.make(client, record.experiment(name), experiments.SCORINGS_TAGS).experiment_id
+        named = reader.name(output.place)
+        with runs.inactive(client, experiment, runs.SCORING, named, tags, before) as run_id:
             held.begin(asked, run_id)
             try:
                 with tqdm(unit=" rows", unit_scale=True, disable=None, leave=False) as progress:

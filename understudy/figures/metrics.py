@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,9 @@ class Scored:
         return self.probabilities >= self.threshold
 
 
+Measure = Callable[[Floats], Mapping[str, Floats]]
+
+
 def evaluate(labels: Labels, scored: Scored, seed: int = 0) -> dict[str, Interval]:
     """Value, lower and upper 95 % bound of each metric.
 
@@ -62,13 +66,57 @@ def difference(labels: Labels, mine: Scored, other: Scored, seed: int = 0) -> di
     return _intervals(len(labels), seed, measure)
 
 
-def _intervals(n: int, seed: int, measure: Callable[[Floats], Mapping[str, Floats]]) -> dict[str, Interval]:
-    """Value and bounds of what `measure` makes of each row of weights."""
-    values = measure(np.ones((1, n)))
+def change(
+    now: tuple[Labels, Scored], before: tuple[Labels, Scored], error: float, seed: int = 0
+) -> dict[str, Interval]:
+    """The change in each metric between two samples of different rows, now less before, as `evaluate` gives metrics.
+
+    Args:
+        now: Labels, 0 or 1, both present, shape (n,), and the model on these rows.
+        before: The same of m other rows.
+        error: How often an interval misses the truth, 0 to 1, half of that on either side.
+        seed: Seed of the bootstrap, which draws from each sample by itself.
+    """
+    measured = []
+    for number, (labels, scored) in enumerate((now, before)):
+        measured.append(_drawn(len(labels), seed + number, partial(weighted, labels, scored)))
+    (values, draws), (others, other_draws) = measured
+    differences = {name: np.subtract.outer(draw, other_draws[name]) for name, draw in draws.items()}
+    return _bounded({name: value - others[name] for name, value in values.items()}, differences, error)
+
+
+def expected(scored: Scored) -> dict[str, float]:
+    """Each metric of `evaluate` as it would be expected if the probabilities are true ones; no labels are needed.
+
+    Each row counts as label 1 by its probability and as label 0 by the rest, so that the counts that a metric is made
+    of are expected counts.
+
+    Source:
+        Bialek, Kivimaki, Kuberski and Perrakis, Estimating model performance under covariate shift without labels
+        (NeurIPS 2025, arXiv 2401.08348), where it is called confidence-based performance estimation.
+    """
+    twice = np.concatenate([scored.probabilities, scored.probabilities])
+    labels = np.repeat([1, 0], len(scored.probabilities))
+    weights = np.concatenate([scored.probabilities, 1 - scored.probabilities])[None]
+    values = weighted(labels, Scored(twice, scored.threshold), weights)
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def _intervals(n: int, seed: int, measure: Measure) -> dict[str, Interval]:
+    """Value and 95 % bounds of what `measure` makes of each row of weights."""
+    return _bounded(*_drawn(n, seed, measure), 0.05)
+
+
+def _drawn(n: int, seed: int, measure: Measure) -> tuple[Mapping[str, Floats], dict[str, Floats]]:
+    """What `measure` makes of n rows, and of resamples of them: name to shape (1,) and to shape (draws,)."""
     parts = [measure(part) for part in _resamples(n, RESAMPLES, seed)]
-    draws = {name: np.concatenate([part[name] for part in parts]) for name in values}
-    lows, highs = ({name: float(np.nanpercentile(draw, q)) for name, draw in draws.items()} for q in (2.5, 97.5))
-    return {name: (float(value[0]), lows[name], highs[name]) for name, value in values.items()}
+    return measure(np.ones((1, n))), {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _bounded(values: Mapping[str, Floats], draws: Mapping[str, Floats], error: float) -> dict[str, Interval]:
+    ends = (100 * error / 2, 100 - 100 * error / 2)
+    bounds = {name: np.nanpercentile(draw, ends).tolist() for name, draw in draws.items()}
+    return {name: (float(value[0]), *bounds[name]) for name, value in values.items()}
 
 
 def _resamples(n: int, resamples: int, seed: int) -> Iterator[Floats]:

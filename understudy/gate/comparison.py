@@ -11,7 +11,7 @@ from understudy.registry import history, records, registered, registration, stag
 from understudy.registry.records import Move, SavedRecord
 from understudy.schema.spelling import folded
 from understudy.table import TABLE
-from understudy.tracking import batch_rows, naming
+from understudy.tracking import batch_rows
 from understudy.verification import manifest
 
 
@@ -48,7 +48,7 @@ def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> 
     Raises:
         UserError: The rows are gone or were changed, or the table cannot be read.
     """
-    kept = _of_batch(client, name, number, batch_rows.HELD_OUT)
+    kept = registration.kept_rows(client, name, number, batch_rows.HELD_OUT)
     if data is None:
         return kept, {}
     _, named = TABLE.split(table_rows.read(TABLE, data))
@@ -62,7 +62,7 @@ def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> 
 
 def learned(client: MlflowClient, name: str, numbers: Sequence[str]) -> pd.Series:
     """The identifiers of all rows that versions have learned from, `folded`; raises as `held_out` does."""
-    parts = [_of_batch(client, name, number, batch_rows.TRAINED_ON) for number in numbers]
+    parts = [registration.kept_rows(client, name, number, batch_rows.TRAINED_ON) for number in numbers]
     return pd.concat(parts).iloc[:, 0].map(folded)
 
 
@@ -75,15 +75,6 @@ def _nothing_left(known: Sequence[SavedRecord], lost: Sequence[str]) -> str | No
     if lost:
         return f"the last record of version {', '.join(lost)} is gone, and nobody knows what was in Production"
     return None
-
-
-def _of_batch(client: MlflowClient, name: str, number: str, file: str) -> pd.DataFrame:
-    """Rows of a version's batch, whose digest was noted when the version was registered."""
-    version = client.get_model_version(name, number)
-    digest = version.tags.get(registration.rows_tag(file))
-    if not version.run_id or digest is None:
-        raise UserError(f"version {number} of {name} has no rows on record", f"python register.py{naming.option(name)}")
-    return batch_rows.rows(client, client.get_run(version.run_id), file, digest)
 
 
 def _differences(kept: pd.DataFrame, named: pd.DataFrame) -> tuple[dict[str, int], list[str]]:

@@ -78,6 +78,19 @@ def rows_tag(name: str) -> str:
     return f"understudy.{name.removesuffix('.parquet')}.digest"
 
 
+def kept_rows(client: MlflowClient, name: str, number: str, file: str) -> pd.DataFrame:
+    """Rows of a version's batch, `HELD_OUT` or `TRAINED_ON`, whose digest was noted when the version was registered.
+
+    Raises:
+        UserError: None was noted, or the rows are gone or others.
+    """
+    version = client.get_model_version(name, number)
+    digest = version.tags.get(rows_tag(file))
+    if not version.run_id or digest is None:
+        raise UserError(f"version {number} of {name} has no rows on record", f"python register.py{naming.option(name)}")
+    return batch_rows.rows(client, client.get_run(version.run_id), file, digest)
+
+
 def _check_rows(held_out: pd.DataFrame, trained_on: pd.DataFrame, where: str) -> None:
     identifier, target = TABLE.row_id, TABLE.target.name
     if not {identifier, target} <= {*held_out} or [*trained_on] != [identifier]:

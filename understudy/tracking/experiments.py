@@ -30,6 +30,10 @@ SCORINGS_TAGS = {
     **KIND,
     mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a scoring: of what, with which version, for whom, and where it went.",
 }
+MONITORING_TAGS = {
+    **KIND,
+    mlflow_tags.MLFLOW_RUN_NOTE: "A row for each version, whose charts show its windows, and one for each window.",
+}
 NAME, ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 GIVEN = {name: os.environ.get(name) for name in (NAME, ID)}  # by a person; MLflow overwrites the id
 

@@ -31,6 +31,7 @@ BATCH, FAMILY = "batch", "family"
 REFERENCE = "reference"  # a family's run that shows what hiding the sensitive columns costs; never registered
 RECORD = "promotion"  # what was decided about a version
 SCORING = "scoring"  # of the rows of files
+MONITORING = "monitoring"  # of the rows that a version has answered
 OURS = "understudy."  # what begins the names of tags that only the project reads, so that they come last
 HOST, PID, STARTED = f"{OURS}process.host", f"{OURS}process.pid", f"{OURS}process.started"
 TRAIN_AGAIN = "train again with this version of the project: python train.py"
@@ -252,12 +253,11 @@ def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) 
 
 
 @contextmanager
-def scoring(
-    client: mlflow.MlflowClient, experiment: str, name: str, tags: Mapping[str, str], before: str | None
+def inactive(
+    client: mlflow.MlflowClient, experiment_id: str, kind: str, name: str, tags: Mapping[str, str], before: str | None
 ) -> Iterator[str]:
-    """A run for the scoring of files, which may be one that a process `before` has left; it ends as `run` does."""
-    experiment_id = experiments.make(client, experiment, experiments.SCORINGS_TAGS).experiment_id
-    tags, status = {**tags, KIND: SCORING, **process_tags()}, "FAILED"
+    """A run that is not MLflow's active one, perhaps one that a process `before` has left; it ends as `run` does."""
+    tags, status = {**tags, KIND: kind, **process_tags()}, "FAILED"
     known = run_or_none(client, before) if before else None
     if known and known.info.lifecycle_stage != "deleted":
         tag_record(client, run_id := known.info.run_id, tags)
