@@ -67,14 +67,15 @@ def train(args: argparse.Namespace, workers: "Client | None") -> None:
     experiments.choose(client, args.experiment_name, TABLE.name)
     tags = provenance.tags(TABLE, address, TABLE.digest(rows), args.seed)
     inputs = provenance.datasets(TABLE, address, training, held_out)
-    plan = [(name, runs.FAMILY, TABLE.without_sensitive() if args.without_sensitive else TABLE) for name in names]
+    seen = TABLE.without_sensitive() if args.without_sensitive else TABLE
+    plan = [(name, runs.FAMILY, seen) for name in names]
     if args.without_sensitive:
         plan += [(f"{name}{family_runs.WITH}", runs.REFERENCE, TABLE) for name in names[:-1]]
     results = {}
     with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch_id:
         params = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
         family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
-        batch_rows.log_rows(client, batch_id, held_out, training[[TABLE.row_id]])
+        batch_rows.log_rows(client, batch_id, held_out, training[[column.name for column in seen.labelled]])
         for name, kind, table in plan:
             family = families.FAMILIES[name.removesuffix(family_runs.WITH)]
             with runs.run(name, kind, {**tags, family_runs.FAMILY_NAME: name}) as run_id:

@@ -19,10 +19,11 @@ import promote
 import register
 import train
 from tests.conftest import SAMPLE, Ended, is_refusal
-from understudy.gate import evidence
+from understudy.gate import comparison, evidence
 from understudy.reading import table_rows
 from understudy.registry import history, records, registration, stages
 from understudy.registry.records import SavedRecord
+from understudy.schema.spelling import folded
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, connection, family_runs
@@ -182,14 +183,19 @@ def test_adopting_again_does_not_trust_changed_files(in_production: str, client:
 
 
 @contextmanager
-def forged(client: MlflowClient, run: Run, forge: Callable[[pd.DataFrame], pd.DataFrame]) -> Iterator[None]:
-    """Other held-out rows with the batch of a family's run, and their digest: whoever trains may write both."""
+def forged(
+    client: MlflowClient,
+    run: Run,
+    forge: Callable[[pd.DataFrame], pd.DataFrame],
+    name: str = batch_rows.HELD_OUT,
+) -> Iterator[None]:
+    """Other rows with the batch of a family's run, and their digest: whoever trains may write both."""
     batch = client.get_run(run.data.tags["mlflow.parentRunId"])
-    file = Path(str(batch.info.artifact_uri).removeprefix("file://"), batch_rows.ROWS, batch_rows.HELD_OUT)
+    file = Path(str(batch.info.artifact_uri).removeprefix("file://"), batch_rows.ROWS, name)
     kept = file.read_bytes()
     forge(pd.read_parquet(file)).to_parquet(file, index=False)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    client.set_tag(batch.info.run_id, batch_rows.digest_tag(batch_rows.HELD_OUT), digest)
+    client.set_tag(batch.info.run_id, batch_rows.digest_tag(name), digest)
     try:
         yield
     finally:
@@ -280,6 +286,32 @@ def test_rows_that_no_split_gives_are_not_registered(
     assert is_refusal(ended)
     assert problem in ended.err
     assert client.search_registered_models() == []
+
+
+def test_a_batch_that_names_no_rows_that_it_learned_from_is_not_registered(client: MlflowClient, call: Call) -> None:
+    run = run_of(client, "LogisticRegression")
+    with forged(client, run, lambda rows: rows.drop(columns="Loan_ID"), batch_rows.TRAINED_ON):
+        ended = call(register, "--model", "LogisticRegression")
+    assert is_refusal(ended)
+    assert "are none of Loan_prediction" in ended.err
+
+
+def test_a_batch_that_kept_identifiers_alone_is_registered_promoted_and_compared(
+    batch_store: str, client: MlflowClient, call: Call
+) -> None:
+    """As batches of earlier releases have."""
+    training, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
+    run = run_of(client, "LogisticRegression")
+    with forged(client, run, lambda rows: rows[["Loan_ID"]], batch_rows.TRAINED_ON):
+        assert call(register, "--model", "LogisticRegression").code == 0
+        assert call(promote, "staging").code == call(promote, "production").code == 0
+        assert call(train, "--models", "DecisionTreeClassifier").code == 0
+        assert call(register, "--model", "DecisionTreeClassifier").code == call(promote, "staging").code == 0
+        assert call(promote, "production").code in (0, 3)
+        learned = comparison.learned(client, NAME, {"1": "Loan_ID", "2": "Loan_ID"})
+    assert learned.tolist() == 2 * training["Loan_ID"].map(folded).tolist()
+    figures = client.get_run(last(client).run_id).data.metrics
+    assert (figures["rows"], figures["rows dropped"]) == (len(held_out), 0)
 
 
 def test_what_took_its_place_by_hand_is_compared_when_it_is_adopted(

@@ -102,9 +102,21 @@ def test_the_rows_that_versions_are_compared_on_are_kept_with_the_batch(
 ) -> None:
     training, held_out = TABLE.split(table_rows.read(TABLE, SAMPLE))
     for run in [batch, runs["LogisticRegression"]]:
-        for name, rows in [(batch_rows.HELD_OUT, held_out), (batch_rows.TRAINED_ON, training[["Loan_ID"]])]:
+        for name, rows in [(batch_rows.HELD_OUT, held_out), (batch_rows.TRAINED_ON, training)]:
             digest = batch_rows.rows_digest(client, run, name)
             pd.testing.assert_frame_equal(batch_rows.rows(client, run, name, digest), rows)
+
+
+def test_sensitive_columns_that_no_version_sees_are_kept_with_the_held_out_rows_alone(
+    store: str, call: Callable[..., Ended]
+) -> None:
+    assert call(train, "--models", "LogisticRegression", "--without-sensitive").code == 0
+    client = MlflowClient(store)
+    batch = family_runs.get_batch(client, TABLE)
+    for name, sensitive in [(batch_rows.HELD_OUT, {"Gender", "Married"}), (batch_rows.TRAINED_ON, set())]:
+        kept = batch_rows.rows(client, batch, name, batch_rows.rows_digest(client, batch, name))
+        assert {"Gender", "Married"} & {*kept} == sensitive
+        assert {"Loan_ID", "Education", "Loan_Status"} <= {*kept}
 
 
 def test_a_batch_names_its_best_family_with_the_headline_metrics(batch: Run, runs: dict[str, Run]) -> None:

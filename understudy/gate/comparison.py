@@ -1,6 +1,6 @@
 """Whom a challenger is compared with, and on which held-out rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -60,10 +60,20 @@ def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> 
     return named, counts
 
 
-def learned(client: MlflowClient, name: str, numbers: Sequence[str]) -> pd.Series:
-    """The identifiers of all rows that versions have learned from, `folded`; raises as `held_out` does."""
-    parts = [registration.kept_rows(client, name, number, batch_rows.TRAINED_ON) for number in numbers]
-    return pd.concat(parts).iloc[:, 0].map(folded)
+def learned(client: MlflowClient, name: str, identifiers: Mapping[str, str]) -> pd.Series:
+    """The identifiers of all rows that versions have learned from, `folded`; raises as `held_out` does.
+
+    Args:
+        client: Of the registry.
+        name: The registered model's.
+        identifiers: For each version's number the column that names its rows.
+    """
+    parts = [
+        registration.kept_rows(client, name, number, batch_rows.TRAINED_ON)[column]
+        for number, column in identifiers.items()
+    ]
+    names: pd.Series = pd.concat(parts).map(folded)
+    return names
 
 
 def _nothing_left(known: Sequence[SavedRecord], lost: Sequence[str]) -> str | None:

@@ -103,8 +103,9 @@ def _rows(
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The held-out rows that no version has learned from and the champion does not refuse, and counts of rows."""
     rows, counts = comparison.held_out(client, name, challenger.number, data)
-    learned = comparison.learned(client, name, [version.number for version in (challenger, other) if version])
-    with _refusing("the held-out rows do not fit the table"):
+    identifiers = {version.number: version.table.row_id for version in (challenger, other) if version}
+    with _refusing("the rows that training kept do not fit the table"):
+        learned = comparison.learned(client, name, identifiers)
         dropped = rows[TABLE.row_id].map(folded).isin(learned).to_numpy()
         dropped = dropped | _refused(other, rows) if other else dropped
     if dropped.all():

@@ -1,4 +1,4 @@
-"""The rows that a batch keeps: the held-out ones, on which versions are compared, and who it has learned from."""
+"""The rows that a batch keeps: those that versions are compared on, and those that its models have learned from."""
 
 import hashlib
 from pathlib import Path
@@ -16,7 +16,16 @@ ROWS, HELD_OUT, TRAINED_ON = "rows", "held_out.parquet", "trained_on.parquet"
 
 
 def log_rows(client: mlflow.MlflowClient, run_id: str, held_out: pd.DataFrame, trained_on: pd.DataFrame) -> None:
-    """Keep with a batch the rows that later versions are compared on, and the identifiers of those it learned from."""
+    """Keep with a batch the rows that later versions are compared on, and those that it learned from.
+
+    Args:
+        client: Of the store that holds the run.
+        run_id: The batch's.
+        held_out: With the identifier, all columns, and the target: versions are compared on groups of sensitive
+            columns too, whether or not they see them.
+        trained_on: With the identifier, the columns that the batch's versions see, and the target: what is scored later
+            is compared with these rows. Earlier releases have kept the identifier alone.
+    """
     tags = []
     with TemporaryDirectory() as folder:
         for name, rows in [(HELD_OUT, held_out), (TRAINED_ON, trained_on)]:
