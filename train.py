@@ -45,10 +45,11 @@ def main() -> None:
     args = options().parse_args()
     with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:
         train(args, workers)
+    print("next: python register.py")
 
 
-def train(args: argparse.Namespace, workers: "Client | None") -> None:
-    """Train and evaluate, with the searches on a cluster's workers if there are some."""
+def train(args: argparse.Namespace, workers: "Client | None") -> str:
+    """Train and evaluate, with the searches on a cluster's workers if there are some; returns the batch's run id."""
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy import families
     from understudy.reading import reader, table_rows
@@ -97,7 +98,7 @@ def train(args: argparse.Namespace, workers: "Client | None") -> None:
         evaluation.evaluate(client, client.get_run(batch_id), rows, results)
     for doubt in selection.doubts(TABLE, {name: result.metrics for name, result in results.items()}):
         print(f"warning: {doubt}")
-    print("next: python register.py")
+    return batch_id
 
 
 if __name__ == "__main__":

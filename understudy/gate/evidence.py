@@ -25,6 +25,7 @@ from understudy.schema.declaration import Table
 from understudy.schema.spelling import folded
 from understudy.scoring import pipelines, scorer
 from understudy.table import TABLE
+from understudy.tracking import naming
 from understudy.verification import manifest
 
 TIMES = 30  # that one row is scored, to tell how long the answer takes
@@ -190,6 +191,6 @@ def _verdict(decided: Decision, terms: Terms, counts: dict[str, int], compared: 
 
 def _metrics(check: Check) -> dict[str, float]:
     """A check's figure and its bounds, by names that MLflow takes and that stay the same as the rows change."""
-    name = re.sub(r", \d+ rows.*|[^ \w./-]", "", check.name)
+    name = naming.metric(re.sub(r", \d+ rows.*", "", check.name))
     values = {name: check.value, f"{name} low": check.low, f"{name} high": check.high}
     return {key: value for key, value in values.items() if value is not None and np.isfinite(value)}

@@ -109,6 +109,11 @@ def check_name(name: str) -> None:
         raise UserError(f"{name!r} cannot name a registered model", "choose another --name")
 
 
+def metric(text: str) -> str:
+    """A text without what MLflow takes in no metric's name."""
+    return re.sub(r"[^ \w./-]", "", text)
+
+
 def option(name: str) -> str:
     """What stands behind a command that is about this registered model: nothing for the table's own."""
     return "" if name == TABLE.name else f" --name {shlex.quote(name)}"
