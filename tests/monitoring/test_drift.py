@@ -238,3 +238,18 @@ def test_numbers_are_binned_by_the_deciles_of_the_reference() -> None:
     ]
     tied = np.array([1.0] * 85 + [2.0] * 15)
     assert two_samples.deciles(tied, tied).tolist() == [[85, 15, 0]] * 2
+
+
+def test_what_is_drawn_of_a_column_is_what_was_compared() -> None:
+    colour = replace(COLOUR, other=True)
+    before, now = pd.Series(["red", "blue"] * 50), pd.Series(["a colour of its own", None, "green"] * 10)
+    [compared] = drift.compare_columns([colour], before.to_frame("colour"), now.to_frame("colour"))
+    drawn = drift.drawn("encoded_colour", colour, compared, before, now)
+    assert (drawn.name, drawn.psi, drawn.alarm) == ("encoded_colour", compared.psi, True)
+    assert drawn.values == ("red", "green", "blue", OTHER)
+    assert drawn.now[:3].tolist() == pytest.approx([3, np.nan, 1], nan_ok=True)
+    assert compared.p is not None
+    assert compared.missing_p is not None
+    assert drawn.p == min(compared.p, compared.missing_p)
+    amount = drift.drawn("amount", AMOUNT, one(AMOUNT, [1], [2]), pd.Series([1]), pd.Series([2]))
+    assert (amount.values, amount.p) == ((), None)

@@ -1,4 +1,4 @@
 """Numbers, plots and texts about a model's probabilities: arrays in, nothing read and nothing written.
 
-It imports `understudy.schema`. Others use `metrics`, `plots` and `cards`.
+It imports `understudy.schema`. Others use `metrics`, `plots`, `windows` and `cards`.
 """

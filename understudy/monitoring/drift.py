@@ -18,8 +18,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_limits
 
 from understudy.figures import metrics
+from understudy.figures.windows import DrawnColumn
 from understudy.monitoring import two_samples
-from understudy.schema.columns import Category, Date, Declared, Floats, Labels
+from understudy.schema.columns import OTHER, Category, Date, Declared, Floats, Labels
 
 ALPHA = 0.01  # the share of windows without drift in which one kind of comparison may alarm
 LEAST_ROWS = 20  # fewer show a shift by one standard deviation in less than half of the windows
@@ -192,6 +193,16 @@ def _told_apart(samples: Sequence[pd.DataFrame], alpha: float, seed: int) -> tup
     losses = metrics.importance(score, rows, is_new, repeats=2).mean()
     # What is below a tenth of the largest loss is mostly chance.
     return auc, p, tuple(losses[losses > max(losses.max(), 0) / 10].nlargest(MOST_COLUMNS).index)
+
+
+def drawn(
+    name: str, column: Declared, compared: ColumnDrift, reference: "pd.Series[Any]", window: "pd.Series[Any]"
+) -> DrawnColumn:
+    """What `figures.windows` draws of a column that was compared, under a name, from the cells of both samples."""
+    values = (*map(str, column.values), *[OTHER] * column.other) if isinstance(column, Category) else ()
+    before, now = _numbers(column, reference), _numbers(column, window)
+    p = min((p for p in (compared.p, compared.missing_p) if p is not None), default=None)
+    return DrawnColumn(name, before, now, values, compared.psi, p, compared.alarm)
 
 
 def _column(column: Declared, level: float, before: Floats, now: Floats) -> ColumnDrift:
