@@ -2,10 +2,10 @@
 
 python -m deploy.accounts URI [FOLDER]   FOLDER holds the passwords, deploy/secrets by default
 
-A trainer logs runs and scorings in the table's experiments and reads models. Only a promoter registers and moves
-versions. A reader reads. MLflow asks for the same right, to update the registered model, wherever a version is made or
-moved, and whoever creates a model or an experiment may do anything to it; so the admin creates those of the table,
-before anybody else. Nobody else can create any, which takes a server with workspaces (MLFLOW_ENABLE_WORKSPACES).
+A trainer logs runs, scorings and windows in the table's experiments and reads models. Only a promoter registers and
+moves versions. A reader reads. MLflow asks for the same right, to update the registered model, wherever a version is
+made or moved, and whoever creates a model or an experiment may do anything to it; so the admin creates those of the
+table, before anybody else. Nobody else can create any, which takes a server with workspaces (MLFLOW_ENABLE_WORKSPACES).
 """
 
 import argparse
@@ -19,6 +19,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from deploy import secrets
 from understudy import errors
 from understudy.batch import record
+from understudy.monitoring import record as monitoring
 from understudy.registry import records, registration
 from understudy.table import TABLE
 from understudy.tracking import connection, experiments
@@ -34,16 +35,17 @@ Grants = set[tuple[str, str, str]]
 
 def prepare(client: MlflowClient) -> dict[str, Grants]:
     """Make the table's experiments and its registered model; returns what each role may do: type, which, permission."""
-    runs, scorings, decisions = (
+    runs, scorings, windows, decisions = (
         experiments.make(client, name, tags).experiment_id
         for name, tags in [
             (TABLE.name, experiments.EXPERIMENT_TAGS),
             (record.experiment(TABLE.name), experiments.SCORINGS_TAGS),
+            (monitoring.experiment(TABLE.name), experiments.MONITORING_TAGS),
             (records.experiment(TABLE.name), experiments.RECORDS_TAGS),
         ]
     )
     registration.create(client, TABLE, TABLE.name)
-    logs = {("experiment", runs, "EDIT"), ("experiment", scorings, "EDIT")}
+    logs = {("experiment", experiment, "EDIT") for experiment in (runs, scorings, windows)}
     decides = ("experiment", decisions, "EDIT")
     moves = ("registered_model", TABLE.name, "MANAGE")  # to take an alias away is to delete it
     return {"trainer": logs, "promoter": {*logs, decides, moves}, "reader": set()}

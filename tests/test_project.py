@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import evaluate
+import monitor
 import promote
 import register
 import score
@@ -29,7 +30,8 @@ ORDER = ["errors", "cluster", "schema", "reading", "declare", "table", "families
 ORDER += ["verification", "training", "registry", "gate", "batch", "monitoring", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
-ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register), ("score", score)]
+ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register)]
+ENTRY_POINTS += [("score", score), ("monitor", monitor)]
 LOCKS = [f"requirements{of}.lock" for of in ("", "-boosting", "-cluster", "-server", "-spark", "-test")]
 
 
@@ -149,7 +151,7 @@ def test_every_verb_says_what_it_takes(verb: str) -> None:
     assert "--name" in verbs()[verb].format_help()
 
 
-@pytest.mark.parametrize("script", [train, evaluate, register, promote, score, serve])
+@pytest.mark.parametrize("script", [train, evaluate, register, promote, score, monitor, serve])
 def test_help_waits_for_no_heavy_package(script: ModuleType) -> None:
     command = [sys.executable, "-X", "importtime", str(script.__file__), "--help"]
     ended = subprocess.run(

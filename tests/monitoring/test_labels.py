@@ -15,7 +15,7 @@ from understudy.monitoring.labels import JoinedLabels, KnownLabels
 from understudy.table import TABLE
 
 
-def known(tmp_path: Path, **columns: Sequence[object]) -> KnownLabels:
+def known(tmp_path: Path, **columns: Sequence[str | int | None]) -> KnownLabels:
     pd.DataFrame(columns).to_csv(tmp_path / "labels.csv", index=False)
     return labels.read(str(tmp_path / "labels.csv"), TABLE)
 
@@ -25,8 +25,8 @@ def joined(log: WrittenLog, true: KnownLabels, days: float | None = None) -> Joi
 
 
 def test_labels_have_the_tables_names_or_plain_ones(tmp_path: Path) -> None:
-    expected = {"a": True, "b": False}
-    assert known(tmp_path, **{ID: ["a", "b"], TARGET: ["Y", " N"], "more": [1, 2]}).of.to_dict() == expected
+    expected, named = {"a": True, "b": False}, {ID: ["a", "b"], TARGET: ["Y", " N"], "more": ["1", "2"]}
+    assert known(tmp_path, **named).of.to_dict() == expected
     assert known(tmp_path, id=["a", "b"], label=["Y", "N"]).of.to_dict() == expected
     pd.DataFrame({"id": [17, 18], "label": ["Y", "N"]}).to_parquet(tmp_path / "labels.parquet")
     assert labels.read(str(tmp_path / "labels.parquet"), TABLE).of.to_dict() == {"17": True, "18": False}

@@ -1,6 +1,6 @@
-"""Is the world still the one that a version has learned from?
+"""Is the world still the one that a version has learned from, and do its answers come true?
 
-`drift` compares later rows, and what a version answered to them, with the rows of its training: arrays and frames in,
-p-values and sizes out. It imports the rooms above it. Others use `drift.compare_columns`, `compare_scores` and
-`compare_together`; `monitor.py` puts them together.
+It imports the rooms above it. Others use `window` for the rows that a version has answered and those of its training,
+`labels` for what came true, `report.compare` for all that is found in a window, and `record` for what MLflow keeps of
+it. `drift` compares samples, and `outcomes` answers with labels: arrays and frames in, p-values, metrics and sizes out.
 """
