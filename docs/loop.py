@@ -19,10 +19,10 @@ UPPER_BOXES = {
     "register": ("the best one, with", "each file's digest"),
 }
 LOWER_BOXES = {
-    "serve": ("--live follows it", "without a restart"),
+    "serve": ("--live follows it,", "and keeps rows"),
     "Production": ("one version, and", "a record of why"),
     "gate": ("new against old, on", "rows new to both"),
-    "Staging": ("the challenger", "waits here"),
+    "Staging": ("the challenger", "plays along"),
 }
 ACCENTED = ("gate", "Production")
 
@@ -93,7 +93,7 @@ def draw(scheme: dict[str, str]) -> str:
             f'  <path d="M0 0H{WIDTH}V{HEIGHT}H0z" style="fill: {scheme["page"]}; stroke: none; marker: none"/>',
             *arrows(),
             *(line for step in steps for line in step),
-            text(COLUMNS[0] + 55, 162, "more rows:"),
+            text(COLUMNS[0] + 55, 162, "monitor:"),
             text(COLUMNS[0] + 55, 182, "train again"),
             text(COLUMNS[1], 194, "rollback"),
             text(COLUMNS[2], 168, "or it refuses, and"),
