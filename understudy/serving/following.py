@@ -1,4 +1,4 @@
-"""Following a stage: a thread in each worker asks what its alias names, and exchanges the version that answers.
+"""Following a stage: a thread asks what its alias names; in each worker it exchanges the version that answers.
 
 It asks over plain REST or by one SELECT, since MLflow's client takes 200 MB. Only where the alias names another
 version, one process with MLflow in it fetches that (`version_cache.py`), for all workers of a host.
@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Settings:
         stage: That is followed.
         poll: Seconds between two looks at the alias.
         cache: The folder of all version caches.
-        log: The folder for accepted rows; None to keep none.
+        log: The folder for rows and answers; None to keep none.
     """
 
     folder: Path
@@ -74,39 +75,44 @@ class ServedVersion:
     since: float
 
 
-class Follower:
-    """What one worker knows of the stage; `loaded` is the version that answers, None until there is a first one."""
+class StageFollower(ABC):
+    """What a process knows of a stage; `key` is the version that it uses, None until there is a first one."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.loaded: ServedVersion | None = None
-        self._settings = settings
-        self._cache = VersionCache.of(settings.cache, settings.uri, settings.name, settings.stage)
+    def __init__(self, settings: Settings, called: str) -> None:
+        self.key: VersionKey | None = None
+        self._settings, self._called = settings, called
+        self.cache = VersionCache.of(settings.cache, settings.uri, settings.name, settings.stage)
         self._told: str | None = None
 
     def start(self) -> None:
-        """Follow in a thread; a version that the cache holds answers from the first request on."""
-        with suppress(Exception):  # the thread tries again, and tells what is wrong
-            key = VersionKey.read(self._settings.folder / CURRENT) or named(self._settings)
-            if key and self._cache.holds(key):
-                self._exchange(key)
+        """Follow in a thread."""
         threading.Thread(target=self._run, daemon=True).start()
 
     def look(self) -> None:
-        """Ask once what the alias names, and let that answer if it is another version than before."""
+        """Ask once what the alias names, and use that if it is another version than before."""
         try:
             key = named(self._settings)
-        except Exception as error:  # whatever it is, the version that answers goes on
+        except Exception as error:  # whatever it is, the version that is used goes on
             metrics.AWAY.set(1)
             self._tell(f"the tracking server does not answer: {type(error).__name__}")
-            key = self._cache.last()
-            if self.loaded is None and key and self._cache.holds(key):
+            key = self.cache.last()
+            if self.key is None and key and self.cache.holds(key):
                 self._exchange(key)
             return
         metrics.AWAY.set(0)
         if key is None:
             self._tell(f"no version is in {self._settings.stage}")
-        elif (self.loaded is None or self.loaded.key != key) and self._fetched(key):
+            self._leave()
+        elif self.key != key and self._fetched(key):
             self._exchange(key)
+
+    @abstractmethod
+    def _exchange(self, key: VersionKey) -> None:
+        """Use a version that the cache holds."""
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """Do what is to be done when the alias names no version."""
 
     def _run(self) -> None:
         while True:
@@ -117,39 +123,62 @@ class Follower:
             time.sleep(self._settings.poll)
 
     def _fetched(self, key: VersionKey) -> bool:
-        """Whether the cache holds a version, after one worker of the host has had it fetched."""
-        with self._cache.lock():
-            if self._cache.holds(key):
+        """Whether the cache holds a version, after one process of the host has had it fetched."""
+        with self.cache.lock():
+            if self.cache.holds(key):
                 return True
-            if self._cache.refuses(key):
+            if self.cache.refuses(key):
                 return False
-            why = self._cache.fetch(self._settings.uri, self._settings.name, key.number, self._settings.folder)
+            why = self.cache.fetch(self._settings.uri, self._settings.name, key.number, self._settings.folder)
             if why and named(self._settings) == key:  # raises if the files cannot be read since the server has gone
-                self._cache.refuse(key)
+                self.cache.refuse(key)
                 metrics.REFUSED.inc()
-                goes_on = f"version {self.loaded.key.number} goes on" if self.loaded else "there is no other"
+                goes_on = f"version {self.key.number} goes on" if self.key else "there is no other"
                 self._tell(f"version {key.number} is refused, {goes_on}: {why}")
             return not why
 
-    def _exchange(self, key: VersionKey) -> None:
-        """Load a version beside the one that answers, and let it take over."""
-        before, current = self.loaded, self._settings.folder / CURRENT
-        self.loaded = load(key, self._cache.files(key))
-        with self._cache.lock():  # a swap is counted once, though every worker makes it
-            if before and VersionKey.read(current) != key:
-                metrics.SWAPS.inc()
-            key.write(current)
-            self._cache.answers(key)
-        if before:
-            metrics.VERSION.labels(self._settings.name, before.key.number).set(0)
-        metrics.VERSION.labels(self._settings.name, key.number).set(1)
-        self._tell(f"version {key.number} answers" + (f", {before.key.number} did" if before else ""))
+    def _show(self, gauge: Any, before: VersionKey | None, after: VersionKey | None) -> None:
+        """Let a metric show 1 for one version and 0 for the one before."""
+        for key, value in ((before, 0), (after, 1)):
+            if key:
+                gauge.labels(self._settings.name, key.number).set(value)
 
     def _tell(self, line: str) -> None:
         """Tell something once, not at every look."""
         if line != self._told:
-            tell(f"{self._settings.name}: {line}")
+            tell(f"{self._called}: {line}")
         self._told = line
+
+
+class Follower(StageFollower):
+    """What one worker answers with: `loaded`, None until there is a first version."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, settings.name)
+        self.loaded: ServedVersion | None = None
+
+    def start(self) -> None:
+        """Follow in a thread; a version that the cache holds answers from the first request on."""
+        with suppress(Exception):  # the thread tries again, and tells what is wrong
+            key = VersionKey.read(self._settings.folder / CURRENT) or named(self._settings)
+            if key and self.cache.holds(key):
+                self._exchange(key)
+        super().start()
+
+    def _exchange(self, key: VersionKey) -> None:
+        """Load a version beside the one that answers, and let it take over."""
+        before, current = self.key, self._settings.folder / CURRENT
+        self.loaded, self.key = load(key, self.cache.files(key)), key
+        with self.cache.lock():  # a swap is counted once, though every worker makes it
+            if before and VersionKey.read(current) != key:
+                metrics.SWAPS.inc()
+            key.write(current)
+            self.cache.answers(key)
+        self._show(metrics.VERSION, before, key)
+        self._tell(f"version {key.number} answers" + (f", {before.number} did" if before else ""))
+
+    def _leave(self) -> None:
+        """Let the last version go on."""
 
 
 def load(key: VersionKey, folder: Path) -> ServedVersion:
