@@ -4,9 +4,11 @@ To count with prometheus_client costs 35 microseconds a request. So what every r
 handed over once a second.
 """
 
+import math
 import os
 from bisect import bisect_left
 from collections import Counter as Counts
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -14,8 +16,7 @@ from prometheus_client.utils import floatToGoString
 from prometheus_client.values import ValueClass
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it as it is imported, and takes it from nowhere else
-BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, float("inf"))  # seconds
-SECONDS = "understudy_request_seconds"
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, math.inf)
 
 REQUESTS = Counter("understudy_requests", "Answers to /invocations, by status", ["status"])
 ROWS = Counter("understudy_rows", "Rows scored")
@@ -34,38 +35,55 @@ VERSION = Gauge(
 )
 
 
+class Buckets:
+    """A histogram in memory; prometheus_client's own takes a lock and a mapped file for each observation."""
+
+    def __init__(self, name: str, about: str, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        # These are the values that prometheus_client's is made of.
+        self._cells = [
+            ValueClass("histogram", name, f"{name}_bucket", ("le",), (floatToGoString(bound),), about)
+            for bound in bounds
+        ]
+        self._total = ValueClass("histogram", name, f"{name}_sum", (), (), about)
+        self._sum, self._counts = 0.0, [0] * len(bounds)
+
+    def count(self, value: float) -> None:
+        """Count an observation."""
+        self._sum += value
+        self._counts[bisect_left(self._bounds, value)] += 1
+
+    def flush(self) -> None:
+        """Hand over what was counted."""
+        for cell, number in zip(self._cells, self._counts, strict=True):
+            if number:
+                cell.inc(number)
+        self._total.inc(self._sum)
+        self._sum, self._counts = 0.0, [0] * len(self._bounds)
+
+
 class RequestTally:
     """What this process has answered since the last `flush`."""
 
     def __init__(self) -> None:
         self._statuses: Counts[int] = Counts()
-        self._rows, self._seconds, self._buckets = 0, 0.0, [0] * len(BOUNDS)
-        # prometheus_client's Histogram takes one observation at a time; these are the values that one is made of.
-        about = "From a request's last byte to its answer"
-        bounds = map(floatToGoString, BOUNDS)
-        self._cells = [
-            ValueClass("histogram", SECONDS, f"{SECONDS}_bucket", ("le",), (bound,), about) for bound in bounds
-        ]
-        self._sum = ValueClass("histogram", SECONDS, f"{SECONDS}_sum", (), (), about)
+        self._rows = 0
+        self._seconds = Buckets("understudy_request_seconds", "From a request's last byte to its answer", SECONDS)
 
     def count(self, status: int, seconds: float, rows: int) -> None:
         """Count an answer: its status, how long it took, and how many rows it is for."""
         self._statuses[status] += 1
         self._rows += rows
-        self._seconds += seconds
-        self._buckets[bisect_left(BOUNDS, seconds)] += 1
+        self._seconds.count(seconds)
 
     def flush(self) -> None:
         """Hand over what was counted."""
         for status, number in self._statuses.items():
             REQUESTS.labels(str(status)).inc(number)
-        for cell, number in zip(self._cells, self._buckets, strict=True):
-            if number:
-                cell.inc(number)
         ROWS.inc(self._rows)
-        self._sum.inc(self._seconds)
+        self._seconds.flush()
         self._statuses.clear()
-        self._rows, self._seconds, self._buckets = 0, 0.0, [0] * len(BOUNDS)
+        self._rows = 0
 
 
 def page() -> bytes:
