@@ -14,9 +14,10 @@ from understudy.monitoring import window
 from understudy.monitoring.window import Reference
 from understudy.reading import table_rows
 from understudy.schema.columns import listed
+from understudy.schema.logged import LoggedAnswer, LoggedVersion
 from understudy.scoring import forms
 from understudy.scoring.scorer import PROBABILITY
-from understudy.serving.row_log import LoggedAnswer, LoggedVersion, Parts
+from understudy.serving.row_log import Parts
 from understudy.table import TABLE
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -18,8 +18,10 @@ from tests.conftest import PROJECT, SAMPLE
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import ENCODED, NAME, NAMES, hammered, served, until
 from understudy.schema import logged
+from understudy.schema.logged import LoggedAnswer
 from understudy.scoring.scorer import Answered
 from understudy.serving import following, row_log
+from understudy.serving.following import Settings
 from understudy.serving.metrics import DROPPED, LOGGED
 from understudy.serving.version_cache import VersionKey
 from understudy.table import TABLE
@@ -88,12 +90,12 @@ def test_the_commands_of_the_page_ask_with_a_file_and_from_python_and_read_what_
     assert {label: int(count) for label, count in counts} == {"N": labels.count("N"), "Y": labels.count("Y") + 1}
 
 
-def answer(version: str, form: str, cell: Any, **more: Any) -> row_log.LoggedAnswer:
+def answer(version: str, form: str, cell: Any, **more: Any) -> LoggedAnswer:
     """An accepted row of a table whose encoded column is called as its raw one, and as one of the log's."""
     types = {"raw": {"time": True}, "encoded": {"time": False}}
     known = (version, "Production", 0.5, ("N", "Y"), types)
     asked = {"time": time.time(), **more}
-    return row_log.LoggedAnswer(known, request="r", form=form, rows={"time": [cell]}, probabilities=[0.7], **asked)
+    return LoggedAnswer(known, request="r", form=form, rows={"time": [cell]}, probabilities=[0.7], **asked)
 
 
 def counted(counter: Any) -> float:
@@ -135,7 +137,7 @@ def test_rows_are_kept_again_when_what_writes_them_was_killed(
     columns = {column.name: [cell] for column, cell in zip(TABLE.encoded, ENCODED, strict=True)}
     rows, scored = tmp_path / "rows", Answered("encoded", columns, None, [0.7], ["Y"])
     rows.mkdir()
-    log = row_log.RowLog(rows, "Production")
+    log = row_log.RowLog(Settings(tmp_path, store, NAME, "Production", 5, tmp_path, rows))
     os.kill(log.writer.pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
     while counted(DROPPED) == dropped and time.monotonic() < deadline:

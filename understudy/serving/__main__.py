@@ -44,6 +44,9 @@ def options() -> argparse.ArgumentParser:
     live.add_argument("--cache", default=cache, type=Path, help="holds the verified version (default: %(default)s)")
     live.add_argument("--log", type=Path, metavar="FOLDER", help="keeps accepted rows and answers as Parquet files")
     live.add_argument(
+        "--shadow", type=str.capitalize, choices=["Staging", "Production"], help="asks the version in this stage too"
+    )
+    live.add_argument(
         "--keep-alive", default=8, type=int, help="seconds to wait for a request's head (default: %(default)s)"
     )
     return parser
@@ -103,6 +106,8 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
     if args.workers < 1 or args.poll <= 0 or not 0 < args.keep_alive <= LONGEST:
         needed = f"--workers has to be at least 1, --poll above 0, and --keep-alive from 1 to {LONGEST}"
         raise UserError(needed, "./serve.sh --help")
+    if args.shadow == args.stage:
+        raise UserError(f"the version in {args.stage} cannot be its own shadow", "choose another --shadow")
     naming.check_name(args.name)
     uri = naming.uri()
     naming.check_uri(uri)
@@ -119,7 +124,7 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
         from understudy.serving.following import Settings
 
         cache, log = args.cache.absolute(), args.log.absolute() if args.log else None
-        settings = Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log)
+        settings = Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log, args.shadow)
         loader: Any = partial(App, settings, parent=os.getpid())
         print(f"{args.name} in {args.stage}, live on http://{args.host}:{args.port}, Ctrl-C stops it", flush=True)
         serve_granian(loader, address, args)

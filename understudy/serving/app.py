@@ -23,7 +23,7 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from understudy.schema.compatibility import row_schema
-from understudy.schema.faults import Fault
+from understudy.schema.logged import Cause, first_causes
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import DETAIL, Answered
 from understudy.serving import metrics
@@ -55,14 +55,6 @@ class Answer(NamedTuple):
     content: bytes
 
 
-class Cause(NamedTuple):
-    """Why rows were refused, in words that no client can choose; rows are numbered from 1, none stand for them all."""
-
-    column: str
-    fault: str
-    rows: tuple[int, ...]
-
-
 @dataclass(slots=True, eq=False)
 class Reading:
     """A request whose body is being read: by which task, until when, and how many bytes of it count as buffered."""
@@ -80,7 +72,7 @@ class App:
         self._parent = parent
         self._name, self._stage = settings.name, settings.stage
         self._tally = metrics.RequestTally()
-        self._log = RowLog(settings.log, settings.stage) if settings.log else None
+        self._log = RowLog(settings) if settings.log or settings.shadow else None
         self._mark, self._requests = secrets.token_hex(8), itertools.count(1)
         self._thread = ThreadPoolExecutor(1)
         self._readings: set[Reading] = set()
@@ -144,19 +136,18 @@ class App:
         except Exception as error:
             answer = refusal(error, loaded)
             if loaded and isinstance(error, RowsRefused):
-                self._refused(loaded, request, error)
+                self._refused(loaded, request, error, body, content_type)
         answer.headers.append(("x-request-id", request))
         self._tally.count(answer.status, time.perf_counter() - started, rows)
         return answer
 
-    def _refused(self, loaded: ServedVersion, request: str, refused: RowsRefused) -> None:
+    def _refused(self, loaded: ServedVersion, request: str, refused: RowsRefused, body: bytes, kind: str) -> None:
         """Count refused rows, and log why they were."""
-        causes = [cause(loaded, fault) for fault in refused.faults]
+        causes = [Cause.of(fault, loaded.scorer.table) for fault in refused.faults]
         for column, problem, rows in causes:
             metrics.REJECTED.labels(column, problem).inc(max(1, len(rows)))
         if self._log:
-            first = {row: f"{column}: {problem}" for column, problem, rows in reversed(causes) for row in rows or (0,)}
-            self._log.refuse(loaded, request, first)
+            self._log.refuse(loaded, request, first_causes(causes), body, kind)
 
     async def _body(self, scope: Scope, protocol: HTTPProtocol, reading: Reading) -> bytes:
         """All of a request's body.
@@ -275,11 +266,3 @@ def refusal(error: Exception, loaded: ServedVersion | None) -> Answer:
         traceback.print_exception(error)
         error = HTTPError(500, "the server has made a mistake")
     return Answer(error.status, [*headers(loaded), *error.headers], json.dumps(error.body()).encode())
-
-
-def cause(loaded: ServedVersion, fault: Fault) -> Cause:
-    """Why rows were refused, as it is counted and logged."""
-    known = any(fault.column in types for types in loaded.types.values())
-    # A label that clients could choose would grow the metrics without bound.
-    column = fault.column if known or not fault.problem.startswith("column") else "other"
-    return Cause(column, fault.problem.partition(", for ")[0], fault.rows)

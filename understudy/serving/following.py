@@ -13,7 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -47,6 +47,7 @@ class Settings:
         poll: Seconds between two looks at the alias.
         cache: The folder of all version caches.
         log: The folder for rows and answers; None to keep none.
+        shadow: The stage of the version that is asked beside; None for none.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class Settings:
     poll: float
     cache: Path
     log: Path | None
+    shadow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,25 @@ class Follower(StageFollower):
 
     def _leave(self) -> None:
         """Let the last version go on."""
+
+
+class ShadowFollower(StageFollower):
+    """What the process that asks the shadow knows of its stage; whether it runs is not told here."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(replace(settings, stage=settings.shadow or ""), f"{settings.name}, shadow")
+
+    def _exchange(self, key: VersionKey) -> None:
+        with self.cache.lock():
+            self.cache.answers(key)
+        self._show(metrics.SHADOW_VERSION, self.key, key)
+        self.key = key
+        self._tell(f"version {key.number} shadows")
+
+    def _leave(self) -> None:
+        """Ask no version."""
+        self._show(metrics.SHADOW_VERSION, self.key, None)
+        self.key = None
 
 
 def load(key: VersionKey, folder: Path) -> ServedVersion:

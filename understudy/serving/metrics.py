@@ -15,8 +15,11 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.utils import floatToGoString
 from prometheus_client.values import ValueClass
 
+from understudy.schema.logged import LoggedAnswer
+
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it as it is imported, and takes it from nowhere else
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, math.inf)
+DIFFERENCES = (0.001, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, math.inf)
 
 REQUESTS = Counter("understudy_requests", "Answers to /invocations, by status", ["status"])
 ROWS = Counter("understudy_rows", "Rows scored")
@@ -30,6 +33,17 @@ AWAY = Gauge("understudy_tracking_away", "1 while the tracking server does not a
 VERSION = Gauge(
     "understudy_model_version",
     "1 for the version that answers",
+    ["name", "version"],
+    multiprocess_mode="mostrecent",
+)
+SHADOW_ROWS = Counter("understudy_shadow_rows", "Rows that the shadow has scored or refused")
+SHADOW_LABELS = Counter("understudy_shadow_labels", "Rows that both scored, by whether the labels agree", ["agree"])
+SHADOW_REFUSED = Counter("understudy_shadow_refused_rows", "Rows that only one refused, by which", ["only"])
+SHADOW_MISSED = Counter("understudy_shadow_missed_rows", "Rows that the shadow was there for, and not asked in time")
+SHADOW_ERRORS = Counter("understudy_shadow_errors", "Times that the shadow had to be ended, by reason", ["reason"])
+SHADOW_VERSION = Gauge(
+    "understudy_shadow_version",
+    "1 for the version that shadows",
     ["name", "version"],
     multiprocess_mode="mostrecent",
 )
@@ -84,6 +98,46 @@ class RequestTally:
         self._seconds.flush()
         self._statuses.clear()
         self._rows = 0
+
+
+class ShadowTally:
+    """What the shadow has answered since the last `flush`, beside the version that answers."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._agree: Counts[str] = Counts()
+        self._refused: Counts[str] = Counts()
+        about = "Between the probabilities, where both scored"
+        self._difference = Buckets("understudy_shadow_difference", about, DIFFERENCES)
+        self._seconds = Buckets("understudy_shadow_seconds", "For the rows that the shadow is asked at once", SECONDS)
+
+    def compare(self, answer: LoggedAnswer) -> None:
+        """Count rows that the shadow has scored or refused."""
+        self._rows += answer.size
+        if answer.faults:
+            self._refused["live"] += sum(fault is None for _, _, fault in answer.outcomes)
+            return
+        for label, probability, outcome in zip(answer.labels, answer.probabilities, answer.outcomes, strict=True):
+            shadow_label, shadow_probability, _ = outcome
+            if shadow_probability is None:
+                self._refused["shadow"] += 1
+            else:
+                self._agree["yes" if label == shadow_label else "no"] += 1
+                self._difference.count(abs(probability - shadow_probability))
+
+    def flush(self, seconds: float) -> None:
+        """Hand over what was counted of rows that the shadow has taken so long for."""
+        SHADOW_ROWS.inc(self._rows)
+        for agree, number in self._agree.items():
+            SHADOW_LABELS.labels(agree).inc(number)
+        for only, number in self._refused.items():
+            SHADOW_REFUSED.labels(only).inc(number)
+        self._seconds.count(seconds)
+        self._seconds.flush()
+        self._difference.flush()
+        self._rows = 0
+        self._agree.clear()
+        self._refused.clear()
 
 
 def page() -> bytes:

@@ -1,85 +1,47 @@
-"""Accepted rows and their answers, kept as Parquet files: `--log FOLDER`.
+"""Rows and their answers, kept as Parquet files: `--log FOLDER`; and passed to the shadow before: `--shadow STAGE`.
 
-A worker only puts what it has at hand into a list. A thread passes the list on to a process of its own, which makes
-columns of it and writes them: `python -m understudy.serving.row_log FOLDER`, until its standard input ends.
+A worker only puts what it has at hand into a list. A thread passes the list on to a process of its own, which asks the
+shadow, makes columns and writes them: `python -m understudy.serving.row_log`, until its standard input ends.
 """
 
 import marshal
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from understudy.schema import logged
+from understudy.schema.logged import LoggedAnswer, LoggedVersion
 from understudy.scoring.scorer import Answered
-from understudy.serving.following import ServedVersion, tell
+from understudy.serving.following import ServedVersion, Settings, tell
 from understudy.serving.metrics import DROPPED, LOGGED
+from understudy.serving.shadow import BYTES, Shadow
 
 ROWS = 100_000  # that wait at most, and of a file
 WAIT = 0.25  # seconds between two lists that are passed on
 PAUSE = 1.0  # seconds until a writer that has ended is started again
 PART = 60.0  # seconds that rows wait at most for a file
-
-
-class LoggedVersion(NamedTuple):
-    """The version that answered: number, stage and threshold; negative and positive label; and its table's columns.
-
-    Args:
-        types: Form ("raw", "encoded") to column to whether its cells are text.
-    """
-
-    number: str
-    stage: str
-    threshold: float
-    labels: tuple[str, str]
-    types: dict[str, dict[str, bool]]
-
-
-class LoggedAnswer(NamedTuple):
-    """The rows of a request that were accepted, n of them, and what was answered when.
-
-    Args:
-        version: As `LoggedVersion` has it.
-        time: In seconds since 1970.
-        request: The request's id.
-        form: "raw" or "encoded".
-        rows: As columns.
-        ids: That the rows brought.
-        probabilities: Of the positive label, shape (n,).
-        faults: Row, 1 is the first, to why it was refused, 0 for all of them; if there are any, nothing else is kept.
-    """
-
-    version: tuple[Any, ...]
-    time: float
-    request: str
-    form: str | None = None
-    rows: dict[str, list[Any]] | None = None
-    ids: list[str | None] | None = None
-    probabilities: list[float] = []  # noqa: RUF012
-    faults: dict[int, str] = {}  # noqa: RUF012
-
-    @property
-    def size(self) -> int:
-        """How many rows of the log it makes."""
-        return len(self.probabilities) or len(self.faults)
+LONG = 20_000  # bytes of a refused request's body from which on the shadow is not asked about it
+SHADOW = ("shadow_label", "shadow_probability", "shadow_fault")
 
 
 class RowLog:
     """What a worker passes rows to; it never waits, and counts the rows that there is no room for."""
 
-    def __init__(self, folder: Path, stage: str) -> None:
-        self._stage = stage
-        self._command = [sys.executable, "-m", "understudy.serving.row_log", str(folder)]
-        self.writer = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.writer = self._started()
         self._waiting: list[LoggedAnswer] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._pass_on)
         self._thread.start()
@@ -93,14 +55,20 @@ class RowLog:
             )
         )
 
-    def refuse(self, loaded: ServedVersion, request: str, faults: dict[int, str]) -> None:
-        """Keep why rows were refused, by their number, 0 for all of a request's; called by the event loop alone."""
-        self._put(LoggedAnswer(self._version(loaded), time.time(), request, faults=faults))
+    def refuse(self, loaded: ServedVersion, request: str, faults: dict[int, str], body: bytes, kind: str) -> None:
+        """Keep why rows were refused, by their number, 0 for all of a request's; called by the event loop alone.
+
+        The shadow is asked about a body of this Content-Type, unless it is long.
+        """
+        is_sent = self._settings.shadow and len(body) <= LONG and self._bytes + len(body) <= BYTES
+        self._bytes += len(body) if is_sent else 0
+        sent = (body, kind) if is_sent else None
+        self._put(LoggedAnswer(self._version(loaded), time.time(), request, faults=faults, sent=sent))
 
     def _version(self, loaded: ServedVersion) -> tuple[Any, ...]:
         scorer = loaded.scorer
         labels = (scorer.table.negative, scorer.table.positive)
-        return (loaded.key.number, self._stage, scorer.threshold, labels, loaded.types)
+        return (loaded.key.number, self._settings.stage, scorer.threshold, labels, loaded.types)
 
     def _put(self, answer: LoggedAnswer) -> None:
         if self._rows + answer.size > ROWS:
@@ -119,7 +87,7 @@ class RowLog:
         is_over = False
         while not is_over:
             is_over = self._is_over.wait(WAIT)
-            waiting, self._waiting, self._rows = self._waiting, [], 0
+            waiting, self._waiting, self._rows, self._bytes = self._waiting, [], 0, 0
             try:
                 self._send(waiting)
             except OSError:
@@ -135,7 +103,14 @@ class RowLog:
         with suppress(OSError):
             self._pipe.close()
         self.writer.wait()
-        self.writer = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        self.writer = self._started()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "understudy.serving.row_log"]
+        writer = subprocess.Popen(command, stdin=subprocess.PIPE)
+        assert writer.stdin is not None  # noqa: S101
+        pickle.dump(self._settings, writer.stdin)  # not as arguments: the store's address may hold a password
+        return writer
 
     @property
     def _pipe(self) -> IO[bytes]:
@@ -191,6 +166,10 @@ class Parts:
                 tell(f"{count} rows could not be logged: {error}")
         self._answers, self._rows = [], 0
 
+    def close(self) -> None:
+        """Write what is left."""
+        self.write()
+
     def _write(self, day: str, answers: list[LoggedAnswer]) -> None:
         from pyarrow import parquet
 
@@ -240,10 +219,12 @@ def _common(version: LoggedVersion, answers: list[LoggedAnswer]) -> dict[str, li
         cells["id"] += logged.row_ids(answer.ids, answer.request, len(probabilities))
         cells["id"] += [f"{answer.request}:{row}" if row else answer.request for row in answer.faults]
         cells["form"] += [answer.form] * count
-        cells["label"] += [version.labels[probability >= version.threshold] for probability in probabilities]
-        cells["label"] += [None] * len(answer.faults)
+        cells["label"] += answer.labels or [None] * count
         cells["probability"] += probabilities or [None] * count
         cells["fault"] += list(answer.faults.values()) or [None] * count
+        cells["shadow_version"] += [answer.shadow_version] * count
+        for name, part in zip(SHADOW, zip(*answer.outcomes or [(None,) * 3] * count, strict=True), strict=True):
+            cells[name] += part
     every = {"version": version.number, "stage": version.stage, "threshold": version.threshold}
     return cells | {name: [value] * len(cells["id"]) for name, value in every.items()}
 
@@ -260,21 +241,33 @@ def _cells(types: dict[str, bool], form: str, answers: list[LoggedAnswer]) -> di
     return cells
 
 
-def read(pipe: IO[bytes], parts: Parts) -> None:
-    """Take what a worker passes on, until it has no more."""
+def read(pipe: IO[bytes], takers: Sequence[Shadow | Parts]) -> None:
+    """Give what a worker passes on to the first taker, until it has no more."""
     while True:
         try:
-            answer = marshal.load(pipe)  # noqa: S302
+            passed = marshal.load(pipe)  # noqa: S302
         except EOFError:
-            parts.write()
-            return
-        if answer is not None:
-            parts.add(LoggedAnswer(*answer))
-        parts.tick()
+            break
+        if passed is not None:
+            takers[0].add(LoggedAnswer(*passed))
+            continue
+        for taker in takers:
+            taker.tick()
+    for taker in takers:
+        taker.close()
+
+
+def main() -> None:
+    """Write what a worker passes on, as its first message says."""
+    os.umask(0o077)  # these are people's data
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)  # it ends after the worker, which passes on all it has
+    settings = pickle.load(sys.stdin.buffer)  # noqa: S301
+    takers: list[Shadow | Parts] = [Parts(settings.log)] if settings.log else []
+    if settings.shadow:
+        takers.insert(0, Shadow(settings, takers[0].add if takers else lambda answer: None))
+    read(sys.stdin.buffer, takers)
 
 
 if __name__ == "__main__":
-    os.umask(0o077)  # these are people's data
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # it ends after the worker, which passes on all it has
-    read(sys.stdin.buffer, Parts(Path(sys.argv[1])))
+    main()
