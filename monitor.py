@@ -135,6 +135,8 @@ def show(report: "WindowReport", called: str) -> None:
 
 def _table(report: "WindowReport") -> list[str]:
     """The lines of the columns' comparison: all of few columns, of many those with an alarm and those that follow."""
+    import pandas as pd
+
     table = report.table()
     if len(table) > SHOWN:
         table = table.sort_values(["alarm", "p"], ascending=[False, True])[:SHOWN]
@@ -145,9 +147,15 @@ def _table(report: "WindowReport") -> list[str]:
         "psi": table["psi"].map(_p),
         "missing before": table["missing_before"].map("{:.1%}".format),
         "missing": table["missing"].map("{:.1%}".format),
-        "alarm": table["alarm"].map({True: "drift", False: ""}),
+        "alarm": [_alarm(*tests) for tests in table[["p", "missing_p", "level"]].itertuples(index=False)],
     }
-    return table.assign(**printed)[[*printed]].to_string(index=False).splitlines()
+    return pd.DataFrame(printed).to_string(index=False).splitlines()
+
+
+def _alarm(p: float | None, missing_p: float | None, level: float) -> str:
+    """Which tests of a column are below their level: of its values, of its missing cells."""
+    tests = {"values": p, "missing": missing_p}
+    return " and ".join(name for name, value in tests.items() if value is not None and value < level)
 
 
 def _p(value: float | None) -> str:
@@ -165,12 +173,18 @@ def _outcome(report: "WindowReport") -> Iterator[str]:
     known, joined, outcome = report.known, report.joined, report.outcome
     assert known is not None and joined is not None and outcome is not None  # noqa: S101, PT018 - there are labels
     positive = f"{outcome.positive:,} of them {report.positive}, {outcome.answered_positive:,} answered so"
-    yield f"labels: {outcome.rows:,} answered rows have one, {positive}; {joined.unlabelled:,} answered rows have none"
-    yield (
-        f"labels: {joined.late:,} late (answered before this window), {known.repeated:,} repeated, "
-        f"{known.contradicting:,} contradicting ({known.undecided:,} of them undecided), {known.missing:,} empty, "
-        f"{joined.elsewhere:,} of other versions' rows, {joined.unknown:,} unknown; {joined.again:,} ids answered again"
-    )
+    yield f"labels: {outcome.rows:,} answered rows have one, {positive}; {joined.unlabelled:,} have none"
+    counts = {
+        "late (answered before this window)": joined.late,
+        "repeated": known.repeated,
+        "contradicting": known.contradicting,
+        "contradicting and left out": known.undecided,
+        "empty": known.missing,
+        "of rows that other versions answered": joined.elsewhere,
+        "of rows that nobody answered": joined.unknown,
+        "of rows that were answered more than once": joined.again,
+    }
+    yield from (f"labels: {count:,} {what}" for what, count in counts.items() if count)
     if not outcome.is_decided:
         needed = f"{FEWEST_ROWS}, and {FEWEST_OF_A_LABEL} of each label"
         yield f"outcome: too few labels to tell, at least {needed} are needed"

@@ -67,7 +67,7 @@ def test_a_column_that_has_drifted_ends_with_5(answer: Answer, watch: Call) -> N
     answer(drawn(500, ApplicantIncome=lambda cells: cells * 1.5))
     ended = watch()
     assert (ended.code, ended.err) == (5, "")
-    [line] = [line for line in ended.out.splitlines() if line.split()[-1:] == ["drift"]]
+    [line] = [line for line in ended.out.splitlines() if line.split()[-1:] == ["values"]]
     assert line.split()[0] == "ApplicantIncome"
     assert "verdict: the rows have drifted: ApplicantIncome" in ended.out
     assert "estimate: Accuracy 0." in ended.out

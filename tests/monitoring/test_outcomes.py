@@ -32,12 +32,12 @@ def test_the_change_lies_in_its_interval() -> None:
     for name, (value, low, high) in measured.change.items():
         assert value == pytest.approx(measured.metrics[name][0] - measured.before[name][0])
         assert low < value < high
-    wide, narrow = (metrics.change(now, before, error)["AUC"] for error in (0.01, 0.2))
+    wide, narrow = (metrics.change(now, before, error)[2]["AUC"] for error in (0.01, 0.2))
     assert wide[1] < narrow[1] < narrow[2] < wide[2]
 
 
 def test_intervals_of_the_change_hold_the_true_change_as_often_as_they_say() -> None:
-    seen = [metrics.change(sample(150, 1, n), sample(150, 1, 1_000 + n), 0.1)["Accuracy"] for n in range(200)]
+    seen = [metrics.change(sample(150, 1, n), sample(150, 1, 1_000 + n), 0.1)[2]["Accuracy"] for n in range(200)]
     held = np.mean([low <= 0 <= high for _, low, high in seen])
     assert 0.83 < held < 0.97  # of 200 draws at 0.9
 

@@ -68,21 +68,20 @@ def difference(labels: Labels, mine: Scored, other: Scored, seed: int = 0) -> di
 
 def change(
     now: tuple[Labels, Scored], before: tuple[Labels, Scored], error: float, seed: int = 0
-) -> dict[str, Interval]:
-    """The change in each metric between two samples of different rows, now less before, as `evaluate` gives metrics.
+) -> tuple[dict[str, Interval], dict[str, Interval], dict[str, Interval]]:
+    """Each metric on two samples of different rows, now and before, as `evaluate` gives it, and the change in it.
 
     Args:
         now: Labels, 0 or 1, both present, shape (n,), and the model on these rows.
         before: The same of m other rows.
-        error: How often an interval misses the truth, 0 to 1, half of that on either side.
+        error: How often an interval of the change misses the truth, 0 to 1, half of that on either side.
         seed: Seed of the bootstrap, which draws from each sample by itself.
     """
-    measured = []
-    for number, (labels, scored) in enumerate((now, before)):
-        measured.append(_drawn(len(labels), seed + number, partial(weighted, labels, scored)))
-    (values, draws), (others, other_draws) = measured
+    others, other_draws = _drawn(len(before[0]), seed, partial(weighted, *before))
+    values, draws = _drawn(len(now[0]), seed + 1, partial(weighted, *now))
+    changes = {name: value - others[name] for name, value in values.items()}
     differences = {name: np.subtract.outer(draw, other_draws[name]) for name, draw in draws.items()}
-    return _bounded({name: value - others[name] for name, value in values.items()}, differences, error)
+    return _bounded(values, draws), _bounded(others, other_draws), _bounded(changes, differences, error)
 
 
 def expected(scored: Scored) -> dict[str, float]:
@@ -104,7 +103,7 @@ def expected(scored: Scored) -> dict[str, float]:
 
 def _intervals(n: int, seed: int, measure: Measure) -> dict[str, Interval]:
     """Value and 95 % bounds of what `measure` makes of each row of weights."""
-    return _bounded(*_drawn(n, seed, measure), 0.05)
+    return _bounded(*_drawn(n, seed, measure))
 
 
 def _drawn(n: int, seed: int, measure: Measure) -> tuple[Mapping[str, Floats], dict[str, Floats]]:
@@ -113,7 +112,7 @@ def _drawn(n: int, seed: int, measure: Measure) -> tuple[Mapping[str, Floats], d
     return measure(np.ones((1, n))), {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _bounded(values: Mapping[str, Floats], draws: Mapping[str, Floats], error: float) -> dict[str, Interval]:
+def _bounded(values: Mapping[str, Floats], draws: Mapping[str, Floats], error: float = 0.05) -> dict[str, Interval]:
     ends = (100 * error / 2, 100 - 100 * error / 2)
     bounds = {name: np.nanpercentile(draw, ends).tolist() for name, draw in draws.items()}
     return {name: (float(value[0]), *bounds[name]) for name, value in values.items()}

@@ -55,9 +55,9 @@ def measure(labels: Labels, scored: Scored, labels_before: Labels, before: Score
     counts = (len(labels), positive, int(scored.called.sum()))
     if len(labels) < FEWEST_ROWS or min(positive, len(labels) - positive) < FEWEST_OF_A_LABEL:
         return Outcome(*counts, {}, {}, {}, ())
-    change = metrics.change((labels, scored), (labels_before, before), ERROR / len(DECIDING))
+    error = ERROR / len(DECIDING)
+    now, then, change = metrics.change((labels, scored), (labels_before, before), error)
     worse = [name for name, more_is_better in DECIDING.items() if _is_worse(change[name], more_is_better)]
-    now, then = metrics.evaluate(labels, scored), metrics.evaluate(labels_before, before)
     return Outcome(*counts, now, then, change, tuple(worse))
 
 
