@@ -181,7 +181,7 @@ def _outcome(report: "WindowReport") -> Iterator[str]:
         "contradicting and left out": known.undecided,
         "empty": known.missing,
         "of rows that other versions answered": joined.elsewhere,
-        "of rows that nobody answered": joined.unknown,
+        "of rows without an answer in the log, or after --since": joined.unknown,
         "of rows that were answered more than once": joined.again,
     }
     yield from (f"labels: {count:,} {what}" for what, count in counts.items() if count)

@@ -1,13 +1,16 @@
 """Labels that come later: read, counted, and joined with what was answered."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 import sqlalchemy
 
+from tests.conftest import PROJECT
 from tests.monitoring.conftest import ID, TARGET, WrittenLog, ago, drawn
 from understudy.errors import UserError
 from understudy.monitoring import labels, log_rows
@@ -92,3 +95,20 @@ def test_rows_without_an_id_join_nothing() -> None:
     true = KnownLabels(pd.Series({"a": True}), 0, 0, 0, 0)
     both = labels.join(true, [answers], "1", None)
     assert (len(both.labels), both.unlabelled) == (0, 1)
+
+
+def test_the_pages_three_lines_join_the_same(log: WrittenLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = drawn(300)
+    log.answer(rows, [number / 300 for number in range(300)], days=3)
+    log.answer(rows[:50], [0.9] * 50, days=2)
+    log.answer(rows[50:60], days=2, version="2")
+    log.refuse(["Gender: missing"])
+    true = known(tmp_path, id=rows[ID][:200].tolist(), label=rows[TARGET][:200].tolist())
+    [lines] = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "monitoring.md").read_text(), re.DOTALL)
+    values: dict[str, Any] = {"pd": pd}
+    exec(lines, values)  # noqa: S102 - the page's own lines
+    page, ours = values["joined"], joined(log, true)
+    assert len(page) == len(ours.labels) == 200
+    assert sorted(page["probability"]) == sorted(ours.probabilities)
+    assert (page["label_true"] == "Y").sum() == ours.labels.sum()

@@ -49,7 +49,7 @@ class JoinedLabels:
         late: How many of them were answered before the window.
         again: Ids that were answered more than once; the newest answer counts.
         elsewhere: Ids with a label that only other versions have answered.
-        unknown: Ids with a label that nobody has answered.
+        unknown: Ids with a label that are not among the answers.
         unlabelled: Answered rows of the version whose id has no label.
     """
 
