@@ -106,7 +106,7 @@ def monitor(
         found = report.compare(before, rows, known, joined)
         run.write(found)
     about = {"name": name, "version": number, "run": run.run_id, "window": run.number}
-    return found, {**about, "page": connection.page(course.experiment_id)}
+    return found, {**about, "page": connection.page(client.get_run(run.run_id).info.experiment_id)}
 
 
 def show(report: "WindowReport", called: str) -> None:
@@ -115,7 +115,7 @@ def show(report: "WindowReport", called: str) -> None:
 
     window, scores = report.window, report.scores
     begin = f"after {shown(window.since)}" if window.since else "from the first one"
-    lines = [f"{called}: {window.accepted:,} rows {begin} to {shown(window.until)}, {window.refused:,} others refused"]
+    lines = [f"{called}: {window.accepted:,} rows {begin} to {shown(window.until)}, {window.refused:,} refused"]
     sample = "" if len(window.probabilities) == window.accepted else f"{len(window.probabilities):,} of them "
     kept = "rows that it was trained on" if report.is_trained_on else "held-out rows, since training kept no others"
     lines += [f"{sample}beside the {report.compared_with:,} {kept}:", *_table(report)]

@@ -40,13 +40,14 @@ class Course:
     """
 
     def __init__(self, client: MlflowClient, version: ModelVersion) -> None:
-        made = experiments.make(client, experiment(str(version.name)), experiments.MONITORING_TAGS)
-        self._client, self._version, self.experiment_id = client, version, made.experiment_id
+        self._client, self._version, self._experiment = client, version, experiment(str(version.name))
         self._tags = {VERSION: str(version.version), VERSION_DIGEST: version.tags[DIGEST]}
 
     def end_of_last(self, source: str) -> datetime | None:
         """When the last window ended that was recorded to the end, of rows from this place; None if there is none."""
-        for run in self._runs(runs.MONITORING, " and attributes.status = 'FINISHED'", "DESC"):
+        known = experiments.find(self._client, self._experiment)
+        finished = " and attributes.status = 'FINISHED'"
+        for run in self._runs(known.experiment_id, runs.MONITORING, finished, "DESC") if known else ():
             if run.data.tags.get(SOURCE) == provenance.recorded_form(source):
                 return datetime.fromisoformat(run.data.tags[UNTIL])
         return None
@@ -54,7 +55,8 @@ class Course:
     @contextmanager
     def window(self, source: str, window: Window) -> Iterator["WindowRun"]:
         """A run for a window of rows from a place, which ends as `runs.run` does."""
-        course = self._course()
+        made = experiments.make(self._client, self._experiment, experiments.MONITORING_TAGS).experiment_id
+        course = self._course(made)
         history = self._client.get_metric_history(course, "rows")
         number = 1 + max((point.step for point in history), default=0)
         name, since = f"version {self._version.version}, window {number}", window.since
@@ -67,23 +69,23 @@ class Course:
             NUMBER: str(number),
             mlflow_tags.MLFLOW_USER: records.who(),
         }
-        with runs.inactive(self._client, self.experiment_id, runs.MONITORING, name, tags, None) as run_id:
+        with runs.inactive(self._client, made, runs.MONITORING, name, tags, None) as run_id:
             yield WindowRun(self._client, run_id, course, number, f"{self._version.name} {name}")
 
-    def _course(self) -> str:
+    def _course(self, experiment_id: str) -> str:
         """The run that holds the course of the version's windows, made once."""
-        known = next(self._runs(COURSE, "", "ASC"), None)
+        known = next(self._runs(experiment_id, COURSE, "", "ASC"), None)
         if known:
             return str(known.info.run_id)
         name = f"version {self._version.version}"
-        with runs.inactive(self._client, self.experiment_id, COURSE, name, self._tags, None) as run_id:
+        with runs.inactive(self._client, experiment_id, COURSE, name, self._tags, None) as run_id:
             return run_id
 
-    def _runs(self, kind: str, condition: str, order: str) -> Iterator[Run]:
+    def _runs(self, experiment_id: str, kind: str, condition: str, order: str) -> Iterator[Run]:
         named = {**self._tags, runs.KIND: kind}
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in named.items()) + condition
         options = {"order_by": [f"attributes.start_time {order}"], "max_results": 100}
-        return connection.pages(self._client.search_runs, [self.experiment_id], query, **options)
+        return connection.pages(self._client.search_runs, [experiment_id], query, **options)
 
 
 class WindowRun:
