@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pandas as pd
 import pytest
 import requests
 
@@ -37,6 +38,7 @@ RECORD = {
 }
 ROW = json.dumps({"dataframe_records": [RECORD]}).encode()
 PROCESSING = "from distributed import Client; print(Client('tcp://127.0.0.1:8786').processing())"
+WITH_MONITOR = ("-f", "docker-compose.yml", "-f", "deploy/monitor.compose.yml")
 WITH_CLUSTER = ("-f", "docker-compose.yml", "-f", "deploy/dask.compose.yml")
 PATIENCE = 120  # seconds that a container may take to be back
 
@@ -401,6 +403,46 @@ def test_a_scoring_on_a_cluster_outlives_a_worker(stack: Stack) -> None:
     assert stack.run(*inside, "1", "worker", "python", "-c", same).code == 0
     stack.compose(*WITH_CLUSTER, "rm", "--force", "--stop", "--volumes", "scheduler", "worker")
     assert stack.run("docker", "volume", "rm", f"{stack.name}_rows").code == 0
+
+
+def test_a_model_is_watched_and_trained_again(stack: Stack) -> None:
+    watched = [*WITH_MONITOR, "run", "--rm", "-T"]
+
+    def put(name: str, content: str) -> None:
+        command = ["docker", "compose", *watched, "--entrypoint", "sh", "monitor", "-c", f"cat > /data/{name}"]
+        subprocess.run(command, cwd=stack.folder, env=stack.environment, input=content.encode(), check=True)
+
+    def answer(rows: pd.DataFrame) -> None:
+        stack.compose(*WITH_MONITOR, "up", "--detach", "--wait", "model")
+        wait_for(stack.model)
+        deadline = time.monotonic() + PATIENCE
+        while (
+            'understudy_shadow_version{name="Loan_prediction",version="2"} 1.0' not in ask(f"{stack.model}/metrics")[1]
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        body = rows.drop(columns="Loan_Status").to_csv(index=False).encode()
+        assert ask(f"{stack.model}/invocations", body, "text/csv")[0] == 200
+        stack.compose(*WITH_MONITOR, "stop", "model")  # which writes what it has
+
+    stack.says("trainer", "train.py", "--models", "DecisionTreeClassifier")
+    assert "version 2 registered" in stack.says("promoter", "register.py")
+    stack.says("promoter", "promote.py", "staging", "--version", "2")
+    rows = pd.read_csv(stack.folder / "data" / "loans.csv", dtype=str)
+    put("labels.csv", rows[["Loan_ID", "Loan_Status"]].to_csv(index=False))
+    answer(rows)
+    calm = stack.run("docker", "compose", *watched, "monitor", "--labels", "/data/labels.csv")
+    assert calm.code == 0, calm.out + calm.err
+    assert "shadow version 2" in calm.out
+    drifted = rows.assign(Loan_ID="N" + rows["Loan_ID"], Property_Area="Rural")
+    put("grown.csv", pd.concat([rows, drifted]).to_csv(index=False))
+    answer(drifted)
+    found = stack.run("docker", "compose", *watched, "monitor", "--retrain", "/data/grown.csv")
+    assert found.code == 5, found.out + found.err
+    assert "Loan_prediction version 3 is in Staging" in found.out
+    assert "Production: version 1" in stack.says("reader", "promote.py")
+    stack.compose("up", "--detach", "--wait", "model")
+    assert all(stack.run("docker", "volume", "rm", f"{stack.name}_{of}").code == 0 for of in ("log", "rows"))
 
 
 def test_down_keeps_what_was_kept(stack: Stack) -> None:
