@@ -76,7 +76,7 @@ def main() -> None:
             staged = retrain(client, name, args.retrain, f"{report.verdict} (monitoring run {about['run']})")
     if args.json:
         print(json.dumps({**about, **report.as_dict(), "staged": staged}))
-    elif report.code:
+    elif staged or (report.code and not args.retrain):
         print(f"next: python {f'promote.py production{naming.option(name)}' if staged else 'train.py'}")
     sys.exit(report.code)
 

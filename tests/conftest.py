@@ -35,7 +35,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 REAL = PROJECT.parent / "shared" / "data" / "loan_prediction_train.csv"
 SAMPLE = PROJECT / TABLE.path
 
-ON_BOTH = {"test_by_hand", "test_promotion", "test_race", "test_story", "test_loop"}  # on SQLite, and on MariaDB behind a server
+# On SQLite, and on MariaDB behind a server.
+ON_BOTH = {"test_by_hand", "test_promotion", "test_race", "test_story", "test_loop"}
 MARIADB = "mariadb"
 MEMORY, ROOM = Path("/dev/shm"), 6_000_000_000  # noqa: S108 - bytes; a whole run writes half of that
 TEMPORARY = "PYTEST_DEBUG_TEMPROOT"  # where pytest makes its temporary folders
