@@ -27,6 +27,7 @@ COLUMNS = [
     column("all missing", np.full(300, np.nan), np.full(20, np.nan), psi=None, p=None),
     column("no rows", np.array([]), np.array([]), psi=None, p=None),
     column("category", np.arange(8) % 2.0, np.zeros(4), values=("no", "yes"), psi=0.4, p=1e-200, alarm=True),
+    column(f"{LONG} and on"),
     column(LONG, np.arange(300) % 8.0, np.arange(30) % 8.0, values=tuple(f"{LONG} {n}" for n in range(8))),
     column("many", np.arange(300) % 40.0, np.arange(30) % 40.0, values=tuple(map(str, range(40))), psi=0.2),
 ]
