@@ -69,7 +69,7 @@ def learned(client: MlflowClient, name: str, identifiers: Mapping[str, str]) -> 
         identifiers: For each version's number the column that names its rows.
     """
     parts = [
-        registration.kept_rows(client, name, number, batch_rows.TRAINED_ON)[column]
+        registration.kept_rows(client, name, number, batch_rows.TRAINED_ON, [column])[column]
         for number, column in identifiers.items()
     ]
     names: pd.Series = pd.concat(parts).map(folded)

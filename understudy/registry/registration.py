@@ -66,7 +66,8 @@ def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, st
     if family_runs.FAMILY_NAME not in run.data.tags:
         raise UserError(f"{called} was not trained by train.py", "register a run of this project: python register.py")
     digests = {name: batch_rows.rows_digest(client, run, name) for name in (batch_rows.HELD_OUT, batch_rows.TRAINED_ON)}
-    held_out, trained_on = (batch_rows.rows(client, run, name, digest) for name, digest in digests.items())
+    held_out = batch_rows.rows(client, run, batch_rows.HELD_OUT, digests[batch_rows.HELD_OUT])
+    trained_on = batch_rows.rows(client, run, batch_rows.TRAINED_ON, digests[batch_rows.TRAINED_ON], [TABLE.row_id])
     _check_rows(held_out, trained_on, f"kept with the batch of run {run.info.run_id}")
     noted = {rows_tag(name): digest for name, digest in digests.items()} | {COUNT: str(len(held_out))}
     with inspection.inspected(client, run, uri, held_out, called) as (folder, _):
@@ -78,8 +79,12 @@ def rows_tag(name: str) -> str:
     return f"understudy.{name.removesuffix('.parquet')}.digest"
 
 
-def kept_rows(client: MlflowClient, name: str, number: str, file: str) -> pd.DataFrame:
+def kept_rows(
+    client: MlflowClient, name: str, number: str, file: str, columns: list[str] | None = None
+) -> pd.DataFrame:
     """Rows of a version's batch, `HELD_OUT` or `TRAINED_ON`, whose digest was noted when the version was registered.
+
+    All of their columns, unless some are named.
 
     Raises:
         UserError: None was noted, or the rows are gone or others.
@@ -88,13 +93,12 @@ def kept_rows(client: MlflowClient, name: str, number: str, file: str) -> pd.Dat
     digest = version.tags.get(rows_tag(file))
     if not version.run_id or digest is None:
         raise UserError(f"version {number} of {name} has no rows on record", f"python register.py{naming.option(name)}")
-    return batch_rows.rows(client, client.get_run(version.run_id), file, digest)
+    return batch_rows.rows(client, client.get_run(version.run_id), file, digest, columns)
 
 
 def _check_rows(held_out: pd.DataFrame, trained_on: pd.DataFrame, where: str) -> None:
     identifier, target = TABLE.row_id, TABLE.target.name
-    # Earlier releases have kept nothing but the identifiers of the rows that a batch has learned from.
-    if not {identifier, target} <= {*held_out} or identifier not in trained_on:
+    if not {identifier, target} <= {*held_out}:
         raise UserError(f"the rows {where} are none of {TABLE.name}", runs.TRAIN_AGAIN)
     if held_out[identifier].duplicated().any():
         raise UserError(f"the held-out rows {where} repeat a {identifier}", runs.TRAIN_AGAIN)

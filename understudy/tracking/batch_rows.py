@@ -51,7 +51,9 @@ def digest_tag(name: str) -> str:
     return f"{runs.OURS}{ROWS}.{name}"
 
 
-def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.DataFrame:
+def rows(
+    client: mlflow.MlflowClient, run: Run, name: str, digest: str, columns: list[str] | None = None
+) -> pd.DataFrame:
     """`HELD_OUT` or `TRAINED_ON` of the batch that a family's run is part of.
 
     Args:
@@ -59,9 +61,10 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
         run: The family's.
         name: Which of the two.
         digest: SHA-256 that the file must have.
+        columns: Those to read; None for all.
 
     Raises:
-        UserError: The rows are gone, or not those of the digest.
+        UserError: The rows are gone, not those of the digest, or without one of these columns.
     """
     batch_id = _batch(client, run, name).info.run_id
     file = f"{ROWS}/{name} of run {batch_id}"
@@ -73,17 +76,20 @@ def rows(client: mlflow.MlflowClient, run: Run, name: str, digest: str) -> pd.Da
             raise UserError(f"run {batch_id} has no {ROWS}/{name}", runs.TRAIN_AGAIN) from None
         if actual != digest:
             raise UserError(f"{file} is not what training kept", runs.TRAIN_AGAIN)
-        return _read(path, file)
+        return _read(path, file, columns)
 
 
-def _read(path: Path, called: str) -> pd.DataFrame:
+def _read(path: Path, called: str, columns: list[str] | None) -> pd.DataFrame:
     from pyarrow import parquet  # takes memory that following an alias does not need
 
     try:
         # Each row has an identifier of its own, which takes some bits however well it is packed.
-        if parquet.read_metadata(path).num_rows > 8 * path.stat().st_size:
+        metadata = parquet.read_metadata(path)
+        if metadata.num_rows > 8 * path.stat().st_size:
             raise UserError(f"{called} has more rows than it can have", runs.TRAIN_AGAIN)
-        return pd.read_parquet(path)
+        for column in {*(columns or ())} - {*metadata.schema.names}:
+            raise UserError(f"{called} has no column {column}", runs.TRAIN_AGAIN)
+        return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's errors are among these
         raise UserError(f"{called} is no Parquet: {type(error).__name__}", runs.TRAIN_AGAIN) from None
 
