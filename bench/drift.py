@@ -46,11 +46,15 @@ def richer(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return rows.assign(**{name: rows[name] * 1.2 for name in ("ApplicantIncome", "CoapplicantIncome")})
 
 
-def more_semiurban(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """A tenth of all rows is semiurban which was not, so that 48 % are instead of 38 %."""
-    others = rows.index[rows["Property_Area"] != "Semiurban"]
-    moved = rng.choice(others, min(len(rows) // 10, len(others)), replace=False)
-    return rows.assign(Property_Area=rows["Property_Area"].where(~rows.index.isin(moved), "Semiurban"))
+def more(column: str, value: str) -> Shift:
+    """A tenth of all rows has a value that had another one."""
+
+    def shift(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+        others = rows.index[rows[column] != value]
+        moved = rng.choice(others, min(len(rows) // 10, len(others)), replace=False)
+        return rows.assign(**{column: rows[column].where(~rows.index.isin(moved), value)})
+
+    return shift
 
 
 def turned(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
@@ -62,7 +66,8 @@ def turned(rows: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 SHIFTS: dict[str, Shift] = {
     "no drift": same,
     "incomes +20 %": richer,
-    "one share +10 points": more_semiurban,
+    "one share 22 to 32 %": more("Education", "Not Graduate"),
+    "one share 38 to 48 %": more("Property_Area", "Semiurban"),
     "loans against incomes": turned,
 }
 
