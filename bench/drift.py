@@ -19,13 +19,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy import special
 from sklearn.ensemble import RandomForestClassifier
 
-from understudy.monitoring import drift
+from bench import gate
+from understudy.figures.metrics import Labels, Scored
+from understudy.monitoring import drift, outcomes
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 
 MAKER = Path(__file__).parents[1] / "data" / "make_loans.py"
+AREA, HELD_OUT = 0.80, 186
 Shift = Callable[[pd.DataFrame, np.random.Generator], pd.DataFrame]
 
 
@@ -87,6 +91,27 @@ def main() -> None:
     for name, of in windows.groupby("shift", sort=False):
         print(f"{name:<22}" + "".join(f"{share(of[test]):>16}" for test in tests))
     print(f"\nthe monitor's tests take {windows['seconds'].median():.2f} s a window (median)")
+    outcomes_of(args.windows)
+
+
+def outcomes_of(times: int) -> None:
+    print(f"\nper cent of {times} windows whose outcome is worse than that of {HELD_OUT} held-out rows, by exit 6")
+    for labels in (100, 500):
+        for area in (AREA, AREA - 0.1):
+            trials = (delayed(is_worse)(np.random.default_rng(seed), labels, area) for seed in range(times))
+            alarms = pd.Series(Parallel(n_jobs=-1)(trials))
+            print(f"{labels:>6} labels, AUC {AREA:.2f} before and {area:.2f} now: {share(alarms)}", flush=True)
+
+
+def is_worse(rng: np.random.Generator, labels: int, area: float) -> bool:
+    return bool(outcomes.measure(*answered(rng, labels, area), *answered(rng, HELD_OUT, AREA)).worse)
+
+
+def answered(rng: np.random.Generator, rows: int, area: float) -> tuple[Labels, Scored]:
+    """Labels, and answers with a true AUC, whose probabilities are right where that is `AREA`."""
+    labels = (rng.random(rows) < gate.POSITIVE).astype(int)
+    scores, apart = rng.normal(size=rows) + gate.apart(area) * labels, gate.apart(AREA)
+    return labels, Scored(special.expit(special.logit(gate.POSITIVE) + apart * scores - apart**2 / 2), 0.5)
 
 
 def compared(rows: pd.DataFrame, sizes: list[int], seed: int) -> pd.DataFrame:
