@@ -124,7 +124,7 @@ def test_spark_says_why_a_row_is_refused_and_nothing_of_what_is_in_it(
     cases: list[tuple[DataFrame, list[Any], list[str]]] = [
         (broken, [], SAID),
         (rows, [*NAMES], ["Gender: column is missing (allowed: Female, Male)"]),
-        (rows, [struct("*")], [f"column 1: column is not known (allowed: {', '.join(NAMES)})"]),
+        (rows, [struct("*")], [f"column 12: column is not known (allowed: {', '.join(NAMES)})"]),
     ]
     for refused, columns, faults in cases:
         with pytest.raises(PythonException) as error:

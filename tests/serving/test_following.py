@@ -212,6 +212,12 @@ class Relay:
             other.shutdown(socket.SHUT_WR)
 
 
+def is_listening(port: int) -> bool:
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
 @pytest.fixture
 def relay(store: str, tmp_path: Path) -> Iterator[Relay]:
     """The way to a tracking server on the store."""
@@ -222,7 +228,7 @@ def relay(store: str, tmp_path: Path) -> Iterator[Relay]:
             [*command, "--workers", "1"], cwd=tmp_path, env=environment(), stdout=log, stderr=log, process_group=0
         )
     try:
-        until(lambda: "startup complete" in (tmp_path / "server.log").read_text(), 60)
+        until(lambda: is_listening(port))  # which it says before it is so
         yield Relay(port)
     finally:
         os.killpg(server.pid, signal.SIGKILL)
