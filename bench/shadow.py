@@ -1,6 +1,7 @@
 """What the shadow costs the answers: the live server with `--log`, and with `--log --shadow staging`, in turn.
 
-python -m bench.shadow      needs wrk; 10 rounds of 5 seconds each, 8 connections, one row a request
+python -m bench.shadow              needs wrk; 10 rounds of 5 seconds each, 8 connections, one row a request
+python -m bench.shadow --pause 0    as many requests as there can be: on two cores that measures who gets a core
 
 Both servers run all the time, one worker each, a logistic regression in Production and a forest in Staging; only one of
 them is asked at a time. The shadow may raise the 99th percentile by 10 % (aim).
@@ -24,6 +25,7 @@ from understudy.reading import table_rows
 from understudy.table import TABLE
 
 CONNECTIONS = 8
+DELAY = "\nfunction delay() return {pause} end\n"
 SETTLED = 2  # seconds until all rows are counted
 P99 = "99th percentile, ms"
 AIM = 1.10  # times the 99th percentile without a shadow
@@ -34,10 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=5, help="of load in each round (default: %(default)s)")
+    about = "milliseconds between an answer and the next request of a connection (default: %(default)s)"
+    parser.add_argument("--pause", type=int, default=4, help=about)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        uri, body = prepared(folder).tracking_uri, one_row(folder)
+        uri, body = prepared(folder).tracking_uri, one_row(folder, args.pause)
         without, shadow = server(folder, uri, "without"), server(folder, uri, "with", "--shadow", "staging")
         with started(without, body) as (first, *_), started(shadow, body) as (second, *_):
             while shadowed(second) == (0, 0):
@@ -54,12 +58,12 @@ def main() -> None:
     print(f"rows that the shadow has scored: {rows:,.0f}, missed: {missed:,.0f}")
 
 
-def one_row(folder: Path) -> bytes:
+def one_row(folder: Path, pause: int) -> bytes:
     """A request with one row of the table, and the program that lets wrk send it."""
     rows = table_rows.read(TABLE, PROJECT / TABLE.path)[[column.name for column in TABLE.columns]]
     body = {"dataframe_split": json.loads(rows.dropna()[:1].to_json(orient="split", index=False))}
     (folder / "1.json").write_text(json.dumps(body))
-    (folder / "1.lua").write_text(WRK.format(body=folder / "1.json"))
+    (folder / "1.lua").write_text(WRK.format(body=folder / "1.json") + DELAY.format(pause=pause))
     return (folder / "1.json").read_bytes()
 
 
