@@ -152,7 +152,8 @@ def stack(engine: None, clone: Path) -> Iterator[Stack]:
     try:
         yield stack
     finally:
-        stack.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        every = (*WITH_MONITOR, "--profile", "by-hand")
+        stack.compose(*every, "down", "--volumes", "--remove-orphans", "--timeout", "5")
         stack.run("docker", "image", "rm", stack.name, f"{stack.name}-proxy")
 
 

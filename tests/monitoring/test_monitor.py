@@ -112,7 +112,7 @@ def test_a_worse_outcome_ends_with_6_whether_or_not_rows_have_drifted(
     assert "the outcome is worse than at promotion: Accuracy, AUC, Log loss; the rows have drifted:" in ended.out
     [of] = windows()
     assert of.data.metrics["exit code"] == 6
-    assert of.data.metrics["change/AUC high"] < 0 < of.data.metrics["change/Log loss low"]
+    assert of.data.metrics["interval/change AUC high"] < 0 < of.data.metrics["interval/change Log loss low"]
 
 
 def test_an_estimate_alone_never_ends_with_6(log: WrittenLog, answer: Answer, watch: Call) -> None:

@@ -98,7 +98,8 @@ class WindowReport:
             values["outcome/rows"] = self.outcome.rows
             for prefix, metrics in (("outcome", self.outcome.metrics), ("change", self.outcome.change)):
                 for name, (value, low, high) in metrics.items():
-                    values |= {f"{prefix}/{name}": value, f"{prefix}/{name} low": low, f"{prefix}/{name} high": high}
+                    values |= {f"{prefix}/{name}": value}
+                    values |= {f"interval/{prefix} {name} low": low, f"interval/{prefix} {name} high": high}
         return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
     def as_dict(self) -> dict[str, Any]:
