@@ -5,7 +5,7 @@ python -m deploy.cluster   (make cluster); only this machine reaches them, by 12
 
 import argparse
 import logging
-import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,7 +48,8 @@ def main() -> None:
     args = options().parse_args()
     with local(args.port) as address:
         print(f"a Dask scheduler at {address}, with {WORKERS} workers: python train.py --cluster {address}", flush=True)
-        signal.pause()
+        while True:  # signal.pause() sleeps on when a signal comes just before, or to another thread
+            time.sleep(1)
 
 
 if __name__ == "__main__":

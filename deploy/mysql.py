@@ -190,7 +190,8 @@ def main() -> None:
         with tracking_server(FOLDER, host, free_port()) as uri:
             print(f"MySQL at {host}, MLflow at {uri}; Ctrl-C stops both. In another terminal:", flush=True)
             print(f"export MLFLOW_TRACKING_URI={uri}", flush=True)
-            signal.pause()
+            while True:  # signal.pause() sleeps on when a signal comes just before, or to another thread
+                time.sleep(1)
 
 
 if __name__ == "__main__":
