@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -134,9 +134,10 @@ class Relay:
             Thread(target=self._pass_on, args=(server, client, False), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, to: socket.socket, counted: bool) -> None:
-        while data := source.recv(2**16):
-            self.sent += len(data) if counted else 0
-            to.sendall(data)
+        with suppress(OSError):  # the other direction may have closed both
+            while data := source.recv(2**16):
+                self.sent += len(data) if counted else 0
+                to.sendall(data)
         to.close()
 
 
