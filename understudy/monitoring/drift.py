@@ -168,7 +168,7 @@ def compare_together(
     known = learned.columns[learned.notna().any()]  # scikit-learn takes no column without any value
     if known.empty:
         return TogetherDrift(two_samples.ONE_VALUE, None, None, False, (), len(window))
-    # With so few rows threads mostly wait for each other: 2 s instead of 0.3 where others work too.
+    # With so few rows threads mostly wait for each other.
     with threadpool_limits(1, user_api="openmp"):
         auc, p, columns = _told_apart([sample[known] for sample in samples], alpha, seed)
     return TogetherDrift("boosted trees", auc, p, p < alpha, columns, len(window))
