@@ -55,6 +55,7 @@ def test_the_same_table_breaks_nothing_and_neither_does_a_wider_one() -> None:
         (changed("Married", values=(0, 1)), "Married: takes numbers instead of text"),
         (changed("LoanAmount", unit="currency units"), "LoanAmount: is in currency units instead of thousand"),
         (changed("Married", values=("Yes", "No")), "encoded rows: Married: its codes stand for Yes, No instead of"),
+        (replace(TABLE, identifier="Case"), "Loan_ID: does not name rows any more"),
         (replace(TABLE, target=Category("Paid", ("N", "Y"))), "predicts Paid instead of Loan_Status"),
         (replace(TABLE, target=Category("Loan_Status", ("Y", "N"))), "negative and positive label are Y, N instead"),
         (replace(TABLE, features=TABLE.features[::-1]), "encoded rows: their order is TotalIncome, Property_Area"),

@@ -12,34 +12,23 @@ from understudy.schema.faults import Fault
 Outcome: TypeAlias = tuple[str | None, float | None, str | None]  # label and probability of a row, or its fault
 
 TIME, DAY = "time", "day"  # when a row was answered, and the day of that, which names the folder that its file is in
-TEXTS = (
-    "id",
-    "request",
-    "version",
-    "stage",
-    "form",
-    "label",
-    "fault",
-    "shadow_version",
-    "shadow_label",
-    "shadow_fault",
-)
-COLUMNS = (
-    TIME,
-    "id",
-    "request",
-    "version",
-    "stage",
-    "threshold",
-    "form",
-    "label",
-    "probability",
-    "fault",
-    "shadow_version",
-    "shadow_label",
-    "shadow_probability",
-    "shadow_fault",
-)
+# What the log has of every row, and whether it is text.
+COLUMNS = {
+    TIME: False,
+    "id": True,
+    "request": True,
+    "version": True,
+    "stage": True,
+    "threshold": False,
+    "form": True,
+    "label": True,
+    "probability": False,
+    "fault": True,
+    "shadow_version": True,
+    "shadow_label": True,
+    "shadow_probability": False,
+    "shadow_fault": True,
+}
 
 
 class Cause(NamedTuple):
@@ -143,4 +132,4 @@ def columns(types: Mapping[str, Mapping[str, bool]]) -> dict[str, bool]:
         types: Form to column of a table to whether its cells are text.
     """
     cells = {name(form, column): is_text for form in types for column, is_text in types[form].items()}
-    return {column: column in TEXTS for column in COLUMNS} | cells
+    return COLUMNS | cells
