@@ -38,9 +38,9 @@ from tests.serving.conftest import (
     until,
 )
 from understudy.serving.following import CURRENT, Follower, Settings, named
-from understudy.serving.version_cache import VersionCache, VersionKey
 from understudy.verification import manifest
 from understudy.verification.digests import DIGEST, digest
+from understudy.verification.version_cache import VersionCache, VersionKey
 
 
 def test_another_version_takes_over_between_two_answers(live: Live, store: str) -> None:

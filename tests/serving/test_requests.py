@@ -20,9 +20,9 @@ from understudy.scoring.scorer import Scorer
 from understudy.serving import app
 from understudy.serving.app import FLUSH
 from understudy.serving.following import ServedVersion
-from understudy.serving.version_cache import VersionKey
 from understudy.table import TABLE
 from understudy.verification import digests
+from understudy.verification.version_cache import VersionKey
 
 ENCODED_NAMES = [column.name for column in TABLE.encoded]
 CSV = ",".join(NAMES) + "\n" + ",".join("" if cell is None else str(cell) for cell in CELLS) + "\n"

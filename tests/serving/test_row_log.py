@@ -14,7 +14,8 @@ import mlflow
 import pandas as pd
 import pytest
 
-from tests.conftest import PROJECT, SAMPLE
+from deploy.mysql import free_port
+from tests.conftest import PROJECT, SAMPLE, Ended, environment, is_refusal
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import ENCODED, NAME, NAMES, hammered, served, until
 from understudy.schema import logged
@@ -23,8 +24,8 @@ from understudy.scoring.scorer import Answered
 from understudy.serving import following, row_log
 from understudy.serving.following import Settings
 from understudy.serving.metrics import DROPPED, LOGGED
-from understudy.serving.version_cache import VersionKey
 from understudy.table import TABLE
+from understudy.verification.version_cache import VersionKey
 
 PAGE = (PROJECT / "docs" / "scoring.md").read_text()
 
@@ -125,6 +126,15 @@ def test_rows_are_written_in_time_though_none_come_after_them(tmp_path: Path, mo
     monkeypatch.setattr(row_log, "PART", 0)
     parts.tick()
     assert len(list(tmp_path.rglob("*.parquet"))) == 1
+
+
+def test_a_folder_of_an_earlier_release_is_refused(store: str, tmp_path: Path) -> None:
+    (tmp_path / "20260101T000000Z-1-1-raw.parquet").touch()
+    command = [str(PROJECT / "serve.sh"), "--live", "--port", str(free_port()), "--log", str(tmp_path)]
+    settings = environment(MLFLOW_TRACKING_URI=store)
+    ended = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=20, check=False)
+    assert is_refusal(Ended(ended.returncode, ended.stdout, ended.stderr))
+    assert "earlier release" in ended.stderr
 
 
 def test_rows_are_kept_again_when_what_writes_them_was_killed(

@@ -1,7 +1,7 @@
 """Following a stage: a thread asks what its alias names; in each worker it exchanges the version that answers.
 
 It asks over plain REST or by one SELECT, since MLflow's client takes 200 MB. Only where the alias names another
-version, one process with MLflow in it fetches that (`version_cache.py`), for all workers of a host.
+version, one process with MLflow in it fetches that (`verification/version_cache.py`), for all workers of a host.
 """
 
 import configparser
@@ -21,8 +21,8 @@ from urllib.parse import quote, unquote
 from understudy.scoring import scorer
 from understudy.scoring.scorer import Scorer
 from understudy.serving import metrics
-from understudy.serving.version_cache import VersionCache, VersionKey
 from understudy.verification.digests import DIGEST
+from understudy.verification.version_cache import VersionCache, VersionKey
 
 PATIENCE = 5.0  # seconds for the tracking server's answer
 CURRENT = "current.json"  # in the server's own folder: which version answers, for a worker that is started anew

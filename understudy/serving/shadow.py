@@ -26,7 +26,7 @@ from understudy.scoring.scorer import LABEL, OUTPUTS, Answered
 from understudy.serving import metrics
 from understudy.serving.following import ServedVersion, Settings, ShadowFollower, load, tell
 from understudy.serving.request import asked
-from understudy.serving.version_cache import VersionCache, VersionKey
+from understudy.verification.version_cache import VersionCache, VersionKey
 
 LIMIT = 20.0  # seconds to load in, and to answer in
 ALARM = LIMIT + 5  # seconds until it ends by itself, if nobody is left who would end it

@@ -1,6 +1,6 @@
 """The last verified versions of a stage, kept in a folder of the user's; and the process that fetches one into it.
 
-python -m understudy.serving.version_cache FOLDER NAME NUMBER
+python -m understudy.verification.version_cache FOLDER NAME NUMBER
 
 The process is the only part of the live server that loads MLflow, and ends when the version lies in the folder. The
 workers load it from there, as does a server that is started while the tracking server is away.
@@ -112,7 +112,7 @@ class VersionCache:
 
         If that is killed, what it leaves behind is in the temporary folder.
         """
-        command = [sys.executable, "-m", "understudy.serving.version_cache", str(self.folder), name, number]
+        command = [sys.executable, "-m", "understudy.verification.version_cache", str(self.folder), name, number]
         env = os.environ | {"MLFLOW_TRACKING_URI": uri, "TMPDIR": str(temporary)}
         try:
             ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LONGEST)
