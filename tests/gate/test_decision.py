@@ -43,8 +43,8 @@ def challenger(probabilities: Floats, **changed: Any) -> Challenger:
 
 def decided(labels: Labels, mine: Floats, champion: Floats | None, **options: Any) -> Decision:
     groups, seed = options.pop("groups", pd.DataFrame(index=range(len(labels)))), options.pop("seed", 0)
-    other = None if champion is None else answers(champion)
-    return decision.production(labels, challenger(mine), other, groups, Terms(LIMITS, **options), seed)
+    others = [answers(each) for each in (champion, *options.pop("earlier", ())) if each is not None]
+    return decision.production(labels, challenger(mine), others, groups, Terms(LIMITS, **options), seed)
 
 
 def why(outcome: Check | Decision) -> str:
@@ -54,10 +54,10 @@ def why(outcome: Check | Decision) -> str:
     return text
 
 
-def compared(value: float, half: float, rule: Rule, rows: int = 184) -> Check:
-    """By draws whose percentiles 2.5 and 97.5 lie `half` to either side."""
-    draws = value + half * np.linspace(-1, 1, 2_001) / 0.95
-    return checks.difference(value, draws, rule, 0.05, rows)
+def compared(value: float, half: float, rule: Rule, attempt: int = 1) -> Check:
+    """By draws after which the bounds of a first attempt on 184 rows, half of them positive, lie `half` away."""
+    draws = value + half / stats.t.ppf(0.975, 91) * np.array([-1, 1]) / np.sqrt(2)
+    return checks.difference(value, draws, rule, 0.05, np.arange(184) % 2, attempt)
 
 
 def test_the_areas_are_scikit_learns_also_in_resamples_and_with_ties() -> None:
@@ -129,7 +129,7 @@ def test_without_a_champion_only_what_needs_none_is_asked() -> None:
         ("better", 0.0, 0.0, False),
         ("not-worse", 0.0, 0.04, True),
         ("not-worse", 0.0, 0.06, False),
-        ("not-worse", -0.02, 0.02, True),
+        ("not-worse", -0.02, 0.021, True),
         ("not-worse", -0.05, 0.0, False),
         ("not-worse", 0.0, 0.0, True),
         ("point", 0.0, 0.2, True),
@@ -189,6 +189,33 @@ def test_a_clearly_better_one_takes_over_and_a_clearly_worse_one_does_not() -> N
     for rule in ("better", "not-worse", "point"):
         assert decided(labels, good, bad, rule=rule).allowed
         assert not decided(labels, bad, good, rule=rule).allowed
+
+
+def test_all_attempts_together_spend_no_more_than_there_is() -> None:
+    spent = [checks.share(attempt) for attempt in range(1, 1_000)]
+    assert spent[0] == 0.025
+    assert sum(spent) < checks.SPENT
+    for attempt in (1, 2, 20):
+        assert sum(spent[:attempt]) + checks.SPENT / (attempt + 1) == pytest.approx(checks.SPENT)
+
+
+def test_a_later_attempt_has_to_show_more() -> None:
+    first, second, twentieth = (compared(0.05, 0.045, "better", attempt) for attempt in (1, 2, 20))
+    assert (first.passed, second.passed, twentieth.passed) == (True, False, False)
+    assert (twentieth.low or 0) < (second.low or 0) < (first.low or 0)
+    labels, [good, champion] = drawn(1_000, (0.78, 0.74), seed=1)
+    assert decided(labels, good, champion, rule="better").allowed
+    late = decided(labels, good, champion, rule="better", attempt=1_000_000)
+    assert (late.allowed, late.checks[2].value) == (False, 1_000_000)
+
+
+def test_the_margin_counts_from_every_champion_since_one_was_better() -> None:
+    labels, [worse, champion, first] = drawn(3_000, (0.66, 0.69, 0.73))
+    assert decided(labels, worse, champion).allowed
+    refused = decided(labels, worse, champion, earlier=(champion, first))
+    assert "ROC AUC less earlier champion's" in why(refused)
+    assert decided(labels, worse, champion, earlier=(champion,)).allowed
+    assert not decided(labels, champion, champion, earlier=(first,), losses=10**9).allowed
 
 
 def test_mcnemar_is_the_value_worked_by_hand_and_decides_nothing() -> None:
@@ -286,7 +313,7 @@ def test_what_is_served_otherwise_or_costs_too_much_is_refused(changed: dict[str
 def test_what_staging_refuses_production_refuses_too() -> None:
     labels, [good] = drawn(184, (0.75,))
     asks = challenger(good, milliseconds=301.0)
-    outcome = decision.production(labels, asks, None, pd.DataFrame(index=range(184)), Terms(LIMITS))
+    outcome = decision.production(labels, asks, [], pd.DataFrame(index=range(184)), Terms(LIMITS))
     assert outcome.why == decision.staging(asks, Terms(LIMITS)).why
     near = challenger(good, served=Answers(good + 9e-7, answers(good).labels), milliseconds=300.0, megabytes=200.0)
     assert decision.staging(near, Terms(LIMITS)).allowed
@@ -321,8 +348,12 @@ def test_a_decision_reads_as_a_short_table_and_as_finite_json() -> None:
     outcome = decided(labels, *scores, groups=pd.DataFrame({"g": np.resize(["a", "b"], 184)}))
     table = outcome.table()
     assert list(table.columns) == ["check", "value", "interval", "limit", "result"]
-    assert table["limit"].tolist()[:3] == ["interval above 0.500", "interval above -0.050", "none"]
-    assert table["result"].tolist()[1:4] == ["fail", "", "pass"]
+    assert table["limit"].tolist()[:3] == [
+        "interval above 0.500",
+        "interval above -0.050",
+        "2.50% of error spent, 2.50% left",
+    ]
+    assert table["result"].tolist()[1:5] == ["fail", "", "", "pass"]
     assert max(map(len, table.to_string(index=False).splitlines())) <= 140
     read = json.loads(json.dumps(outcome.as_dict(), allow_nan=False))
     assert (read["allowed"], read["why"]) == (False, outcome.why)

@@ -19,7 +19,7 @@ import promote
 import register
 import train
 from tests.conftest import SAMPLE, Ended, is_refusal
-from understudy.gate import comparison, evidence
+from understudy.gate import attempts, comparison, evidence
 from understudy.reading import table_rows
 from understudy.registry import history, records, registration, stages
 from understudy.registry.records import SavedRecord
@@ -142,6 +142,64 @@ def test_the_limits_are_those_of_the_checkout_and_not_those_that_a_version_bring
     refused = call(promote, "staging", "--version", "1")
     assert refused.code == 3
     assert re.fullmatch(r"refused: megabytes of files: [0-9.]+, not at most 0\.001\n", refused.err)
+
+
+def attempt_in(ended: Ended) -> str:
+    """What the gate says of the number of an attempt."""
+    [line] = [line.strip() for line in ended.out.splitlines() if "attempt on these rows" in line]
+    return " ".join(line.split())
+
+
+def test_each_other_challenger_on_the_same_rows_has_a_price(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(register, "--model", "DecisionTreeClassifier")
+    asked = []
+    for version in ("2", "2", "3", "2"):
+        call(promote, "staging", "--version", version)
+        asked.append(call(promote, "production", "--version", version, "--rule", "better"))
+    first, again, second, once_more = map(attempt_in, asked)
+    assert first == again == once_more == "attempt on these rows 1 2.50% of error spent, 2.50% left"
+    assert second == "attempt on these rows 2 0.83% of error spent, 1.67% left"
+    kept = [record for record in records.find(client, NAME) if record.rows]
+    assert [record.figures["attempt on these rows"] for record in kept] == [1, 1, 2, 1]
+    assert len({record.rows for record in kept}) == 1
+
+
+def test_new_rows_bring_a_new_budget_and_half_of_the_old_ones_do_not(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(promote, "staging", "--version", "2")
+    call(promote, "production", "--version", "2", "--rule", "better")
+    held_out = registration.kept_rows(client, NAME, "2", batch_rows.HELD_OUT)
+    known = records.find(client, NAME)
+
+    def number(identifiers: pd.Series) -> int:
+        marked = attempts.marks(identifiers)
+        question = ("3", "1", attempts.digest(marked))
+        return attempts.on_such_rows(client, known, question, marked)
+
+    old = held_out[TABLE.row_id]
+    assert number(old) == number(old.str.lower()) == 2
+    assert number(pd.concat([old, "new" + old])) == 2
+    assert number(pd.concat([old, "new" + old, "other" + old])) == 1
+    assert not {*old} & {*attempts.marks(old).splitlines()}
+    [record] = [record for record in known if record.rows]
+    (Path(str(client.get_run(record.run_id).info.artifact_uri)) / attempts.FILE).unlink()
+    assert number("new" + old) == 2  # nobody knows which rows that attempt has seen
+
+
+def test_small_losses_count_from_every_champion_since_one_was_better(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(register, "--model", "DecisionTreeClassifier")
+    call(promote, "staging", "--version", "2")
+    assert call(promote, "production").code == 0
+    call(promote, "staging", "--version", "3")
+    asked = call(promote, "production")
+    assert "ROC AUC less earlier champion's" in asked.out
+    call(promote, "production", "--force", "--reason", "a person takes the loss")
+    assert history.champions_since_better(records.find(client, NAME)) == ["3"]
 
 
 def test_a_version_that_takes_other_rows_needs_breaking(in_production: str, client: MlflowClient, call: Call) -> None:

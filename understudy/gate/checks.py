@@ -17,7 +17,9 @@ from understudy.figures.metrics import Floats, Labels
 Rule: TypeAlias = Literal["not-worse", "better", "point"]
 
 ERROR = 0.05  # how often an interval misses the truth, half of that on either side
+SPENT = 0.05  # how often one of all the challengers that are asked about on the same rows passes and should not
 DIFFERENCE = "ROC AUC less champion's"
+EARLIER = "ROC AUC less earlier champion's"
 FEWEST_ROWS = 30  # of a slice that is checked
 MOST_ROWS = 1e9  # that a verdict tells anybody to wait for
 
@@ -63,17 +65,17 @@ def at_most(name: str, value: float, limit: float) -> Check:
     return Check(name, value, f"at most {limit:g}", passed, note=note)
 
 
-def above(name: str, value: float, draws: Floats, limit: float, rows: int) -> Check:
-    """A figure whose whole 95 % interval has to be above a limit.
+def above(name: str, value: float, interval: tuple[float, float], limit: float, rows: int) -> Check:
+    """A figure whose whole interval has to be above a limit.
 
     Args:
         name: What was measured.
         value: The figure on the held-out rows.
-        draws: The figure on resamples of those rows, shape (draws,).
+        interval: Its lower and its upper bound.
         limit: What the interval has to be above.
         rows: How many rows were held out.
     """
-    low, high = bounds(draws)
+    low, high = interval
     note = None if low > limit else _shortfall(name, value, low, limit, rows)
     return Check(name, float(value), f"interval above {limit:.3f}", note is None, low, high, note)
 
@@ -95,7 +97,23 @@ def least_difference(rule: Rule, margin: float) -> float:
     return -margin if rule == "not-worse" else 0.0
 
 
-def difference(value: float, draws: Floats, rule: Rule, margin: float, rows: int) -> Check:
+def share(attempt: int) -> float:
+    """How often the attempt of a number, 1 for the first, may pass and should not; all of them add up to `SPENT`.
+
+    What is left after k attempts is `SPENT` / (k + 1). Why these shares: docs/decisions/0023-attempts.md.
+    """
+    return SPENT / (attempt * (attempt + 1))
+
+
+def difference(
+    value: float,
+    draws: Floats,
+    rule: Rule,
+    margin: float,
+    labels: Labels,
+    attempt: int = 1,
+    name: str = DIFFERENCE,
+) -> Check:
     """The difference in ROC AUC, challenger less champion, by one of the rules.
 
     Args:
@@ -104,15 +122,43 @@ def difference(value: float, draws: Floats, rule: Rule, margin: float, rows: int
         rule: `better` asks for an interval above 0, `not-worse` for one above the negative margin, `point` for a
             difference of at least 0, whatever its interval.
         margin: How much worse the challenger may be by the rule `not-worse`, 0 to 1.
-        rows: How many rows were held out.
+        labels: True labels of the rows, 0 or 1, shape (n,), both present.
+        attempt: The number of the challenger among those that were asked about; the interval is the wider, the greater
+            it is. See `share`.
+        name: What was measured.
     """
+    interval = paired(value, draws, labels, share(attempt))
     if rule != "point":
-        check = above(DIFFERENCE, value, draws, least_difference(rule, margin), rows)
-        is_worse = check.passed and bounds(draws)[1] < 0
+        check = above(name, value, interval, least_difference(rule, margin), len(labels))
+        is_worse = check.passed and interval[1] < 0
         worse = f"the challenger is worse than the champion, though within the margin of {margin:.3f}"
         return replace(check, note=worse) if is_worse else check
     note = None if value >= 0 else f"{DIFFERENCE} is {value:.3f}"
-    return Check(DIFFERENCE, float(value), "at least 0.000", note is None, *bounds(draws), note)
+    return Check(DIFFERENCE, float(value), "at least 0.000", note is None, *interval, note)
+
+
+def paired(value: float, draws: Floats, labels: Labels, error: float) -> tuple[float, float]:
+    """Bounds of a difference, each of which misses the truth with the probability `error`.
+
+    They are as many standard errors away as Student's distribution says, with as many degrees of freedom as the rarer
+    label has rows, less one: the percentiles of draws that such small errors ask for would take too many draws.
+
+    Args:
+        value: The difference.
+        draws: On resamples of the rows, shape (draws,).
+        labels: True labels of the rows, 0 or 1, shape (n,), both present.
+        error: Above 0, below 0.5.
+    """
+    positive = int(labels.sum())
+    freedom = max(1, min(positive, len(labels) - positive) - 1)
+    half_width = float(stats.t.isf(error, freedom) * draws.std(ddof=1))
+    return float(value) - half_width, float(value) + half_width
+
+
+def attempts(attempt: int) -> Check:
+    """How many challengers have been asked about on such rows, and what that costs; decides nothing by itself."""
+    left = SPENT / (attempt + 1)
+    return Check("attempt on these rows", attempt, f"{share(attempt):.2%} of error spent, {left:.2%} left", None)
 
 
 def mcnemar(labels: Labels, challenger: Labels, champion: Labels) -> Check:

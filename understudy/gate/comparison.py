@@ -1,6 +1,6 @@
 """Whom a challenger is compared with, and on which held-out rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -38,6 +38,16 @@ def champion(client: MlflowClient, name: str, planned: Move) -> str | None:
     if why is not None:
         raise UserError(f'{why}; --force --reason "..." goes ahead', "force it")
     return None
+
+
+def earlier(client: MlflowClient, name: str, known: Sequence[SavedRecord], others: Collection[str]) -> list[str]:
+    """The champions since a version was found better, without others: so far back small losses have to be counted.
+
+    Versions that are gone are passed over, and so are those whose files are not the registered ones.
+    """
+    versions = {str(version.version): version for version in registered.versions(client, name)}
+    path = [number for number in dict.fromkeys(history.champions_since_better(known)) if number not in others]
+    return [number for number in path if number in versions and manifest.fault(client, versions[number]) is None]
 
 
 def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> tuple[pd.DataFrame, dict[str, int]]:

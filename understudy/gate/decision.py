@@ -1,6 +1,7 @@
 """May a version go to Staging or to Production? Answers and measurements in, a `Decision` out; nothing is read."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,11 +27,15 @@ class Terms:
         limits: Those of the checkout that promotes; a version cannot bring limits of its own.
         rule: How its ROC AUC is compared with the champion's; see `checks.difference`.
         breaking: Whether it may take other rows than the champion.
+        attempt: Its number among the challengers that were asked about on rows like these; see `checks.share`.
+        losses: Its number among those that were asked about by `not-worse` since a version passed by `better`.
     """
 
     limits: Limits
     rule: Rule = "not-worse"
     breaking: bool = False
+    attempt: int = 1
+    losses: int = 1
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def staging(challenger: Challenger, terms: Terms) -> Decision:
 def production(
     labels: Labels,
     challenger: Challenger,
-    champion: Answers | None,
+    champions: Sequence[Answers],
     groups: pd.DataFrame,
     terms: Terms,
     seed: int = 0,
@@ -138,7 +143,8 @@ def production(
     Args:
         labels: True labels of the held-out rows, 0 or 1, shape (n,).
         challenger: The version that is to be promoted.
-        champion: The answers of the version in Production to the same rows; None if there is none.
+        champions: The answers to the same rows of the version in Production, if there is one, and of the champions
+            before it from which the margin counts too.
         groups: Columns of the same rows whose values make slices, shape (n, columns).
         terms: What is asked of the challenger.
         seed: Seed of the bootstrap.
@@ -148,13 +154,20 @@ def production(
     if len(np.unique(labels)) < 2:
         note = f"the {n} held-out rows do not have both labels, so nothing is known of how it tells them apart"
         return Decision((Check("held-out rows", n, "both labels", False, note=note), *fitness))
-    versions = [answers] if champion is None else [answers, champion]
-    areas, draws = metrics.areas(labels, [version.probabilities for version in versions], RESAMPLES, seed)
-    floor = checks.above("ROC AUC", areas[0], draws[0], CONSTANT, n)
-    if champion is None:
+    areas, draws = metrics.areas(labels, [each.probabilities for each in (answers, *champions)], RESAMPLES, seed)
+    floor = checks.above("ROC AUC", areas[0], checks.bounds(draws[0]), CONSTANT, n)
+    if not champions:
         return Decision((floor, *fitness))
-    differences = draws[0] - draws[1]
-    compared = checks.difference(areas[0] - areas[1], differences, terms.rule, limits.margin, n)
-    mcnemar = checks.mcnemar(labels, answers.labels, champion.labels)
-    slices = checks.slices(labels, answers.probabilities, champion.probabilities, groups, limits.slice_margin)
-    return Decision((floor, compared, mcnemar, *fitness), tuple(slices), tuple(differences.tolist()))
+    values, differences = areas[0] - areas[1:], draws[0] - draws[1:]
+    compared = [checks.difference(values[0], differences[0], terms.rule, limits.margin, labels, terms.attempt)]
+    if terms.rule != "point":
+        compared.append(checks.attempts(terms.attempt))
+    if terms.rule == "not-worse" and champions[1:]:
+        losses = [
+            checks.difference(value, draws, terms.rule, limits.margin, labels, terms.losses, checks.EARLIER)
+            for value, draws in zip(values[1:], differences[1:], strict=True)
+        ]
+        compared.append(min(losses, key=lambda check: check.low or 0))
+    mcnemar = checks.mcnemar(labels, answers.labels, champions[0].labels)
+    slices = checks.slices(labels, answers.probabilities, champions[0].probabilities, groups, limits.slice_margin)
+    return Decision((floor, *compared, mcnemar, *fitness), tuple(slices), tuple(differences[0].tolist()))

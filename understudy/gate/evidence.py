@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,9 +16,10 @@ from sklearn.pipeline import Pipeline
 
 from understudy.errors import UserError
 from understudy.figures import plots
-from understudy.gate import checks, comparison, decision
+from understudy.gate import attempts, checks, comparison, decision
 from understudy.gate.checks import Check, Rule
 from understudy.gate.decision import Answers, Challenger, Decision, Terms
+from understudy.registry import records
 from understudy.registry.records import Move, Verdict
 from understudy.schema import compatibility
 from understudy.schema.declaration import Table
@@ -65,17 +66,32 @@ def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None)
         challenger = _load(client, name, planned.version)
         try:
             number = comparison.champion(client, name, planned)
-            other = _load(client, name, number) if number not in (None, planned.version) else None
-            rows, counts = _rows(client, name, challenger, other, data)
-            terms = Terms(TABLE.limits, rule, planned.breaking)
-            decided = _decide(planned.stage, terms, challenger, other, rows)
+            known = records.find(client, name) if planned.stage == "production" else []
+            numbers = [] if number in (None, planned.version) else [str(number)]
+            if numbers and rule == "not-worse":
+                numbers += comparison.earlier(client, name, known, (*numbers, planned.version))
+            others = [_load(client, name, other) for other in numbers]
+            rows, counts = _rows(client, name, challenger, others, data)
+            marked = attempts.marks(rows[TABLE.row_id])
+            question = (planned.version, number, attempts.digest(marked))
+            terms = Terms(
+                TABLE.limits,
+                rule,
+                planned.breaking,
+                attempts.on_such_rows(client, known, question, marked),
+                attempts.since_better(known, question),
+            )
+            decided = _decide(planned.stage, terms, challenger, others, rows)
         except UserError as error:
             return Verdict(why=f"the gate cannot decide: {error.problem}", rule=rule)
-        if other and planned.stage == "production" and number != planned.before:
+        if others and planned.stage == "production" and number != planned.before:
             print(f"compared with version {number}, the last in Production whose files are there")
         print(decided)
         verdict = _verdict(decided, terms, counts, f"version {planned.version} less version {number}")
-        return replace(verdict, against=number) if other else verdict
+        if others and planned.stage == "production":
+            files = {**verdict.files, attempts.FILE: marked}
+            return replace(verdict, against=number, rows=question[-1], files=files)
+        return replace(verdict, against=number) if others else verdict
 
     return judge
 
@@ -100,15 +116,16 @@ def _refusing(problem: str) -> Iterator[None]:
 
 
 def _rows(
-    client: MlflowClient, name: str, challenger: LoadedVersion, other: LoadedVersion | None, data: str | None
+    client: MlflowClient, name: str, challenger: LoadedVersion, others: Sequence[LoadedVersion], data: str | None
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The held-out rows that no version has learned from and the champion does not refuse, and counts of rows."""
+    """The held-out rows that no version has learned from and no champion refuses, and counts of rows."""
     rows, counts = comparison.held_out(client, name, challenger.number, data)
-    identifiers = {version.number: version.table.row_id for version in (challenger, other) if version}
+    identifiers = {version.number: version.table.row_id for version in (challenger, *others)}
     with _refusing("the rows that training kept do not fit the table"):
         learned = comparison.learned(client, name, identifiers)
         dropped = rows[TABLE.row_id].map(folded).isin(learned).to_numpy()
-        dropped = dropped | _refused(other, rows) if other else dropped
+        for other in others:
+            dropped = dropped | _refused(other, rows)
     if dropped.all():
         raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")
     counts |= {"rows": int((~dropped).sum()), "rows dropped": int(dropped.sum())}
@@ -126,13 +143,13 @@ def _refused(version: LoadedVersion, rows: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _decide(
-    stage: str, terms: Terms, challenger: LoadedVersion, other: LoadedVersion | None, rows: pd.DataFrame
+    stage: str, terms: Terms, challenger: LoadedVersion, others: Sequence[LoadedVersion], rows: pd.DataFrame
 ) -> Decision:
     with _refusing("the challenger cannot score the held-out rows"):
         measured = Challenger(
             answers=_answers(challenger, rows),
             served=_served_answers(challenger, rows),
-            breaks=tuple(compatibility.breaking_changes(other.table, challenger.table)) if other else (),
+            breaks=tuple(compatibility.breaking_changes(others[0].table, challenger.table)) if others else (),
             milliseconds=_milliseconds(challenger, rows),
             megabytes=challenger.megabytes,
         )
@@ -140,7 +157,7 @@ def _decide(
         return decision.staging(measured, terms)
     groups = TABLE.groups(rows)
     with _refusing("the champion cannot score the held-out rows"):
-        champions = _answers(other, rows) if other else None
+        champions = [_answers(other, rows) for other in others]
     with _refusing("the held-out rows have no labels"):
         labels = TABLE.labels(rows)
     return decision.production(labels, measured, champions, groups, terms)

@@ -88,6 +88,24 @@ def champions(records: Sequence[SavedRecord]) -> list[str]:
     return path
 
 
+def after_better(records: Sequence[SavedRecord]) -> Sequence[SavedRecord]:
+    """The records from the last one on that put a version into Production by `better`, or by force; else all.
+
+    Whoever forces a version has accepted what it loses.
+    """
+    moves = [record for record in production_moves(records) if record.action not in (ROLLBACK, ADOPT)]
+    starts = [record for record in moves if record.forced or record.rule == "better"]
+    return records[records.index(starts[-1]) :] if starts else records
+
+
+def champions_since_better(records: Sequence[SavedRecord]) -> list[str]:
+    """The versions of `champions` from the one on that `after_better` begins with."""
+    path, start = champions(records), after_better(records)[:1]
+    if not start or start[0] is records[0] or start[0].version not in path:
+        return path
+    return path[path.index(str(start[0].version)) :]
+
+
 def after_hand_move(path: list[str], version: str | None) -> list[str]:
     """The champions once a person has pointed the alias at a version: cut back to it, or with it added.
 

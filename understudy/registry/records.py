@@ -41,6 +41,7 @@ class Verdict:
         why: Why it may not, in one sentence; None if it may.
         rule: The rule by which it was compared.
         against: The version that it was compared with; None for none.
+        rows: The digest of the rows on which they were compared; None if they were not.
         metrics: The checks' figures, by names that MLflow takes.
         files: Texts to keep with the record, by file name.
         figures: Plots to keep with the record, by file name.
@@ -49,6 +50,7 @@ class Verdict:
     why: str | None = None
     rule: str | None = None
     against: str | None = None
+    rows: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Record:
             model; None in records that were made before this was recorded.
         against: The version that it was compared with.
         by_hand: Whether no record explains that the alias of Production named `before`.
+        rows: The digest of the rows on which the two were compared.
     """
 
     action: str
@@ -95,6 +98,7 @@ class Record:
     model: int | None = None
     against: str | None = None
     by_hand: bool = False
+    rows: str | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def sentence(record: Record) -> str:
 def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> SavedRecord:
     """Open the record of a decision, with what it rests on, and let its version name it."""
     model = registered.registered_model(client, name).creation_timestamp
-    judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against)
+    judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against, rows=verdict.rows)
     record = replace(judged, who=who(), model=model)
     people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     called = " ".join(filter(None, [record.action, record.version]))
