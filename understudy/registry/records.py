@@ -29,6 +29,7 @@ SUPERSEDED = "superseded"  # somebody else moved the alias at the same time
 ABANDONED = "abandoned"  # cut off before the alias was moved
 STATUS = {COMPLETED: "FINISHED", REFUSED: "FINISHED", SUPERSEDED: "FINISHED", ABANDONED: "KILLED"}
 ROLLBACK, ADOPT, ARCHIVE, REPAIR = "rollback", "adopt", "archive", "repair"
+REQUEST, PROBATION = "request", "probation"
 RECENT = 20  # records that are asked for the greatest number
 LATEST = "understudy.record"  # a version's tag: the run of the last record about it
 
@@ -61,7 +62,8 @@ class Record:
     """One decision, from the plan on; what is not known yet, or does not apply, is None.
 
     Args:
-        action: What was asked: a stage ("staging", "production"), or one of rollback, adopt, archive, repair.
+        action: What was asked: a stage ("staging", "production"), or one of rollback, adopt, archive, repair,
+            request, probation.
         version: The version that it is about; None for a repair.
         stage: The stage whose alias is to be moved.
         before: The version that the alias named.
@@ -80,6 +82,8 @@ class Record:
         against: The version that it was compared with.
         by_hand: Whether no record explains that the alias of Production named `before`.
         rows: The digest of the rows on which the two were compared.
+        by: What asked in a person's place, such as "probation"; None for a person.
+        request: The run of the request that is approved.
     """
 
     action: str
@@ -99,6 +103,8 @@ class Record:
     against: str | None = None
     by_hand: bool = False
     rows: str | None = None
+    by: str | None = None
+    request: str | None = None
 
 
 @dataclass(frozen=True)

@@ -31,29 +31,15 @@ from understudy.schema.columns import (
 )
 from understudy.schema.columns import Feature as Feature
 from understudy.schema.faults import Fault, find_faults, find_faults_of_sum
+from understudy.schema.limits import Limits as Limits
+from understudy.schema.limits import Live as Live
+from understudy.schema.limits import Probation as Probation
 from understudy.schema.spelling import number
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SELECTIONS = ("accuracy", "AUC", "log loss", "cost")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much worse than the version in Production a new one may be; see docs/promotion.md.
-
-    Args:
-        margin: How far its area under the ROC curve may lie below that of the version it replaces, 0 to 1.
-        slice_margin: How far its mean log loss on a group of rows may lie above that version's, in nats.
-        milliseconds: That the answer to one row may take.
-        megabytes: That its files may have, in millions of bytes.
-    """
-
-    margin: float = 0.05
-    slice_margin: float = 0.05
-    milliseconds: float = 300
-    megabytes: float = 200
 
 
 @dataclass(frozen=True)
@@ -74,12 +60,13 @@ class Table:
             were trained on into the held-out side.
         false_positive_cost: What a wrong positive answer costs, in any unit, above 0.
         false_negative_cost: What a wrong negative answer costs, in the same unit, above 0.
-        limits: How much worse a new version may be.
+        limits: How much worse a new version may be, and who lets it in.
         select_by: What decides in cross-validation which values of a grid, and which family, are best: accuracy at a
             probability of 0.5, AUC, log loss, or the cost of wrong answers.
         ignore: Columns that rows may have and no model sees; `*` stands for any text, so ("*",) is any other column.
         missing: Texts that stand for a missing cell, wherever rows come from, beside empty text. What a column allows
             is a value there and no marker.
+        live: Where the live server, its row log and the labels of its rows are.
     """
 
     name: str
@@ -96,6 +83,7 @@ class Table:
     select_by: str = "accuracy"
     ignore: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    live: Live = Live()
 
     def __post_init__(self) -> None:
         for what in (*self._mistakes_of_columns(), *self._mistakes_of_features(), *self._mistakes_of_settings()):
@@ -279,9 +267,15 @@ class Table:
             "target": column_of(declared["target"]),
             "columns": tuple(map(column_of, declared["columns"])),
             "features": tuple(Feature(**{**part, "of": tuple(part["of"])}) for part in declared["features"]),
-            "limits": Limits(**declared["limits"]),
+            "limits": _limits(declared["limits"]),
             # Versions of 0.2 declare neither.
             "ignore": tuple(declared.get("ignore", ())),
             "missing": tuple(declared.get("missing", ())),
+            "live": Live(**declared.get("live", {})),
         }
         return cls(**{**declared, **parts})
+
+
+def _limits(declared: dict[str, Any]) -> Limits:
+    probation = declared.get("probation")
+    return Limits(**{**declared, "probation": Probation(**probation) if probation else None})
