@@ -10,6 +10,8 @@ python promote.py relocate                 after the project's folder was moved 
 
 import argparse
 import sys
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy import errors
@@ -19,6 +21,8 @@ from understudy.tracking import naming
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from understudy.gate.live import Pairs
 
 RECORDS = 20  # that show prints, the latest ones
 
@@ -48,6 +52,9 @@ def options() -> argparse.ArgumentParser:
         promotion.add_argument("--force", action="store_true", help="whatever the checks say; needs a --reason")
         promotion.add_argument("--breaking", action="store_true", help="it may refuse rows that the one before accepts")
     production.add_argument("--data", metavar="ADDRESS", help="a table whose held-out rows are to decide")
+    production.add_argument("--log", metavar="FOLDER", help="the live server's row log; with --labels")
+    labels = "what came true of its rows, which decide where they are enough (default of both: the table's `live`)"
+    production.add_argument("--labels", metavar="ADDRESS", help=labels)
     rules = ["better", "not-worse", "point"]
     production.add_argument("--rule", default="not-worse", choices=rules, help="(default: %(default)s)")
     rollback = verb("rollback", "bring back an earlier version")
@@ -129,10 +136,31 @@ def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None
 
     version = stages.choose(client, name, args.action, args.version)
     planned = Move(args.action, version, args.action, None, args.reason, args.force, args.breaking)
-    judge = evidence.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None))
+    pairs = live_rows(client, name, args)
+    judge = evidence.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None), pairs)
     record = promotion.promote(client, name, planned, judge)
     archived = f", version {record.before} is archived" if record and record.before else ""
     print(f"{name} version {version} is in {stages.STAGES[args.action]}{archived}")
+
+
+def live_rows(client: "MlflowClient", name: str, args: argparse.Namespace) -> "Pairs | None":
+    """What finds the live rows that champion and challenger both answered; None where none are asked for.
+
+    Raises:
+        UserError: A person has named the log or the labels, and nothing says where the other is.
+    """
+    if args.action != "production":
+        return None
+    log, address = args.log or TABLE.live.log, args.labels or TABLE.live.labels
+    if not (log and address):
+        if args.log or args.labels:
+            problem = f"live rows are taken from --log and --labels, and --{'labels' if log else 'log'} is missing"
+            fix = "python promote.py production --log FOLDER --labels ADDRESS"
+            raise UserError(problem, f"{fix}{naming.option(name)}")
+        return None
+    from understudy.monitoring import labels
+
+    return partial(labels.of_both, client, name, Path(log), address)
 
 
 def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:

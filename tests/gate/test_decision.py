@@ -13,7 +13,7 @@ from understudy.figures import metrics, plots
 from understudy.figures.metrics import Floats, Labels
 from understudy.gate import checks, decision
 from understudy.gate.checks import Check, Rule
-from understudy.gate.decision import Answers, Challenger, Decision, Terms
+from understudy.gate.decision import Answers, Challenger, Decision, Evidence, Terms
 from understudy.schema.declaration import Limits, Table
 from understudy.table import TABLE
 
@@ -44,7 +44,9 @@ def challenger(probabilities: Floats, **changed: Any) -> Challenger:
 def decided(labels: Labels, mine: Floats, champion: Floats | None, **options: Any) -> Decision:
     groups, seed = options.pop("groups", pd.DataFrame(index=range(len(labels)))), options.pop("seed", 0)
     others = [answers(each) for each in (champion, *options.pop("earlier", ())) if each is not None]
-    return decision.production(labels, challenger(mine), others, groups, Terms(LIMITS, **options), seed)
+    asked, live = challenger(mine), options.pop("live", None)
+    held_out = Evidence(labels, asked.answers, others, groups)
+    return decision.production(asked, held_out, Terms(LIMITS, **options), live, seed)
 
 
 def why(outcome: Check | Decision) -> str:
@@ -313,7 +315,7 @@ def test_what_is_served_otherwise_or_costs_too_much_is_refused(changed: dict[str
 def test_what_staging_refuses_production_refuses_too() -> None:
     labels, [good] = drawn(184, (0.75,))
     asks = challenger(good, milliseconds=301.0)
-    outcome = decision.production(labels, asks, [], pd.DataFrame(index=range(184)), Terms(LIMITS))
+    outcome = decision.production(asks, Evidence(labels, asks.answers, [], {}), Terms(LIMITS))
     assert outcome.why == decision.staging(asks, Terms(LIMITS)).why
     near = challenger(good, served=Answers(good + 9e-7, answers(good).labels), milliseconds=300.0, megabytes=200.0)
     assert decision.staging(near, Terms(LIMITS)).allowed

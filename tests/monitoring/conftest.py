@@ -14,7 +14,7 @@ from understudy.monitoring import window
 from understudy.monitoring.window import Reference
 from understudy.reading import table_rows
 from understudy.schema.columns import listed
-from understudy.schema.logged import LoggedAnswer, LoggedVersion
+from understudy.schema.logged import LoggedAnswer, LoggedVersion, Outcome
 from understudy.scoring import forms
 from understudy.scoring.scorer import PROBABILITY
 from understudy.serving.row_log import Parts
@@ -52,13 +52,19 @@ class WrittenLog:
         days: float = 1,
         version: str = "1",
         form: str = "raw",
+        shadow: tuple[str, Sequence[float | None]] | None = None,
     ) -> None:
-        """Rows that a version has answered, so many days ago."""
+        """Rows that a version has answered, so many days ago.
+
+        A shadow, by its number, has answered with these probabilities, and refused rows where there is none.
+        """
         types = _types()
         cells = pd.DataFrame(TABLE.encode(rows), columns=[*types["encoded"]]) if form == "encoded" else rows
         given, ids = {name: listed(cells[name]) for name in types[form]}, rows[ID].tolist()
         scores = [0.7] * len(rows) if probabilities is None else [*probabilities]
         answer = LoggedAnswer(_version(version), ago(days).timestamp(), "request", form, given, ids, scores)
+        if shadow:
+            answer = answer._replace(shadow_version=shadow[0], outcomes=[*map(_outcome, shadow[1])])
         self._parts.add(answer)
         self._parts.write()
 
@@ -71,6 +77,12 @@ class WrittenLog:
 
 def _types() -> dict[str, dict[str, bool]]:
     return {form.name: {name: of.is_text for name, of in form.columns.items()} for form in forms.forms(TABLE)}
+
+
+def _outcome(probability: float | None) -> Outcome:
+    if probability is None:
+        return None, None, "Gender: missing"
+    return TABLE.positive if probability >= 0.5 else TABLE.negative, probability, None
 
 
 def _version(number: str) -> LoggedVersion:

@@ -4,7 +4,8 @@ Each of them is a draw that may pass by luck, so the more there were, the more o
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 import mlflow
 import pandas as pd
@@ -15,25 +16,46 @@ from understudy.registry.records import SavedRecord
 from understudy.schema.spelling import folded
 from understudy.tracking import provenance, runs
 
-FILE = "rows.txt"  # of a record: what `marks` says of the rows that decided
+FILE = "rows.txt"  # of a record: what `marks` says of the rows that were looked at
 ALIKE = 0.5  # the share of the rows that decide now from which on an earlier decision has seen them
 
-Question = tuple[str | None, str | None, str | None]  # version, the one that it was compared with, digest of the rows
+
+@dataclass(frozen=True)
+class Question:
+    """Whether a version may take the place of another one, asked on some rows.
+
+    Args:
+        version: The number of the one that is asked about.
+        against: That of the other.
+        deciding: The identifiers of the rows that decide.
+        beside: Those of the rows whose figures are shown beside, and decide nothing.
+    """
+
+    version: str
+    against: str
+    deciding: "pd.Series[str]"
+    beside: "pd.Series[str]"
+
+    @property
+    def rows(self) -> str:
+        """What a record knows the rows by: a digest of those that decide, behind a plus that of those beside."""
+        digests = [hashlib.sha256(marks(part).encode()).hexdigest()[:16] for part in (self.deciding, self.beside)]
+        return "+".join(digests if len(self.beside) else digests[:1])
+
+    @property
+    def marks(self) -> str:
+        """The marks of all rows, which a record keeps."""
+        return marks(pd.concat([self.deciding, self.beside]))
 
 
-def marks(identifiers: pd.Series) -> str:
+def marks(identifiers: "pd.Series[str]") -> str:
     """A line for each row, by which it is known again and which does not say its identifier."""
-    lines = (hashlib.sha256(str(folded(name)).encode()).hexdigest()[:16] for name in identifiers)
+    lines = {hashlib.sha256(str(folded(name)).encode()).hexdigest()[:16] for name in identifiers}
     return "".join(f"{line}\n" for line in sorted(lines))
 
 
-def digest(marked: str) -> str:
-    """The digest of what `marks` says, by which a record knows the rows."""
-    return hashlib.sha256(marked.encode()).hexdigest()[:16]
-
-
-def on_such_rows(client: MlflowClient, known: Iterable[SavedRecord], question: Question, marked: str) -> int:
-    """The number of a question among those that were asked on rows of which half and more decide now; 1 is the first.
+def on_such_rows(client: MlflowClient, known: Iterable[SavedRecord], question: Question) -> int:
+    """The number of a question among those that have seen half and more of the rows that decide now; 1 is the first.
 
     To ask the same again is no other question. What cannot be read any more counts.
 
@@ -41,28 +63,33 @@ def on_such_rows(client: MlflowClient, known: Iterable[SavedRecord], question: Q
         client: Of the store that holds the records.
         known: The records, in their order.
         question: Which version is compared with which, on which rows.
-        marked: What `marks` says of the rows that decide now.
     """
-    mine, alike = {*marked.splitlines()}, {question[-1]: True}
-
-    def have_seen(record: SavedRecord) -> bool:
-        if record.rows not in alike:
-            theirs = _read(client, record.run_id)
-            alike[record.rows] = theirs is None or len(mine & theirs) >= ALIKE * len(mine)
-        return alike[record.rows]
-
-    return _number(known, question, have_seen)
+    mine = {*marks(question.deciding).splitlines()}
+    all_seen: dict[str, set[str] | None] = {question.rows: mine}
+    asked = []
+    for record in known:
+        if record.rows and record.rows not in all_seen:
+            all_seen[record.rows] = _read(client, record.run_id)
+        seen = all_seen[record.rows] if record.rows else set()
+        common = None if seen is None else frozenset(mine & seen)
+        if common is None or len(common) >= ALIKE * len(mine):
+            asked.append((_asked(record), common))
+    return _number(asked, (_asked(question), frozenset(mine)))
 
 
 def since_better(known: Sequence[SavedRecord], question: Question) -> int:
     """The number of a question among those that were asked by `not-worse` since a version passed by `better`."""
-    return _number(history.after_better(known), question, lambda record: record.rule == "not-worse")
+    asked = [_asked(record) for record in history.after_better(known) if record.rows and record.rule == "not-worse"]
+    return _number(asked, _asked(question))
 
 
-def _number(known: Iterable[SavedRecord], question: Question, counts: Callable[[SavedRecord], bool]) -> int:
-    asked = [(record.version, record.against, record.rows) for record in known if record.rows and counts(record)]
-    distinct = list(dict.fromkeys([*asked, question]))
-    return 1 + distinct.index(question)
+def _asked(question: SavedRecord | Question) -> tuple[str | None, str | None, str]:
+    """Which version was compared with which, by which rows: rows beside them make no other question."""
+    return question.version, question.against, str(question.rows).partition("+")[0]
+
+
+def _number(asked: Iterable[Hashable], question: Hashable) -> int:
+    return 1 + list(dict.fromkeys([*asked, question])).index(question)
 
 
 def _read(client: MlflowClient, run_id: str) -> set[str] | None:

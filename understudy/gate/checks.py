@@ -4,8 +4,9 @@ docs/promotion.md says what each check is for, and bench/gate.py measures how of
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,14 @@ from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
 
 Rule: TypeAlias = Literal["not-worse", "better", "point"]
+Groups: TypeAlias = "pd.DataFrame | Mapping[str, pd.Series[Any]]"
 
 ERROR = 0.05  # how often an interval misses the truth, half of that on either side
 SPENT = 0.05  # how often one of all the challengers that are asked about on the same rows passes and should not
 DIFFERENCE = "ROC AUC less champion's"
 EARLIER = "ROC AUC less earlier champion's"
+ATTEMPT = "attempt on these rows"
+LIVE = "live "  # what the names of figures on live rows begin with
 FEWEST_ROWS = 30  # of a slice that is checked
 MOST_ROWS = 1e9  # that a verdict tells anybody to wait for
 
@@ -70,10 +74,10 @@ def above(name: str, value: float, interval: tuple[float, float], limit: float, 
 
     Args:
         name: What was measured.
-        value: The figure on the held-out rows.
+        value: The figure on the rows.
         interval: Its lower and its upper bound.
         limit: What the interval has to be above.
-        rows: How many rows were held out.
+        rows: How many rows there are.
     """
     low, high = interval
     note = None if low > limit else _shortfall(name, value, low, limit, rows)
@@ -86,8 +90,9 @@ def _shortfall(name: str, value: float, low: float, limit: float, rows: int) -> 
     # An interval narrows as the square root of the rows grows.
     enough = min(MOST_ROWS, rows * ((value - low) / (value - limit)) ** 2)
     unit = 10 ** max(0, int(math.log10(enough)) - 1)
+    counted = "count" if name.startswith(LIVE) else "were held out"
     return (
-        f"too few rows to tell whether {name} is above {limit:.3f}: {rows:,} were held out, "
+        f"too few rows to tell whether {name} is above {limit:.3f}: {rows:,} {counted}, "
         f"about {math.ceil(enough / unit) * unit:,} would do if it stays at {value:.3f}"
     )
 
@@ -117,7 +122,7 @@ def difference(
     """The difference in ROC AUC, challenger less champion, by one of the rules.
 
     Args:
-        value: The difference on the held-out rows.
+        value: The difference on the rows.
         draws: The difference on resamples of those rows, shape (draws,).
         rule: `better` asks for an interval above 0, `not-worse` for one above the negative margin, `point` for a
             difference of at least 0, whatever its interval.
@@ -133,8 +138,8 @@ def difference(
         is_worse = check.passed and interval[1] < 0
         worse = f"the challenger is worse than the champion, though within the margin of {margin:.3f}"
         return replace(check, note=worse) if is_worse else check
-    note = None if value >= 0 else f"{DIFFERENCE} is {value:.3f}"
-    return Check(DIFFERENCE, float(value), "at least 0.000", note is None, *interval, note)
+    note = None if value >= 0 else f"{name} is {value:.3f}"
+    return Check(name, float(value), "at least 0.000", note is None, *interval, note)
 
 
 def paired(value: float, draws: Floats, labels: Labels, error: float) -> tuple[float, float]:
@@ -158,10 +163,10 @@ def paired(value: float, draws: Floats, labels: Labels, error: float) -> tuple[f
 def attempts(attempt: int) -> Check:
     """How many challengers have been asked about on such rows, and what that costs; decides nothing by itself."""
     left = SPENT / (attempt + 1)
-    return Check("attempt on these rows", attempt, f"{share(attempt):.2%} of error spent, {left:.2%} left", None)
+    return Check(ATTEMPT, attempt, f"{share(attempt):.2%} of error spent, {left:.2%} left", None)
 
 
-def mcnemar(labels: Labels, challenger: Labels, champion: Labels) -> Check:
+def mcnemar(labels: Labels, challenger: Labels, champion: Labels, of: str = "") -> Check:
     """Whether one of the two answers more rows rightly, by the rows that only one of them does; decides nothing.
 
     Source:
@@ -171,10 +176,17 @@ def mcnemar(labels: Labels, challenger: Labels, champion: Labels) -> Check:
     won = int(np.sum((challenger == labels) & (champion != labels)))
     lost = int(np.sum((challenger != labels) & (champion == labels)))
     value = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
-    return Check(f"McNemar's p, {won} rows won, {lost} lost", value, "none", None)
+    return Check(f"{of}McNemar's p, {won} rows won, {lost} lost", value, "none", None)
 
 
-def slices(labels: Labels, challenger: Floats, champion: Floats, groups: pd.DataFrame, margin: float) -> list[Check]:
+def slices(
+    labels: Labels,
+    challenger: Floats,
+    champion: Floats,
+    groups: Groups,
+    margin: float,
+    of: str = "",
+) -> list[Check]:
     """The challenger's mean log loss less the champion's in each slice of at least 30 rows, the worst slice first.
 
     The intervals are Student's for a paired mean, and hold together with 95 % (Bonferroni): with an interval of its
@@ -184,18 +196,25 @@ def slices(labels: Labels, challenger: Floats, champion: Floats, groups: pd.Data
         labels: True labels, 0 or 1, shape (n,).
         challenger: The challenger's probabilities of label 1, shape (n,).
         champion: The champion's, shape (n,).
-        groups: Columns whose values, missing ones too, make the slices, shape (n, columns).
+        groups: Column to the cells whose values, missing ones too, make the slices; by the places, 0 to n - 1, of the
+            rows that have the column.
         margin: In nats. A slice fails if it is worse by more than this and its interval is above 0.
+        of: What the checks' names begin with.
     """
     losses = pd.Series(metrics.log_losses(labels, challenger) - metrics.log_losses(labels, champion))
     parts = {
         f"{column} {_value(value)}": part
-        for column in groups
-        for value, part in losses.groupby(groups[column].to_numpy(), sort=False, dropna=False)
+        for column, cells in groups.items()
+        for value, part in losses[cells.index].groupby(cells.to_numpy(), sort=False, dropna=False)
         if len(part) >= FEWEST_ROWS
     }
-    checks = [_slice(name, part, margin, ERROR / len(parts)) for name, part in parts.items()]
+    checks = [_slice(name, part, margin, ERROR / len(parts), of) for name, part in parts.items()]
     return sorted(checks, key=lambda check: check.low or 0, reverse=True)
+
+
+def aside(check: Check) -> Check:
+    """The same figure where it decides nothing."""
+    return replace(check, limit="none", passed=None, note=None)
 
 
 def _value(value: object) -> str:
@@ -203,12 +222,12 @@ def _value(value: object) -> str:
     return "missing" if value is None or value != value else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _slice(name: str, losses: "pd.Series[float]", margin: float, error: float) -> Check:
+def _slice(name: str, losses: "pd.Series[float]", margin: float, error: float, of: str) -> Check:
     value = float(losses.mean())
     half_width = float(stats.t.ppf(1 - error / 2, len(losses) - 1) * stats.sem(losses))
     passed = value <= margin or value - half_width <= 0
-    note = None if passed else f"log loss on {name} is {value:.3f} above champion's"
-    name = f"log loss less champion's, {name}, {len(losses)} rows"
+    note = None if passed else f"{of}log loss on {name} is {value:.3f} above champion's"
+    name = f"{of}log loss less champion's, {name}, {len(losses)} rows"
     limit = f"at most {margin:.3f}, or interval not above 0"
     return Check(name, value, limit, passed, value - half_width, value + half_width, note)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import pandas as pd
 from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
 from understudy.gate import checks
-from understudy.gate.checks import Check, Rule
+from understudy.gate.checks import Check, Groups, Rule
 from understudy.schema.declaration import Limits
 
 RESAMPLES = 2_000
 CONSTANT = 0.5  # the area under the ROC curve of a model that says the same to every row
 TOLERANCE = 1e-6  # of a probability, between the two forms of one model
+ENOUGH = 200  # live rows of the rarer label that decide, however many rows are held out
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,36 @@ class Terms:
 
 @dataclass(frozen=True)
 class Answers:
-    """A version's answers to the held-out rows: probabilities of label 1, and labels as 0 or 1, shape (n,) each."""
+    """A version's answers to rows: probabilities of label 1, and labels as 0 or 1, shape (n,) each."""
 
     probabilities: Floats
     labels: Labels
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Rows whose true labels are known, n of them, and what was answered.
+
+    Args:
+        labels: True labels, 0 or 1, shape (n,).
+        challenger: The challenger's answers.
+        champions: Those of the version in Production, if there is one, and of the champions before it from which the
+            margin counts too.
+        groups: Columns whose values make slices; see `checks.slices`.
+        is_live: Whether the rows are those of live traffic.
+    """
+
+    labels: Labels
+    challenger: Answers
+    champions: Sequence[Answers]
+    groups: Groups
+    is_live: bool = False
+
+    @property
+    def rarer(self) -> int:
+        """How many rows the rarer label has."""
+        positive = int(self.labels.sum())
+        return min(positive, len(self.labels) - positive)
 
 
 @dataclass(frozen=True)
@@ -94,9 +121,13 @@ class Decision:
         return [check for check in (*self.checks, *self.slices) if check.passed is False]
 
     def table(self) -> pd.DataFrame:
-        """The table that people see: all checks, but of the slices those that failed, or else the worst."""
-        slices = [check for check in self.slices if not check.passed] or self.slices[:1]
-        return pd.DataFrame([check.printed() for check in (*self.checks, *slices)])
+        """The table that people see: all checks, but of the slices those that failed, or else the worst.
+
+        Of slices that decide nothing it has the worst.
+        """
+        deciding, others = ([check for check in self.slices if (check.passed is None) == aside] for aside in (0, 1))
+        slices = [check for check in deciding if not check.passed] or deciding[:1]
+        return pd.DataFrame([check.printed() for check in (*self.checks, *slices, *others[:1])])
 
     def __str__(self) -> str:
         """That table, and below it what is to be known of checks that passed."""
@@ -131,43 +162,62 @@ def staging(challenger: Challenger, terms: Terms) -> Decision:
 
 
 def production(
-    labels: Labels,
-    challenger: Challenger,
-    champions: Sequence[Answers],
-    groups: pd.DataFrame,
-    terms: Terms,
-    seed: int = 0,
+    challenger: Challenger, held_out: Evidence, terms: Terms, live: Evidence | None = None, seed: int = 0
 ) -> Decision:
     """Whether a version passes what Staging asks, and predicts well enough to take over.
 
     Args:
-        labels: True labels of the held-out rows, 0 or 1, shape (n,).
         challenger: The version that is to be promoted.
-        champions: The answers to the same rows of the version in Production, if there is one, and of the champions
-            before it from which the margin counts too.
-        groups: Columns of the same rows whose values make slices, shape (n, columns).
+        held_out: The held-out rows.
         terms: What is asked of the challenger.
+        live: Rows of live traffic, with the version in Production alone as champion; None where none have a label.
         seed: Seed of the bootstrap.
     """
-    fitness, limits = staging(challenger, terms).checks, terms.limits
-    answers, n = challenger.answers, len(labels)
-    if len(np.unique(labels)) < 2:
-        note = f"the {n} held-out rows do not have both labels, so nothing is known of how it tells them apart"
-        return Decision((Check("held-out rows", n, "both labels", False, note=note), *fitness))
+    fitness = staging(challenger, terms).checks
+    asked = _predicts(held_out, terms, seed)
+    if live is None:
+        return replace(asked, checks=(*asked.checks, *fitness))
+    paired, is_live = _predicts(live, terms, seed), are_enough(live, held_out)
+    deciding, other = (paired, asked) if is_live else (asked, paired)
+    # Earlier champions were seldom a shadow's, so that their margin is always counted on held-out rows.
+    aside = [
+        check if check.name == checks.EARLIER else checks.aside(check)
+        for check in other.checks
+        if check.name != checks.ATTEMPT
+    ]
+    slices = (*deciding.slices, *map(checks.aside, other.slices))
+    return Decision((*deciding.checks, *aside, *fitness), slices, deciding.draws)
+
+
+def are_enough(live: Evidence, held_out: Evidence) -> bool:
+    """Whether live rows decide: by counts alone, so that nobody can choose by the outcome."""
+    return live.rarer >= max(1, min(ENOUGH, held_out.rarer))
+
+
+def _predicts(evidence: Evidence, terms: Terms, seed: int) -> Decision:
+    """How well a version predicts rows, beside the champions."""
+    labels, answers, champions, n = evidence.labels, evidence.challenger, evidence.champions, len(evidence.labels)
+    of, limits = checks.LIVE if evidence.is_live else "", terms.limits
+    if not evidence.rarer:
+        called = f"{of or 'held-out '}rows"
+        note = f"the {n} {called} do not have both labels, so nothing is known of how it tells them apart"
+        return Decision((Check(called, n, "both labels", False, note=note),))
     areas, draws = metrics.areas(labels, [each.probabilities for each in (answers, *champions)], RESAMPLES, seed)
-    floor = checks.above("ROC AUC", areas[0], checks.bounds(draws[0]), CONSTANT, n)
+    floor = checks.above(f"{of}ROC AUC", areas[0], checks.bounds(draws[0]), CONSTANT, n)
     if not champions:
-        return Decision((floor, *fitness))
+        return Decision((floor,))
     values, differences = areas[0] - areas[1:], draws[0] - draws[1:]
-    compared = [checks.difference(values[0], differences[0], terms.rule, limits.margin, labels, terms.attempt)]
+    named, attempt = f"{of}{checks.DIFFERENCE}", terms.attempt
+    compared = [checks.difference(values[0], differences[0], terms.rule, limits.margin, labels, attempt, named)]
     if terms.rule != "point":
-        compared.append(checks.attempts(terms.attempt))
+        compared.append(checks.attempts(attempt))
     if terms.rule == "not-worse" and champions[1:]:
         losses = [
             checks.difference(value, draws, terms.rule, limits.margin, labels, terms.losses, checks.EARLIER)
             for value, draws in zip(values[1:], differences[1:], strict=True)
         ]
         compared.append(min(losses, key=lambda check: check.low or 0))
-    mcnemar = checks.mcnemar(labels, answers.labels, champions[0].labels)
-    slices = checks.slices(labels, answers.probabilities, champions[0].probabilities, groups, limits.slice_margin)
-    return Decision((floor, *compared, mcnemar, *fitness), tuple(slices), tuple(differences[0].tolist()))
+    mcnemar = checks.mcnemar(labels, answers.labels, champions[0].labels, of)
+    probabilities = answers.probabilities, champions[0].probabilities
+    slices = checks.slices(labels, *probabilities, evidence.groups, limits.slice_margin, of)
+    return Decision((floor, *compared, mcnemar), tuple(slices), tuple(differences[0].tolist()))

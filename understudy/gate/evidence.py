@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,10 +17,12 @@ from sklearn.pipeline import Pipeline
 from understudy.errors import UserError
 from understudy.figures import plots
 from understudy.gate import attempts, checks, comparison, decision
+from understudy.gate import live as live_rows
 from understudy.gate.checks import Check, Rule
-from understudy.gate.decision import Answers, Challenger, Decision, Terms
+from understudy.gate.decision import Answers, Challenger, Decision, Evidence, Terms
+from understudy.gate.live import LiveRows, Pairs
 from understudy.registry import records
-from understudy.registry.records import Move, Verdict
+from understudy.registry.records import Move, SavedRecord, Verdict
 from understudy.schema import compatibility
 from understudy.schema.declaration import Table
 from understudy.schema.spelling import folded
@@ -51,49 +53,103 @@ class LoadedVersion:
         return rows[[column.name for column in self.table.columns if column.name in rows]]
 
 
-def decide(client: MlflowClient, name: str, rule: Rule, data: str | None = None) -> Callable[[Move], Verdict]:
+@dataclass(frozen=True)
+class Case:
+    """What there is to decide on.
+
+    Args:
+        planned: The move.
+        challenger: The version that is to be moved.
+        others: The champion, and those before it from which the margin counts; empty where there is none.
+        known: The records of a registered model whose version is to go to Production.
+        rows: The held-out rows.
+        counts: Of rows.
+    """
+
+    planned: Move
+    challenger: LoadedVersion
+    others: Sequence[LoadedVersion]
+    known: Sequence[SavedRecord]
+    rows: pd.DataFrame
+    counts: Mapping[str, int]
+
+    @property
+    def against(self) -> str | None:
+        """The number of the version that the challenger is compared with; None for none."""
+        return self.others[0].number if self.others else None
+
+
+def decide(
+    client: MlflowClient, name: str, rule: Rule, data: str | None = None, pairs: Pairs | None = None
+) -> Callable[[Move], Verdict]:
     """The gate's verdict on a planned move of a version of a registered model, compared by a rule; prints the checks.
 
     The limits are those of the table of the checkout that promotes, whatever limits a version was trained with. The
-    rows that decide are those that training kept, or the held-out side of the table at the address `data`. What keeps
-    the gate from deciding (a champion that cannot be loaded, rows that are gone) is a reason to refuse.
+    rows that decide are those that training kept, or the held-out side of the table at the address `data`; or live
+    rows, where `pairs` has enough that champion and challenger both answered. What keeps the gate from deciding (a
+    champion that cannot be loaded, rows that are gone) is a reason to refuse.
 
     Raises:
-        UserError: By what is returned: the challenger itself is not what was registered, or cannot be loaded.
+        UserError: By what is returned: the challenger itself is not what was registered, or cannot be loaded; or the
+            live rows cannot be read.
     """
 
     def judge(planned: Move) -> Verdict:
         challenger = _load(client, name, planned.version)
         try:
-            number = comparison.champion(client, name, planned)
-            known = records.find(client, name) if planned.stage == "production" else []
-            numbers = [] if number in (None, planned.version) else [str(number)]
-            if numbers and rule == "not-worse":
-                numbers += comparison.earlier(client, name, known, (*numbers, planned.version))
-            others = [_load(client, name, other) for other in numbers]
-            rows, counts = _rows(client, name, challenger, others, data)
-            marked = attempts.marks(rows[TABLE.row_id])
-            question = (planned.version, number, attempts.digest(marked))
-            terms = Terms(
-                TABLE.limits,
-                rule,
-                planned.breaking,
-                attempts.on_such_rows(client, known, question, marked),
-                attempts.since_better(known, question),
-            )
-            decided = _decide(planned.stage, terms, challenger, others, rows)
+            case = _case(client, name, planned, challenger, rule, data)
         except UserError as error:
-            return Verdict(why=f"the gate cannot decide: {error.problem}", rule=rule)
-        if others and planned.stage == "production" and number != planned.before:
-            print(f"compared with version {number}, the last in Production whose files are there")
-        print(decided)
-        verdict = _verdict(decided, terms, counts, f"version {planned.version} less version {number}")
-        if others and planned.stage == "production":
-            files = {**verdict.files, attempts.FILE: marked}
-            return replace(verdict, against=number, rows=question[-1], files=files)
-        return replace(verdict, against=number) if others else verdict
+            return _undecided(error, rule)
+        is_compared = planned.stage == "production" and case.against
+        answered = pairs(str(case.against), planned.version) if pairs and is_compared else None
+        try:
+            return _judged(client, name, case, rule, answered)
+        except UserError as error:
+            return _undecided(error, rule)
 
     return judge
+
+
+def _undecided(error: UserError, rule: Rule) -> Verdict:
+    return Verdict(why=f"the gate cannot decide: {error.problem}", rule=rule)
+
+
+def _case(
+    client: MlflowClient, name: str, planned: Move, challenger: LoadedVersion, rule: Rule, data: str | None
+) -> Case:
+    number = comparison.champion(client, name, planned)
+    known = records.find(client, name) if planned.stage == "production" else []
+    numbers = [] if number in (None, planned.version) else [str(number)]
+    if numbers and rule == "not-worse":
+        numbers += comparison.earlier(client, name, known, (*numbers, planned.version))
+    others = [_load(client, name, other) for other in numbers]
+    rows, counts = _rows(client, name, challenger, others, data)
+    return Case(planned, challenger, others, known, rows, counts)
+
+
+def _judged(client: MlflowClient, name: str, case: Case, rule: Rule, answered: LiveRows | None) -> Verdict:
+    planned, measured, against = case.planned, _measured(case), case.against
+    terms = Terms(TABLE.limits, rule, planned.breaking)
+    compared = f"version {planned.version} less version {against}"
+    if planned.stage == "staging":
+        return replace(_told(decision.staging(measured, terms), terms, case.counts, compared), against=against)
+    held_out = _held_out(case, measured)
+    if against is None:
+        return _told(decision.production(measured, held_out, terms), terms, case.counts, compared)
+    if against != planned.before:
+        print(f"compared with version {against}, the last in Production whose files are there")
+    identifiers, live = case.rows[TABLE.row_id], None
+    if answered is not None:
+        live = live_rows.counted(answered, _learned(client, name, [case.challenger, case.others[0]]))
+        print("\n".join(live.lines))
+    choice = live_rows.choose(identifiers, held_out, live)
+    question = attempts.Question(planned.version, against, choice.deciding, choice.beside)
+    attempt, losses = attempts.on_such_rows(client, case.known, question), attempts.since_better(case.known, question)
+    terms = replace(terms, attempt=attempt, losses=losses)
+    decided = decision.production(measured, held_out, terms, choice.live)
+    verdict = _told(decided, terms, {**case.counts, **choice.counts}, compared, choice.decided_by)
+    files = {**verdict.files, attempts.FILE: question.marks}
+    return replace(verdict, against=against, rows=question.rows, files=files, decided_by=choice.decided_by)
 
 
 def _load(client: MlflowClient, name: str, number: str) -> LoadedVersion:
@@ -120,9 +176,8 @@ def _rows(
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The held-out rows that no version has learned from and no champion refuses, and counts of rows."""
     rows, counts = comparison.held_out(client, name, challenger.number, data)
-    identifiers = {version.number: version.table.row_id for version in (challenger, *others)}
     with _refusing("the rows that training kept do not fit the table"):
-        learned = comparison.learned(client, name, identifiers)
+        learned = _learned(client, name, (challenger, *others))
         dropped = rows[TABLE.row_id].map(folded).isin(learned).to_numpy()
         for other in others:
             dropped = dropped | _refused(other, rows)
@@ -130,6 +185,10 @@ def _rows(
         raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")
     counts |= {"rows": int((~dropped).sum()), "rows dropped": int(dropped.sum())}
     return rows[~dropped].reset_index(drop=True), counts
+
+
+def _learned(client: MlflowClient, name: str, versions: Iterable[LoadedVersion]) -> "pd.Series[str]":
+    return comparison.learned(client, name, {version.number: version.table.row_id for version in versions})
 
 
 def _refused(version: LoadedVersion, rows: pd.DataFrame) -> NDArray[np.bool_]:
@@ -142,25 +201,25 @@ def _refused(version: LoadedVersion, rows: pd.DataFrame) -> NDArray[np.bool_]:
     return refused
 
 
-def _decide(
-    stage: str, terms: Terms, challenger: LoadedVersion, others: Sequence[LoadedVersion], rows: pd.DataFrame
-) -> Decision:
+def _measured(case: Case) -> Challenger:
+    challenger, rows = case.challenger, case.rows
     with _refusing("the challenger cannot score the held-out rows"):
-        measured = Challenger(
+        return Challenger(
             answers=_answers(challenger, rows),
             served=_served_answers(challenger, rows),
-            breaks=tuple(compatibility.breaking_changes(others[0].table, challenger.table)) if others else (),
+            breaks=tuple(compatibility.breaking_changes(case.others[0].table, challenger.table)) if case.others else (),
             milliseconds=_milliseconds(challenger, rows),
             megabytes=challenger.megabytes,
         )
-    if stage == "staging":
-        return decision.staging(measured, terms)
-    groups = TABLE.groups(rows)
+
+
+def _held_out(case: Case, measured: Challenger) -> Evidence:
+    groups = TABLE.groups(case.rows)
     with _refusing("the champion cannot score the held-out rows"):
-        champions = [_answers(other, rows) for other in others]
+        champions = [_answers(other, case.rows) for other in case.others]
     with _refusing("the held-out rows have no labels"):
-        labels = TABLE.labels(rows)
-    return decision.production(labels, measured, champions, groups, terms)
+        labels = TABLE.labels(case.rows)
+    return Evidence(labels, measured.answers, champions, groups)
 
 
 def _answers(version: LoadedVersion, rows: pd.DataFrame) -> Answers:
@@ -185,10 +244,16 @@ def _milliseconds(version: LoadedVersion, rows: pd.DataFrame) -> float:
     return float(np.median(seconds[1:]) * 1000)
 
 
-def _verdict(decided: Decision, terms: Terms, counts: dict[str, int], compared: str) -> Verdict:
+def _told(
+    decided: Decision, terms: Terms, counts: Mapping[str, int], compared: str, decided_by: str | None = None
+) -> Verdict:
+    """Print what was decided, and make a verdict of it."""
+    print(decided)
+    if decided_by:
+        print(f"decided by: {decided_by}")
     figures = {}
     for check in decided.checks:
-        if check.name == checks.DIFFERENCE:
+        if check.name.endswith(checks.DIFFERENCE) and check.passed is not None:
             interval = (check.value, float(check.low or 0), float(check.high or 0))
             limit = checks.least_difference(terms.rule, terms.limits.margin)
             figures["difference.png"] = plots.differences(decided.draws, interval, limit, compared)
@@ -196,18 +261,21 @@ def _verdict(decided: Decision, terms: Terms, counts: dict[str, int], compared: 
     for check in decided.checks:
         measured |= _metrics(check)
     for check in decided.slices:
-        measured |= {f"slice/{name}": value for name, value in _metrics(check).items()}
+        measured |= _metrics(check, "slice/")
+    told = {"rule": terms.rule, "decided by": decided_by}
     return Verdict(
         why=decided.why,
         rule=terms.rule,
-        metrics=measured | counts,
-        files={"gate.json": json.dumps({**decided.as_dict(), **counts, "rule": terms.rule}, indent=1)},
+        metrics={**measured, **counts},
+        files={"gate.json": json.dumps({**decided.as_dict(), **counts, **told}, indent=1)},
         figures=figures,
     )
 
 
-def _metrics(check: Check) -> dict[str, float]:
+def _metrics(check: Check, kind: str = "") -> dict[str, float]:
     """A check's figure and its bounds, by names that MLflow takes and that stay the same as the rows change."""
-    name = naming.metric(re.sub(r", \d+ rows.*", "", check.name))
+    bare = check.name.removeprefix(checks.LIVE)
+    name = naming.metric(re.sub(r", \d+ rows.*", "", bare))
+    name = f"{'live/' if bare != check.name else ''}{kind}{name}"
     values = {name: check.value, f"{name} low": check.low, f"{name} high": check.high}
     return {key: value for key, value in values.items() if value is not None and np.isfinite(value)}

@@ -2,20 +2,27 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from mlflow import MlflowClient
 
 from understudy.errors import UserError
 from understudy.figures.metrics import Floats, Labels
-from understudy.monitoring import window
+from understudy.gate.decision import Answers
+from understudy.gate.live import LiveRows
+from understudy.monitoring import log_rows, window
 from understudy.reading import reader, table_rows
+from understudy.registry import registered
 from understudy.schema import logged
 from understudy.schema.declaration import Table
 from understudy.schema.faults import find_faults
+from understudy.table import TABLE
 
 ID, LABEL, KNOWN_AT = "id", "label", "known_at"  # columns that labels may have under these names
 
@@ -150,3 +157,54 @@ def join(known: KnownLabels, answers: Iterable[pa.Table], number: str, since: da
         unknown=len(ids) - seen,
         unlabelled=answered - len(own),
     )
+
+
+def of_both(client: MlflowClient, name: str, folder: Path, address: str, champion: str, challenger: str) -> LiveRows:
+    """The rows of the log that two versions have answered, one in Production and the other as its shadow.
+
+    Another registered model of that name may have had versions of the same numbers, so only rows count that were
+    answered since both versions were made.
+
+    Args:
+        client: Of the registry.
+        name: The registered model's.
+        folder: Of the row log.
+        address: Of the labels; see `read`.
+        champion: The number of one version.
+        challenger: That of the other.
+
+    Raises:
+        UserError: The labels cannot be read, there is no such folder, or a file in it is broken.
+    """
+    known, numbers = read(address, TABLE), (champion, challenger)
+    made = max(registered.get_version(client, name, number).creation_timestamp for number in numbers)
+    cells = {logged.name("raw", column.name): column.name for column in TABLE.columns}
+    parts = [*log_rows.pairs(folder, numbers, [*cells], datetime.fromtimestamp(made / 1000, UTC))]
+    rows = pd.concat(parts, keys=range(len(parts))) if parts else pd.DataFrame(columns=log_rows.PAIRED)
+    rows = rows.sort_values(logged.TIME, kind="stable")
+    newest, again = rows.drop_duplicates("id", keep="last"), rows.loc[rows["id"].duplicated(), "id"].nunique()
+    # Files of versions with other tables lack columns, which is not the same as a missing cell.
+    part_of, is_raw = newest.index.get_level_values(0), (newest["form"] == "raw").to_numpy()
+    has = {name: is_raw & part_of.isin([n for n, part in enumerate(parts) if name in part]) for name in cells}
+    newest = newest.reset_index(drop=True)
+    is_live = newest["version"] == challenger
+    return LiveRows(
+        ids=newest["id"],
+        labels=newest["id"].map(known.of).to_numpy().astype(float),
+        answered=(newest["label"] == TABLE.positive).to_numpy().astype(int),
+        challenger=_answers(newest, is_live),
+        champion=_answers(newest, ~is_live),
+        cells={column: newest.loc[has[name], name] for name, column in cells.items() if has[name].any()},
+        counts={
+            "labels are of rows that the two did not both answer": int((~known.of.index.isin(newest["id"])).sum()),
+            "labels contradict each other, and are left out": known.undecided,
+            "rows were answered more than once, and the newest answer counts": again,
+        },
+    )
+
+
+def _answers(rows: pd.DataFrame, is_live: "pd.Series[bool]") -> Answers:
+    """What a version answered that was in Production for some of the rows, and a shadow for the others."""
+    probabilities = np.where(is_live, rows["probability"], rows["shadow_probability"]).astype(float)
+    labels = np.where(is_live, rows["label"], rows["shadow_label"]) == TABLE.positive
+    return Answers(probabilities, labels.astype(int))

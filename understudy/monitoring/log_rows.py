@@ -13,10 +13,14 @@ import pyarrow.compute as pc
 from pyarrow import dataset
 
 from understudy.errors import UserError
+from understudy.registry.stages import STAGES
 from understudy.schema import logged
 
 SAMPLE = 100_000  # rows that are compared at most; more would only show differences too small to matter
 TIME = pa.timestamp("us", "UTC")
+# What tells two versions' answers to a row.
+PAIRED = [logged.TIME, "id", "version", "stage", "form", "label", "probability"]
+PAIRED += ["shadow_version", "shadow_label", "shadow_probability"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,18 @@ def answers(folder: Path, since: datetime | None) -> Iterator[pa.Table]:
     """Time, version, id and probability of the rows that any version has accepted after a time, or of all."""
     for rows in read(folder, [logged.TIME, "version", "id", "probability", "fault"], since):
         yield rows.filter(pc.is_null(rows["fault"])).drop_columns("fault")
+
+
+def pairs(folder: Path, numbers: tuple[str, str], cells: Sequence[str], since: datetime) -> Iterator[pd.DataFrame]:
+    """The rows that one of two versions answered in Production after a time and the other as its shadow, in parts.
+
+    Each part has the columns `PAIRED`, and those of the cells that its file has.
+    """
+    for part in read(folder, [*PAIRED, *cells], since):
+        rows = part.to_pandas().reindex(columns=[*PAIRED, *(name for name in part.column_names if name in cells)])
+        is_pair = rows["version"].isin(numbers) & rows["shadow_version"].isin(numbers)
+        is_pair &= (rows["version"] != rows["shadow_version"]) & (rows["stage"] == STAGES["production"])
+        yield rows[is_pair & rows["probability"].notna() & rows["shadow_probability"].notna() & rows["id"].notna()]
 
 
 class Sample:

@@ -43,6 +43,7 @@ class Verdict:
         rule: The rule by which it was compared.
         against: The version that it was compared with; None for none.
         rows: The digest of the rows on which they were compared; None if they were not.
+        decided_by: How many rows of which kind decided, for people, where there was a choice.
         metrics: The checks' figures, by names that MLflow takes.
         files: Texts to keep with the record, by file name.
         figures: Plots to keep with the record, by file name.
@@ -52,6 +53,7 @@ class Verdict:
     rule: str | None = None
     against: str | None = None
     rows: str | None = None
+    decided_by: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
@@ -84,6 +86,8 @@ class Record:
         rows: The digest of the rows on which the two were compared.
         by: What asked in a person's place, such as "probation"; None for a person.
         request: The run of the request that is approved.
+        decided_by: How many rows of which kind decided, for people, such as "1,200 live rows"; None where there was no
+            choice.
     """
 
     action: str
@@ -105,6 +109,7 @@ class Record:
     rows: str | None = None
     by: str | None = None
     request: str | None = None
+    decided_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ def sentence(record: Record) -> str:
     what += ", which a person had put there by hand" if record.before and record.by_hand else ""
     if record.stage == "production" and record.against not in (None, record.before):
         what += f", compared with version {record.against}"
+    what += f", by {record.decided_by}" if record.decided_by else ""
     what += ", forced" if record.forced else ""
     reason = f"reason: {record.reason}" if record.reason else None
     return "; ".join(filter(None, [f"{record.outcome or 'open'}: {what}", record.why, reason]))
@@ -179,7 +185,7 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     """Open the record of a decision, with what it rests on, and let its version name it."""
     model = registered.registered_model(client, name).creation_timestamp
     judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against, rows=verdict.rows)
-    record = replace(judged, who=who(), model=model)
+    record = replace(judged, decided_by=verdict.decided_by, who=who(), model=model)
     people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     called = " ".join(filter(None, [record.action, record.version]))
     opening = runs.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)
