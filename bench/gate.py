@@ -21,8 +21,10 @@ from scipy import special, stats
 
 from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
-from understudy.gate import checks, decision
+from understudy.gate import checks, decision, live
 from understudy.gate.checks import Rule
+from understudy.gate.decision import Answers
+from understudy.gate.live import LiveRows
 from understudy.schema.declaration import Limits
 
 POSITIVE, AREA, CORRELATION = 0.69, 0.70, 0.7
@@ -30,6 +32,15 @@ ROWS = (184, 1_000)
 IN_A_ROW = 20
 ATTEMPTS = (1, 2, 5, 20)
 FEWER = 400  # resamples, where one simulation takes many comparisons; the first table says what that changes
+LABELLED, DRAWN = 1_000, 4_000  # live rows that count, and that both versions have answered
+CHOSEN = 0.6  # the share of rows that the champion chooses, such as loans that it grants
+COUNTING = {
+    "all": "all, if all had one",
+    "champion": "those that the champion chose",
+    "both answers": "those that both would choose",
+    "both": "the same, each as often (the gate)",
+}
+PASSES: tuple[Rule, Rule, Rule] = ("better", "not-worse", "better")
 # Shares of the values of seven columns, as a table of loans has them.
 COLUMNS = [
     (0.18, 0.80, 0.02),
@@ -56,6 +67,8 @@ def main() -> None:
     later_attempts(times)
     small_losses(times)
     groups(times)
+    selective_labels(times)
+    growing_log(times)
 
 
 def speed() -> None:
@@ -112,6 +125,28 @@ def groups(times: int) -> None:
             kind = "one that says 0.5 to a slice of 38 % of rows" if spoilt else "one as good as the champion"
             refused = f"{shares(trials, 'refused')}, alone {shares(trials, 'alone')}"
             print(f"{rows:>6} rows, {trials['slices'].mean():.0f} slices, {kind}: {refused}", flush=True)
+
+
+def selective_labels(times: int) -> None:
+    print(
+        f"\n6. {LABELLED:,} live rows with a label, of which the champion has chosen {CHOSEN:.0%}: how often one passes"
+    )
+    heads = f"{'it chooses':>11} {'equal: better':>14} {'worse: not-worse':>17} {'better: better':>15}"
+    print(f"{'rows that count':>36} {heads}")
+    for count, called in COUNTING.items():
+        for chooses in (CHOSEN, 0.9) if count.startswith("both") else (CHOSEN,):
+            trials = [simulated(times, chosen, better, chooses, count) for better in (0.0, -0.05, 0.05)]
+            equal, worse, good = (shares(of, rule) for of, rule in zip(trials, PASSES, strict=True))
+            print(f"{called:>36} {chooses:>11.0%} {equal:>14} {worse:>17} {good:>15}", flush=True)
+
+
+def growing_log(times: int) -> None:
+    print("\n7. One no better, asked by `better` again and again while the log grows from 200 rows, until it passes")
+    for factor, looks in ((1.5, 8), (2.1, 6)):
+        for priced in (True, False):
+            passed = shares(simulated(times, asked_again, factor, looks, priced), "passed")
+            how = "each question has its price" if priced else "each is taken for the first"
+            print(f"{looks} times, {factor} times the rows each, {how}: {passed} % pass", flush=True)
 
 
 def simulated(times: int, simulation: Callable[..., dict[str, float]], *arguments: Any) -> pd.DataFrame:
@@ -214,6 +249,46 @@ def _rows(rng: np.random.Generator, rows: int, areas: Sequence[float]) -> tuple[
 def _checked(rng: np.random.Generator, labels: Labels, mine: Floats, other: Floats, rule: Rule, attempt: int) -> bool:
     value, draws = difference(rng, labels, mine, other, FEWER)
     return bool(checks.difference(value, draws, rule, Limits().margin, labels, attempt).passed)
+
+
+def chosen(rng: np.random.Generator, better: float, chooses: float, count: str) -> dict[str, float]:
+    """By each rule, whether a challenger passes on live rows of which labels come to light where the champion chose.
+
+    Args:
+        rng: Of the rows and the scores.
+        better: How much better the challenger is.
+        chooses: The share of rows that it would choose.
+        count: Which rows count: see `COUNTING`.
+    """
+    labels, scores = drawn(rng, DRAWN, better)
+    champion, challenger = (
+        Answers(special.expit(score), (score >= np.quantile(score, 1 - share)).astype(int))
+        for score, share in zip(scores, (CHOSEN, chooses), strict=True)
+    )
+    is_known = np.ones(DRAWN, dtype=bool) if count == "all" else champion.labels == 1
+    is_known &= (challenger.labels == 1) | (count != "both answers")
+    if count == "both":
+        ids, known = pd.Series(np.arange(DRAWN).astype(str)), np.where(is_known, labels, np.nan)
+        counted = live.counted(LiveRows(ids, known, champion.labels, challenger, champion, {}, {}), ()).evidence
+        labels, challenger, [champion] = counted.labels, counted.challenger, counted.champions
+    else:
+        labels = labels[is_known]
+        champion, challenger = (Answers(of.probabilities[is_known], labels) for of in (champion, challenger))
+    mine, other = (of.probabilities[:LABELLED] for of in (challenger, champion))
+    labels = labels[:LABELLED]
+    value, draws = difference(rng, labels, mine, other, FEWER)
+    return {rule: bool(checks.difference(value, draws, rule, Limits().margin, labels).passed) for rule in PASSES[:2]}
+
+
+def asked_again(rng: np.random.Generator, factor: float, looks: int, priced: bool) -> dict[str, float]:
+    """Whether an equal challenger passes at any of the looks at a log that grows by a factor between them."""
+    sizes = [int(200 * factor**look) for look in range(looks)]
+    labels, (champion, challenger) = drawn(rng, sizes[-1], 0.0)
+    passed = (
+        _checked(rng, labels[:n], challenger[:n], champion[:n], "better", number if priced else 1)
+        for number, n in enumerate(sizes, 1)
+    )
+    return {"passed": any(passed)}
 
 
 def sliced(rng: np.random.Generator, rows: int, spoilt: bool) -> dict[str, float]:

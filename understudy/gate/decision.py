@@ -191,7 +191,12 @@ def production(
 
 def are_enough(live: Evidence, held_out: Evidence) -> bool:
     """Whether live rows decide: by counts alone, so that nobody can choose by the outcome."""
-    return live.rarer >= max(1, min(ENOUGH, held_out.rarer))
+    return live.rarer >= enough(held_out)
+
+
+def enough(held_out: Evidence) -> int:
+    """How many live rows the rarer label has to have, for live rows to decide."""
+    return max(1, min(ENOUGH, held_out.rarer))
 
 
 def _predicts(evidence: Evidence, terms: Terms, seed: int) -> Decision:

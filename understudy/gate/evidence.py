@@ -148,6 +148,8 @@ def _judged(client: MlflowClient, name: str, case: Case, rule: Rule, answered: L
     terms = replace(terms, attempt=attempt, losses=losses)
     decided = decision.production(measured, held_out, terms, choice.live)
     verdict = _told(decided, terms, {**case.counts, **choice.counts}, compared, choice.decided_by)
+    if choice.decided_by:
+        print(f"decided by {choice.decided_by}: {choice.why}")
     files = {**verdict.files, attempts.FILE: question.marks}
     return replace(verdict, against=against, rows=question.rows, files=files, decided_by=choice.decided_by)
 
@@ -249,8 +251,6 @@ def _told(
 ) -> Verdict:
     """Print what was decided, and make a verdict of it."""
     print(decided)
-    if decided_by:
-        print(f"decided by: {decided_by}")
     figures = {}
     for check in decided.checks:
         if check.name.endswith(checks.DIFFERENCE) and check.passed is not None:

@@ -75,7 +75,8 @@ class Choice:
         beside: Those of the others that were measured.
         live: The live rows; None if there are none.
         counts: Of live rows.
-        decided_by: Which rows decide, how many, and why those, for people; None where no live rows were asked for.
+        decided_by: Which rows decide, and how many, for people; None where no live rows were asked for.
+        why: Why those, for people.
     """
 
     deciding: "pd.Series[str]"
@@ -83,6 +84,7 @@ class Choice:
     live: Evidence | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     decided_by: str | None = None
+    why: str = ""
 
 
 def choose(identifiers: "pd.Series[str]", held_out: Evidence, live: Counted | None) -> Choice:
@@ -95,12 +97,12 @@ def choose(identifiers: "pd.Series[str]", held_out: Evidence, live: Counted | No
     """
     if live is None:
         return Choice(identifiers, identifiers[:0])
-    count = len(live.ids)
-    counts = {"live rows": count}
+    count, enough = len(live.ids), decision.enough(held_out)
+    counts, evidence = {"live rows": count}, live.evidence if count else None
+    why = f"of the rarer label there are {live.evidence.rarer:,} live rows, and {enough:,} are enough"
     if decision.are_enough(live.evidence, held_out):
-        return Choice(live.ids, identifiers, live.evidence, counts, f"{count:,} live rows")
-    decided_by = f"{len(identifiers):,} held-out rows"
-    return Choice(identifiers, live.ids, live.evidence if count else None, counts, decided_by)
+        return Choice(live.ids, identifiers, evidence, counts, f"{count:,} live rows", why)
+    return Choice(identifiers, live.ids, evidence, counts, f"{len(identifiers):,} held-out rows", why)
 
 
 def counted(rows: LiveRows, learned: Collection[str]) -> Counted:
@@ -115,15 +117,19 @@ def counted(rows: LiveRows, learned: Collection[str]) -> Counted:
     """
     is_new = ~rows.ids.map(folded).isin(learned).to_numpy(dtype=bool)
     has_label = ~np.isnan(rows.labels) & is_new
+    if not len(rows.ids):
+        nothing = "live: no row of the log was answered by both versions since both were made"
+        return Counted(rows.ids, _evidence(rows, np.arange(0)), (nothing,))
     lines = [f"{is_new.sum():,} rows were answered by both versions, {has_label.sum():,} of them have a label"]
+    lines += [f"{count:,} {what}" for what, count in rows.counts.items() if count]
+    if learned_from := int((~is_new).sum()):
+        lines += [f"{learned_from:,} more are left out, since one of the versions has learned from them"]
     shares = []
     for answer, name in enumerate((TABLE.negative, TABLE.positive)):
         is_answer = is_new & (rows.answered == answer)
         given, known = int(is_answer.sum()), int((is_answer & has_label).sum())
-        lines += [f"answered {name}: {known:,} of {given:,} have a label"]
+        lines += [f"{known:,} of {given:,} that the version in Production answered {name} have a label"]
         shares += [known / given if given else None]
-    counts = {**rows.counts, "of rows that a version has learned from": int((~is_new & ~np.isnan(rows.labels)).sum())}
-    lines += [f"{count:,} {what}" for what, count in counts.items() if count]
     counts_for = has_label
     if (known_answer := _known_answer(*shares)) is not None:
         counts_for = has_label & _both_chose(rows, is_new, known_answer)
