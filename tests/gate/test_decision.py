@@ -382,3 +382,55 @@ def test_a_table_saved_before_there_were_limits_has_the_defaults() -> None:
     old = object.__new__(Table)
     old.__dict__.update({name: value for name, value in vars(TABLE).items() if name != "limits"})
     assert old.limits == Limits()
+
+
+def live(labels: Labels, *scores: Floats) -> Evidence:
+    """Live rows that the challenger and the champion have answered with these scores."""
+    mine, champion = map(answers, scores)
+    return Evidence(labels, mine, [champion], {}, is_live=True)
+
+
+def test_of_live_and_held_out_rows_one_kind_decides_and_the_other_is_shown() -> None:
+    labels, [bad, good] = drawn(184, (0.55, 0.80), seed=1)
+    true, scores = drawn(600, (0.80, 0.55), seed=2)
+    traffic = live(true, *scores)
+    refused, allowed = decided(labels, bad, good), decided(labels, bad, good, live=traffic)
+    assert (refused.allowed, allowed.allowed) == (False, True)
+    shown = {check.name: (check.limit, check.passed, check.note) for check in allowed.checks}
+    assert shown["ROC AUC less champion's"] == ("none", None, None)
+    assert shown["live ROC AUC less champion's"] == ("interval above -0.050", True, None)
+    assert [check.name for check in allowed.checks].count(checks.ATTEMPT) == 1
+    few = decided(labels, bad, good, live=live(true[:40], *(score[:40] for score in scores)))
+    assert (few.why, few.draws) == (refused.why, refused.draws)
+    assert [check.passed for check in few.checks if check.name.startswith("live ")] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "rows", "enough"), [(57, 57, True), (57, 56, False), (900, 200, True), (0, 0, False)]
+)
+def test_live_rows_are_enough_by_the_count_of_the_rarer_label(held_out: int, rows: int, enough: bool) -> None:
+    def counted(rarer: int) -> Evidence:
+        labels = (np.arange(2_000) >= rarer).astype(int)
+        return Evidence(labels, answers(labels * 0.5), [], {})
+
+    assert decision.are_enough(counted(rows), counted(held_out)) == enough
+
+
+def test_the_margin_from_earlier_champions_counts_on_held_out_rows_also_where_live_rows_decide() -> None:
+    labels, [worse, champion, first] = drawn(3_000, (0.66, 0.69, 0.73))
+    traffic = live(labels, champion, worse)
+    assert decided(labels, worse, champion, live=traffic).allowed
+    refused = decided(labels, worse, champion, earlier=(first,), live=traffic)
+    assert why(refused).startswith("ROC AUC less earlier champion's is")
+
+
+def test_a_slice_of_live_rows_refuses_only_where_they_decide() -> None:
+    labels, [good] = drawn(400, (0.8,))
+    spoilt = np.where(np.arange(400) < 100, 0.5, good)
+    groups = pd.DataFrame({"g": ["a"] * 100 + ["b"] * 300})
+    traffic = Evidence(labels, answers(spoilt), [answers(good)], groups, is_live=True)
+    refused = decided(labels, good, good, live=traffic)
+    assert "live log loss on g a is" in why(refused)
+    more, scores = np.tile(labels, 5), np.tile(good, 5)
+    assert decided(more, scores, scores, live=traffic).why is None
+    assert [check.name[:4] for check in refused.slices] == ["live", "live"]

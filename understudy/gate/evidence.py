@@ -2,55 +2,27 @@
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.pyfunc import PyFuncModel
-from numpy.typing import NDArray
-from sklearn.pipeline import Pipeline
 
 from understudy.errors import UserError
 from understudy.figures import plots
-from understudy.gate import attempts, checks, comparison, decision
+from understudy.gate import attempts, checks, comparison, decision, loaded
 from understudy.gate import live as live_rows
 from understudy.gate.checks import Check, Rule
-from understudy.gate.decision import Answers, Challenger, Decision, Evidence, Terms
+from understudy.gate.decision import Challenger, Decision, Evidence, Terms
 from understudy.gate.live import LiveRows, Pairs
+from understudy.gate.loaded import LoadedVersion
 from understudy.registry import records
 from understudy.registry.records import Move, SavedRecord, Verdict
 from understudy.schema import compatibility
-from understudy.schema.declaration import Table
 from understudy.schema.spelling import folded
-from understudy.scoring import pipelines, scorer
 from understudy.table import TABLE
 from understudy.tracking import naming
-from understudy.verification import manifest
-
-TIMES = 30  # that one row is scored, to tell how long the answer takes
-
-
-@dataclass(frozen=True)
-class LoadedVersion:
-    """A verified version in the two forms that its folder holds, with the size of its files in millions of bytes."""
-
-    number: str
-    served: PyFuncModel
-    pipeline: Pipeline
-    megabytes: float
-
-    @property
-    def table(self) -> Table:
-        """The table that the version was trained on."""
-        return pipelines.table(self.pipeline)
-
-    def columns_of(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The columns that the version is asked with, as far as rows have them."""
-        return rows[[column.name for column in self.table.columns if column.name in rows]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +67,7 @@ def decide(
     """
 
     def judge(planned: Move) -> Verdict:
-        challenger = _load(client, name, planned.version)
+        challenger = loaded.load(client, name, planned.version)
         try:
             case = _case(client, name, planned, challenger, rule, data)
         except UserError as error:
@@ -122,7 +94,7 @@ def _case(
     numbers = [] if number in (None, planned.version) else [str(number)]
     if numbers and rule == "not-worse":
         numbers += comparison.earlier(client, name, known, (*numbers, planned.version))
-    others = [_load(client, name, other) for other in numbers]
+    others = [loaded.load(client, name, other) for other in numbers]
     rows, counts = _rows(client, name, challenger, others, data)
     return Case(planned, challenger, others, known, rows, counts)
 
@@ -140,6 +112,7 @@ def _judged(client: MlflowClient, name: str, case: Case, rule: Rule, answered: L
         print(f"compared with version {against}, the last in Production whose files are there")
     identifiers, live = case.rows[TABLE.row_id], None
     if answered is not None:
+        answered = _agreeing(answered, case.challenger, case.others[0])
         live = live_rows.counted(answered, _learned(client, name, [case.challenger, case.others[0]]))
         print("\n".join(live.lines))
     choice = live_rows.choose(identifiers, held_out, live)
@@ -154,35 +127,16 @@ def _judged(client: MlflowClient, name: str, case: Case, rule: Rule, answered: L
     return replace(verdict, against=against, rows=question.rows, files=files, decided_by=choice.decided_by)
 
 
-def _load(client: MlflowClient, name: str, number: str) -> LoadedVersion:
-    with manifest.verified(client, client.get_model_version(name, number)) as folder:
-        megabytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-        with _refusing(f"version {number} of {name} cannot be loaded"):
-            return LoadedVersion(number, *manifest.load(folder), megabytes)
-
-
-@contextmanager
-def _refusing(problem: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a model that was made with other packages or for another table into a refusal."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        fix = "choose another version, or install what it was trained with"
-        raise UserError(f"{problem}: {type(error).__name__}: {error}", fix) from error
-
-
 def _rows(
     client: MlflowClient, name: str, challenger: LoadedVersion, others: Sequence[LoadedVersion], data: str | None
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """The held-out rows that no version has learned from and no champion refuses, and counts of rows."""
     rows, counts = comparison.held_out(client, name, challenger.number, data)
-    with _refusing("the rows that training kept do not fit the table"):
+    with loaded.refusing("the rows that training kept do not fit the table"):
         learned = _learned(client, name, (challenger, *others))
         dropped = rows[TABLE.row_id].map(folded).isin(learned).to_numpy()
         for other in others:
-            dropped = dropped | _refused(other, rows)
+            dropped = dropped | other.refused(rows)
     if dropped.all():
         raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")
     counts |= {"rows": int((~dropped).sum()), "rows dropped": int(dropped.sum())}
@@ -193,57 +147,44 @@ def _learned(client: MlflowClient, name: str, versions: Iterable[LoadedVersion])
     return comparison.learned(client, name, {version.number: version.table.row_id for version in versions})
 
 
-def _refused(version: LoadedVersion, rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows the champion's table does not allow, shape (n,)."""
-    refused = np.zeros(len(rows), dtype=bool)
-    for fault in version.table.faults(version.columns_of(rows)):
-        if not fault.rows:
-            raise UserError(f"the champion cannot score the held-out rows: {fault}", "force it")
-        refused[np.array(fault.rows) - 1] = True
-    return refused
+def _agreeing(answered: LiveRows, challenger: LoadedVersion, champion: LoadedVersion) -> LiveRows:
+    """The live rows, of which those count as without a label whose answers the two versions do not give now.
+
+    They may be another model's, or of a log that somebody has written. Encoded rows are taken as they are.
+    """
+    labels, cells = answered.labels.copy(), answered.cells
+    raw = pd.DataFrame(dict(cells))
+    for version, answers in ((challenger, answered.challenger), (champion, answered.champion)):
+        columns = [column.name for column in version.table.columns]
+        if {*columns} <= {*cells}:
+            has_all = np.logical_and.reduce([raw.index.isin(cells[name].index) for name in columns])
+            places = raw.index[has_all & ~np.isnan(labels[raw.index])].to_numpy()
+            with loaded.refusing("the versions cannot score the rows of the log"):
+                labels[places[version.differs(raw.loc[places], answers.probabilities[places])]] = np.nan
+    count = int(np.isnan(labels).sum() - np.isnan(answered.labels).sum())
+    others = {"rows count as without a label, since the versions answer otherwise now than the log says": count}
+    return replace(answered, labels=labels, counts={**answered.counts, **others})
 
 
 def _measured(case: Case) -> Challenger:
     challenger, rows = case.challenger, case.rows
-    with _refusing("the challenger cannot score the held-out rows"):
+    with loaded.refusing("the challenger cannot score the held-out rows"):
         return Challenger(
-            answers=_answers(challenger, rows),
-            served=_served_answers(challenger, rows),
+            answers=challenger.answers(rows),
+            served=challenger.served_answers(rows),
             breaks=tuple(compatibility.breaking_changes(case.others[0].table, challenger.table)) if case.others else (),
-            milliseconds=_milliseconds(challenger, rows),
+            milliseconds=challenger.milliseconds(rows),
             megabytes=challenger.megabytes,
         )
 
 
 def _held_out(case: Case, measured: Challenger) -> Evidence:
     groups = TABLE.groups(case.rows)
-    with _refusing("the champion cannot score the held-out rows"):
-        champions = [_answers(other, case.rows) for other in case.others]
-    with _refusing("the held-out rows have no labels"):
+    with loaded.refusing("the champion cannot score the held-out rows"):
+        champions = [other.answers(case.rows) for other in case.others]
+    with loaded.refusing("the held-out rows have no labels"):
         labels = TABLE.labels(case.rows)
     return Evidence(labels, measured.answers, champions, groups)
-
-
-def _answers(version: LoadedVersion, rows: pd.DataFrame) -> Answers:
-    asked, table = version.columns_of(rows), version.table
-    probabilities = pipelines.positive(version.pipeline, asked, table)
-    return Answers(probabilities, (version.pipeline.predict(asked) == table.positive).astype(int))
-
-
-def _served_answers(version: LoadedVersion, rows: pd.DataFrame) -> Answers:
-    asked = version.columns_of(rows)
-    probabilities = np.array(version.served.predict(asked, params={"output": scorer.PROBABILITY}))
-    return Answers(probabilities, (np.array(version.served.predict(asked)) == version.table.positive).astype(int))
-
-
-def _milliseconds(version: LoadedVersion, rows: pd.DataFrame) -> float:
-    """How long MLflow's form takes to answer one row; the median, after one answer to warm up."""
-    row, seconds = version.columns_of(rows)[:1], []
-    for _ in range(TIMES + 1):
-        started = time.perf_counter()
-        version.served.predict(row)
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[1:]) * 1000)
 
 
 def _told(
