@@ -149,13 +149,13 @@ def live_rows(client: "MlflowClient", name: str, args: argparse.Namespace) -> "P
     Raises:
         UserError: A person has named the log or the labels, and nothing says where the other is.
     """
-    if args.action != "production":
+    if "log" not in args:
         return None
     log, address = args.log or TABLE.live.log, args.labels or TABLE.live.labels
     if not (log and address):
         if args.log or args.labels:
             problem = f"live rows are taken from --log and --labels, and --{'labels' if log else 'log'} is missing"
-            fix = "python promote.py production --log FOLDER --labels ADDRESS"
+            fix = f"python promote.py {args.action} --log FOLDER --labels ADDRESS"
             raise UserError(problem, f"{fix}{naming.option(name)}")
         return None
     from understudy.monitoring import labels
