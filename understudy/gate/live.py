@@ -52,7 +52,7 @@ Pairs: TypeAlias = Callable[[str, str], LiveRows]
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedRows:
     """The live rows that count.
 
     Args:
@@ -87,7 +87,7 @@ class Choice:
     why: str = ""
 
 
-def choose(identifiers: "pd.Series[str]", held_out: Evidence, live: Counted | None) -> Choice:
+def choose(identifiers: "pd.Series[str]", held_out: Evidence, live: CountedRows | None) -> Choice:
     """Let live rows decide if they are enough, or else the held-out ones.
 
     Args:
@@ -105,7 +105,7 @@ def choose(identifiers: "pd.Series[str]", held_out: Evidence, live: Counted | No
     return Choice(identifiers, live.ids, evidence, counts, f"{len(identifiers):,} held-out rows", why)
 
 
-def counted(rows: LiveRows, learned: Collection[str]) -> Counted:
+def counted(rows: LiveRows, learned: Collection[str]) -> CountedRows:
     """The rows that tell how good both versions are.
 
     They have a label, and neither version has learned from them. Where labels are selective they are those that both
@@ -119,7 +119,7 @@ def counted(rows: LiveRows, learned: Collection[str]) -> Counted:
     has_label = ~np.isnan(rows.labels) & is_new
     if not len(rows.ids):
         nothing = "live: no row of the log was answered by both versions since both were made"
-        return Counted(rows.ids, _evidence(rows, np.arange(0)), (nothing,))
+        return CountedRows(rows.ids, _evidence(rows, np.arange(0)), (nothing,))
     lines = [f"{is_new.sum():,} rows were answered by both versions, {has_label.sum():,} of them have a label"]
     lines += [f"{count:,} {what}" for what, count in rows.counts.items() if count]
     if learned_from := int((~is_new).sum()):
@@ -135,7 +135,7 @@ def counted(rows: LiveRows, learned: Collection[str]) -> Counted:
         counts_for = has_label & _both_chose(rows, is_new, known_answer)
         lines += [_about_selection(known_answer, int(counts_for.sum()))]
     places = np.flatnonzero(counts_for)[-MOST_ROWS:]
-    return Counted(rows.ids.iloc[places], _evidence(rows, places), tuple(f"live: {line}" for line in lines))
+    return CountedRows(rows.ids.iloc[places], _evidence(rows, places), tuple(f"live: {line}" for line in lines))
 
 
 def _known_answer(negative: float | None, positive: float | None) -> int | None:
