@@ -3,6 +3,7 @@
 python promote.py                          what is where, and what happened (the same as show)
 python promote.py staging                  the newest version to Staging
 python promote.py production               the version in Staging to Production
+python promote.py approve 2 --reason "..." what somebody else has asked for, where a second person has to
 python promote.py rollback --reason "..."  back to the version that the one in Production replaced
 python promote.py check                    whether everything fits together; exit 4 if not
 python promote.py relocate                 after the project's folder was moved or copied
@@ -12,7 +13,7 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from understudy import errors
 from understudy.errors import UserError
@@ -22,7 +23,9 @@ from understudy.tracking import naming
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from understudy.gate.checks import Rule
     from understudy.gate.live import Pairs
+    from understudy.registry.records import SavedRecord
 
 RECORDS = 20  # that show prints, the latest ones
 
@@ -57,6 +60,11 @@ def options() -> argparse.ArgumentParser:
     production.add_argument("--labels", metavar="ADDRESS", help=labels)
     rules = ["better", "not-worse", "point"]
     production.add_argument("--rule", default="not-worse", choices=rules, help="(default: %(default)s)")
+    approve = verb("approve", "put a version into Production that somebody else has asked for")
+    approve.add_argument("--version", metavar="N", help="which; needed")
+    approve.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
+    approve.add_argument("--reason", help="why; needed")
+    approve.add_argument("--data", metavar="ADDRESS", help="a table whose held-out rows are to decide")
     rollback = verb("rollback", "bring back an earlier version")
     rollback.add_argument("--to", "--version", dest="version", metavar="N", help="(default: the one replaced last)")
     rollback.add_argument("--reason", help="why; needed")
@@ -77,10 +85,11 @@ def main() -> None:
     args = options().parse_args()
     name = args.name or TABLE.name
     is_forced = getattr(args, "force", False)
-    needed = NEEDED.get(args.action, "reason" if is_forced else None)
-    if needed and not getattr(args, needed):
+    needed = NEEDED.get(args.action, ("reason",) if is_forced else ())
+    if missing := [option for option in needed if not getattr(args, option)]:
         verb = f"{args.action} --force" if is_forced else args.action
-        raise UserError(f"{verb} needs a --{needed}", f'python promote.py {verb} --{needed} "..."{naming.option(name)}')
+        given = " ".join(f'--{option} "..."' for option in needed)
+        raise UserError(f"{verb} needs a --{missing[0]}", f"python promote.py {verb} {given}{naming.option(name)}")
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy.registry import registered
     from understudy.tracking import connection, experiments
@@ -99,12 +108,14 @@ def main() -> None:
 
 
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+    from understudy.approval import requests
     from understudy.figures import cards
     from understudy.registry import history, records, registered, stages
 
     decisions, aliases = records.find(client, name, latest=RECORDS), stages.aliases(client, name)
     moved = {record.stage for record in history.completed(decisions)}
-    if args.at or args.version or history.aliases(decisions) != aliases or not moved >= stages.STAGES.keys():
+    is_partial = TABLE.limits.approval or history.aliases(decisions) != aliases or not moved >= stages.STAGES.keys()
+    if args.at or args.version or is_partial:
         decisions = records.find(client, name)  # a thousand take seconds to read
     if args.at:
         when = history.milliseconds(args.at)
@@ -122,6 +133,8 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
             print(f"{stage}: {f'version {current}' if current else 'empty'}{differs if expected != current else ''}")
         versions = registered.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
+        for request in requests.waiting(decisions):
+            print(f"request: {_waits(request)}")
     decisions = decisions[-RECORDS:]
     for record, line in zip(decisions, history.story(decisions), strict=True):
         print(line)
@@ -163,6 +176,38 @@ def live_rows(client: "MlflowClient", name: str, args: argparse.Namespace) -> "P
     return partial(labels.of_both, client, name, Path(log), address)
 
 
+def production(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+    (ask if TABLE.limits.approval else promote)(client, name, args)
+
+
+def ask(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+    from understudy.approval import requests
+    from understudy.registry import stages
+    from understudy.registry.records import Move
+
+    if rows := [option for option in ("data", "labels", "log") if getattr(args, option, None)]:
+        problem = f"the gate decides when somebody approves, and --{rows[0]} says on which rows"
+        raise UserError(problem, f"leave --{rows[0]} out, and let promote.py approve have it")
+    version = stages.choose(client, name, "production", args.version)
+    planned = Move("production", version, "production", None, args.reason, args.force, args.breaking, args.rule)
+    request = requests.ask(client, name, planned)
+    print(f"{name} {_waits(request) if request else f'version {version} is in Production'}")
+
+
+def approve(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+    from understudy.approval import requests
+    from understudy.gate import evidence
+    from understudy.registry import promotion
+
+    planned = requests.approve(client, name, args.version, args.reason)
+    rule = cast("Rule", planned.rule)
+    terms = f"{rule}{', forced' if planned.forced else ''}{', breaking' if planned.breaking else ''}"
+    print(f"{planned.asker} has asked for version {planned.version} by the rule {terms}")
+    record = promotion.promote(client, name, planned, evidence.decide(client, name, rule, args.data))
+    archived = f", version {record.before} is archived" if record and record.before else ""
+    print(f"{name} version {planned.version} is in Production{archived}")
+
+
 def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy.registry import promotion
 
@@ -180,20 +225,25 @@ def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> None
 
 
 def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+    from understudy.approval import requests
     from understudy.gate import evidence
     from understudy.registry import promotion, stages
 
     judge = evidence.decide(client, name, "not-worse")
+    if TABLE.limits.approval:
+        judge = requests.approved_first(client, name, judge)
     record = promotion.adopt(client, name, args.version, args.reason, judge, args.force)
     place = f"in {stages.STAGES[record.stage]}, with alias, stage and record" if record.stage else "adopted"
     print(f"{name} version {record.version} is {place}")
 
 
 def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | None:
+    from understudy.approval import requests
     from understudy.registry import audit
 
-    for repaired in audit.repair(client, name) if args.repair else []:
-        print(f"mended: {repaired}")
+    repaired = [*requests.close_gone(client, name), *audit.repair(client, name)] if args.repair else []
+    for what in repaired:
+        print(f"mended: {what}")
     findings = audit.findings(client, name)
     for finding in findings:
         print(finding)
@@ -203,12 +253,15 @@ def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | 
 
 
 def _next(client: "MlflowClient", name: str) -> str:
-    from understudy.registry import audit, registered, stages
+    from understudy.approval import requests
+    from understudy.registry import audit, records, registered, stages
 
     aliases = stages.aliases(client, name)
     versions = {str(version.version): version for version in registered.versions(client, name)}
     if any(audit.staged_otherwise(name, aliases, versions)):
         verb = "python promote.py check"
+    elif TABLE.limits.approval and (waiting := requests.waiting(records.find(client, name))):
+        verb = f'python promote.py approve {waiting[-1].version} --reason "..."'
     elif "production" in aliases and "staging" not in aliases:
         verb = "./serve.sh"
     else:
@@ -216,11 +269,20 @@ def _next(client: "MlflowClient", name: str) -> str:
     return f"{verb}{naming.option(name)}"
 
 
-NEEDED = {"rollback": "reason", "archive": "version", "adopt": "reason"}
+def _waits(request: "SavedRecord") -> str:
+    """An open request, for people."""
+    from understudy.registry import history
+
+    asked = history.clock(request.time or request.opened)
+    return f"version {request.version} waits for a second person to approve it: {request.who} asked at {asked}"
+
+
+NEEDED = {"approve": ("version", "reason"), "rollback": ("reason",), "archive": ("version",), "adopt": ("reason",)}
 ACTIONS = {
     "show": show,
     "staging": promote,
-    "production": promote,
+    "production": production,
+    "approve": approve,
     "rollback": rollback,
     "archive": archive,
     "adopt": adopt,

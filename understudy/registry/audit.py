@@ -72,7 +72,7 @@ def recover(client: MlflowClient, name: str) -> list[str]:
         if ended and ended.outcome:
             records.close(client, name, ended, ended.outcome)
             done.append(f"closed a record: {records.sentence(ended)}")
-            if ended.outcome == records.COMPLETED and not ended.is_earlier:
+            if ended.outcome == records.COMPLETED and not ended.is_earlier and ended.action != records.REQUEST:
                 done += stages.settle(client, name, {record.version, record.before})
     return done
 
@@ -170,7 +170,8 @@ def _unrecorded(
                 verb = "rollback" if is_left else "production --version N --force"
                 fix = _promote(name, f'{verb} --reason "..."')
             yield Finding(what if expected in versions else f"{what}, and the version is deleted", fix)
-    known = {*history.moved(history.completed(decisions)), *aliases.values()}
+    moves = [record for record in history.completed(decisions) if record.action != records.REQUEST]
+    known = {*history.moved(moves), *aliases.values()}
     for number, version in versions.items() if stages.KEEP_STAGES else ():
         if version.current_stage in STAGES.values() and number not in known:
             yield Finding(f"version {number} is in {version.current_stage} without a record", _adopt(name, number))

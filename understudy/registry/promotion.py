@@ -38,11 +38,20 @@ def promote(client: MlflowClient, name: str, planned: Move, judge: Judge) -> Sav
     if before == planned.version:
         stages.settle(client, name)
         return None
+    check_was_staged(client, name, planned)
+    planned = replace(planned, before=before)
+    return _carry_out(client, name, planned, judge(planned))
+
+
+def check_was_staged(client: MlflowClient, name: str, planned: Move) -> None:
+    """Refuse a move to Production of a version that was never in Staging, unless it is forced.
+
+    Raises:
+        UserError: It is not.
+    """
     if planned.stage == "production" and not (planned.forced or _was_staged(client, name, planned.version)):
         fix = f"python promote.py staging --version {planned.version}{naming.option(name)}, or --force with a --reason"
         raise UserError(f"version {planned.version} of {name} was never in Staging", fix)
-    planned = replace(planned, before=before)
-    return _carry_out(client, name, planned, judge(planned))
 
 
 def _was_staged(client: MlflowClient, name: str, version: str) -> bool:

@@ -88,6 +88,8 @@ class Record:
         request: The run of the request that is approved.
         decided_by: How many rows of which kind decided, for people, such as "1,200 live rows"; None where there was no
             choice.
+        request: The run of the request that is approved, or that a repair has closed.
+        asker: Who made that request.
     """
 
     action: str
@@ -110,6 +112,7 @@ class Record:
     by: str | None = None
     request: str | None = None
     decided_by: str | None = None
+    asker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,16 +172,20 @@ def who() -> str:
 
 def sentence(record: Record) -> str:
     """What was decided, for people."""
-    what = record.action
+    what = "production" if record.action == REQUEST else record.action
     what += f", version {record.version}" if record.version else ""
     what += f" in place of version {record.before}" if record.before else ""
     what += ", which a person had put there by hand" if record.before and record.by_hand else ""
     if record.stage == "production" and record.against not in (None, record.before):
         what += f", compared with version {record.against}"
     what += f", by {record.decided_by}" if record.decided_by else ""
+    if record.action == REQUEST:
+        what += f", by the rule {record.rule}{', breaking' if record.breaking else ''}"
     what += ", forced" if record.forced else ""
+    what += f", asked for by {record.asker} and approved by {record.who}" if record.asker else ""
     reason = f"reason: {record.reason}" if record.reason else None
-    return "; ".join(filter(None, [f"{record.outcome or 'open'}: {what}", record.why, reason]))
+    ended = "asked" if record.action == REQUEST and record.outcome == COMPLETED else record.outcome or "open"
+    return "; ".join(filter(None, [f"{ended}: {what}", record.why, reason]))
 
 
 def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> SavedRecord:
@@ -186,6 +193,7 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     model = registered.registered_model(client, name).creation_timestamp
     judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against, rows=verdict.rows)
     record = replace(judged, decided_by=verdict.decided_by, who=who(), model=model)
+    record = replace(judged, who=planned.who or who(), model=model)
     people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     called = " ".join(filter(None, [record.action, record.version]))
     opening = runs.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)

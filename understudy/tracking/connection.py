@@ -27,6 +27,7 @@ from understudy.tracking import naming, waiting
 
 T = TypeVar("T")
 PROJECT, uri = naming.PROJECT, naming.uri
+CURRENT_USER = "/api/2.0/mlflow/users/current"  # of MLflow's accounts
 PATIENCE = 8.0  # seconds for the first answer of a server or a database
 NOT_THERE = {ErrorCode.Name(code) for code in (RESOURCE_DOES_NOT_EXIST, INVALID_PARAMETER_VALUE)}
 DATABASE_AWAY = ErrorCode.Name(TEMPORARILY_UNAVAILABLE)  # in MLflow's answers
@@ -84,6 +85,23 @@ def is_server() -> bool:
 def is_embedded() -> bool:
     """Whether the store is the project's own file."""
     return uri().startswith("sqlite") and _file(uri()).resolve() == PROJECT / "mlflow.db"
+
+
+def account() -> str | None:
+    """The name of the account by which the server knows this process; None without a server that has accounts.
+
+    It is the server's word, since the environment may spell the name otherwise, or not have it: MLflow's client also
+    takes accounts from a file. MLflow's own client for accounts is not used: to load it takes the packages of a server.
+    """
+    if not is_server():
+        return None
+    known_by = credentials.get_default_host_creds(uri())  # type: ignore[no-untyped-call]
+    options = {"raise_on_status": False}
+    answer = rest_utils.http_request(known_by, CURRENT_USER, "GET", **options)  # type: ignore[no-untyped-call]
+    if answer.status_code == HTTPStatus.NOT_FOUND:
+        return None
+    checked = rest_utils.verify_rest_response(answer, CURRENT_USER)
+    return str(checked.json()["user"]["username"])
 
 
 def moved_from(client: mlflow.MlflowClient) -> list[Path]:

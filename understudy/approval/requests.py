@@ -1,0 +1,163 @@
+"""Requests for a move to Production: left by one account, approved by another, and told from the records.
+
+Who is who is the word of a tracking server with accounts. docs/decisions/0026-approval.md says what that stops.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from mlflow import MlflowClient
+
+from understudy.errors import UserError
+from understudy.registry import audit, history, promotion, records, registered, stages
+from understudy.registry.audit import Finding
+from understudy.registry.promotion import Judge
+from understudy.registry.records import Move, Record, SavedRecord, Verdict
+from understudy.tracking import connection, naming
+
+
+def ask(client: MlflowClient, name: str, planned: Move) -> SavedRecord | None:
+    """Leave a request for a move to Production; returns the request, or the open one if that asks for the same.
+
+    None if the version is in Production already.
+
+    Raises:
+        UserError: The server cannot tell who asks, or the version was never in Staging and is not forced.
+    """
+    account = _account()
+    audit.recover(client, name)
+    if stages.aliases(client, name).get("production") == planned.version:
+        return None
+    promotion.check_was_staged(client, name, planned)
+    for request in waiting(records.find(client, name)):
+        if _terms(request) == _terms(planned):
+            return request
+    rule, forced, breaking = planned.rule, planned.forced, planned.breaking
+    asked = Record(records.REQUEST, planned.version, None, None, planned.reason, forced, breaking, who=account)
+    return records.close(client, name, records.start(client, name, asked, Verdict(rule=rule)), records.COMPLETED)
+
+
+def _terms(asked: Record) -> tuple[object, ...]:
+    return asked.version, asked.rule, asked.forced, asked.breaking
+
+
+def approve(client: MlflowClient, name: str, version: str, reason: str) -> Move:
+    """The move that the newest open request of a version asks for; its rule is the one to judge it by.
+
+    Raises:
+        UserError: The server cannot tell who approves, nobody has asked, or the same account has.
+    """
+    account = _account()
+    audit.recover(client, name)
+    registered.get_version(client, name, version)
+    requests = {request.version: request for request in waiting(records.find(client, name))}
+    if (request := requests.get(version)) is None:
+        problem = f"nobody asks for version {version} of {name} to go to Production"
+        raise UserError(problem, f"python promote.py production --version {version}{naming.option(name)}")
+    if request.who == account:
+        problem = f"{account} has asked for version {version} of {name}, and another account has to approve it"
+        raise UserError(problem, "let somebody else do that, with an account of their own")
+    move = Move("production", version, "production", None, reason, request.forced, request.breaking, request.rule)
+    return replace(move, who=account, request=request.run_id, asker=request.who)
+
+
+def _account() -> str:
+    account = connection.account()
+    if account is None:
+        place = f"the server at {naming.uri()}" if connection.is_server() else "a store without a server"
+        problem = f"a second person has to approve what goes to Production, and {place} cannot tell who is who"
+        fix = "use a server with accounts, see docs/operations.md, or take approval out of the limits of the table"
+        raise UserError(problem, fix)
+    return account
+
+
+def waiting(known: Sequence[SavedRecord]) -> list[SavedRecord]:
+    """The newest request of each version of this registered model that nothing has answered yet, in their order.
+
+    A move of the version to Production answers it, completed or refused, and so does archiving the version.
+
+    Args:
+        known: All records, in their order.
+    """
+    requests: dict[str | None, SavedRecord] = {}
+    closed = {record.request for record in known if record.action == records.REPAIR}
+    for record in known:
+        if record.is_earlier or record.outcome in (None, records.ABANDONED):
+            continue
+        if record.action in (records.REQUEST, records.ARCHIVE) or record.stage == "production":
+            requests.pop(record.version, None)
+        if record.action == records.REQUEST and record.run_id not in closed:
+            requests[record.version] = record
+    return [*requests.values()]
+
+
+def approved_first(client: MlflowClient, name: str, judge: Judge) -> Judge:
+    """A judge of what was done by hand that lets nothing stay in Production.
+
+    Raises:
+        UserError: By what is returned: the version would stay there.
+    """
+
+    def judge_others(planned: Move) -> Verdict:
+        if planned.stage != "production":
+            return judge(planned)
+        is_named = stages.aliases(client, name).get("production") == planned.version
+        undo = 'rollback --reason "..."' if is_named else "check --repair"
+        commands = [undo, f"production --version {planned.version}"]
+        problem = f"version {planned.version} of {name} goes to Production only if a second person approves it"
+        raise UserError(problem, "; ".join(f"python promote.py {verb}{naming.option(name)}" for verb in commands))
+
+    return judge_others
+
+
+def findings(known: Sequence[SavedRecord], name: str, versions: Collection[str], current: str | None) -> list[Finding]:
+    """What the records show that nobody else has approved, and requests for versions that are gone.
+
+    Args:
+        known: All records, in their order.
+        name: The registered model's.
+        versions: The numbers of those that are there.
+        current: The version that Production's alias names.
+    """
+    repair = audit.repair_command(name)
+    wrong = [
+        Finding(f"version {request.version}, which {request.who} has asked for, is deleted", repair)
+        for request in waiting(known)
+        if request.version not in versions
+    ]
+    move = _unapproved(known)
+    if move and move.version == current:
+        what = f"version {current} is in Production, and no second person has approved it: {move.who} moved it there"
+        wrong.append(Finding(what, f'python promote.py rollback --reason "..."{naming.option(name)}, then ask for it'))
+    return wrong
+
+
+def _unapproved(known: Sequence[SavedRecord]) -> SavedRecord | None:
+    """The last move in Production, if it needed an approval and the records show none by a second account.
+
+    It is needed from the first request on, and for a rollback never.
+    """
+    requests = [record for record in history.completed(known) if record.action == records.REQUEST]
+    moves = [
+        record
+        for record in history.production_moves(known)
+        if requests and known.index(record) > known.index(requests[0])
+    ]
+    if not moves or moves[-1].action == records.ROLLBACK:
+        return None
+    asked = {request.run_id: request for request in requests}.get(str(moves[-1].request))
+    is_approved = asked and asked.version == moves[-1].version and asked.who != moves[-1].who
+    return None if is_approved else moves[-1]
+
+
+def close_gone(client: MlflowClient, name: str) -> list[str]:
+    """Close the requests for versions that are gone, each with a record; returns what was done, for people."""
+    versions = {str(version.version) for version in registered.versions(client, name)}
+    done = []
+    for request in waiting(records.find(client, name)):
+        if request.version not in versions:
+            reason = f"version {request.version}, which {request.who} had asked for, is deleted"
+            closing = Record(records.REPAIR, reason=reason, request=request.run_id)
+            records.close(client, name, records.start(client, name, closing, Verdict()), records.COMPLETED)
+            done.append(f"closed a request: {reason}")
+    return done
