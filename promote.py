@@ -11,6 +11,7 @@ python promote.py relocate                 after the project's folder was moved 
 
 import argparse
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -239,14 +240,23 @@ def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
 
 def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | None:
     from understudy.approval import requests
-    from understudy.registry import audit
+    from understudy.gate import budget
+    from understudy.registry import audit, records, registered
 
     repaired = [*requests.close_gone(client, name), *audit.repair(client, name)] if args.repair else []
     for what in repaired:
         print(f"mended: {what}")
-    findings = audit.findings(client, name)
+    findings, decisions = audit.findings(client, name, TABLE.limits.approval), []
+    with suppress(UserError):  # it is among the findings
+        decisions = records.find(client, name)
+    numbers = [str(version.version) for version in registered.versions(client, name)]
+    findings += requests.findings(decisions, name, numbers, TABLE.limits.approval)
     for finding in findings:
         print(finding)
+    for request in requests.waiting(decisions):
+        print(f"request: {_waits(request)}")
+    if numbers:
+        print(f"budget: {budget.left(client, name, numbers[-1])}")
     print(f"{name}: {f'{len(findings)} found' if findings else 'all is well'}")
     repair, fixes = audit.repair_command(name), [finding.fix for finding in findings]
     return repair if any(repair in fix for fix in fixes) else next(iter(fixes), None)

@@ -4,6 +4,7 @@ python -m deploy.secrets [FOLDER]   (make secrets), deploy/secrets by default
 """
 
 import argparse
+import base64
 import os
 import re
 import secrets
@@ -17,8 +18,9 @@ FOLDER = Path(__file__).parent / "secrets"
 DATABASES = ("tracking", "auth")
 MIGRATOR, RUNTIME = "migrator.cnf", "runtime.cnf"
 ACCOUNTS = ("trainer", "promoter", "reader")
+WEBHOOK = "webhook_key"  # by which the server encrypts the secrets of its webhooks
 # Of the server's: MLflow's first account, and what it signs its forms with; and of the database's owner.
-SINGLE = ("root_password", "admin_password", "flask_key", *(f"{name}_password" for name in ACCOUNTS))
+SINGLE = ("root_password", "admin_password", "flask_key", WEBHOOK, *(f"{name}_password" for name in ACCOUNTS))
 USERS = "users.sql"
 SHORTEST = 12  # characters, which is also what MLflow asks of a password
 # A secret of no other words than these is an example, whatever stands between them.
@@ -44,6 +46,7 @@ def make(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
+    _write(folder / WEBHOOK, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())  # as Fernet takes it
     for name in SINGLE:
         _write(folder / name, secrets.token_urlsafe(24))
     for name in (MIGRATOR, RUNTIME):

@@ -1,5 +1,7 @@
 """The team's server from nothing to its end, in Docker: one story, in the order of the tests."""
 
+import base64
+import hmac
 import http.client
 import json
 import os
@@ -8,10 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -40,6 +43,31 @@ ROW = json.dumps({"dataframe_records": [RECORD]}).encode()
 PROCESSING = "from distributed import Client; print(Client('tcp://127.0.0.1:8786').processing())"
 WITH_MONITOR = ("-f", "docker-compose.yml", "-f", "deploy/monitor.compose.yml")
 WITH_CLUSTER = ("-f", "docker-compose.yml", "-f", "deploy/dask.compose.yml")
+SECOND = """
+import os, sys
+from deploy import accounts
+server = accounts.get_app_client("basic-auth", os.environ["MLFLOW_TRACKING_URI"])
+[role] = [role.id for role in server.list_roles("default") if role.name == "promoter"]
+accounts.set_user(server, "second", sys.argv[1], role)
+"""
+WEBHOOK = """
+import sys
+from mlflow import MlflowClient
+events = ["model_version_alias.created", "model_version_tag.set"]
+MlflowClient().create_webhook("chat", sys.argv[1], events, secret=sys.argv[2])
+"""
+RECEIVER = """
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        print(json.dumps({"headers": dict(self.headers), "body": body}), flush=True)
+        self.send_response(204)
+        self.end_headers()
+HTTPServer(("", 8000), Receiver).serve_forever()
+"""
+REMEMBERED = 60  # seconds for which MLflow goes on with the webhooks that it knew
 PATIENCE = 120  # seconds that a container may take to be back
 
 
@@ -60,6 +88,8 @@ class Stack:
             IMAGE=self.name,
             PYTHON=sys.executable,
             MLFLOW_TRACKING_URI=self.tracking,
+            WEBHOOK_SCHEMES="http",
+            WEBHOOK_PRIVATE="true",
             **ports,
         )
 
@@ -444,6 +474,66 @@ def test_a_model_is_watched_and_trained_again(stack: Stack) -> None:
     assert "Production: version 1" in stack.says("reader", "promote.py")
     stack.compose("up", "--detach", "--wait", "model")
     assert all(stack.run("docker", "volume", "rm", f"{stack.name}_{of}").code == 0 for of in ("log", "rows"))
+
+
+@pytest.fixture
+def received(stack: Stack) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What MLflow has told a receiver that only the stack's network reaches, as far as its signature fits."""
+    name, key = f"{stack.name}-receiver", "a secret of both"
+    command = ["docker", "run", "--detach", "--name", name, "--network", f"{stack.name}_default"]
+    command += ["--network-alias", "receiver", "--entrypoint", "python", stack.name, "-c", RECEIVER]
+    assert stack.run(*command).code == 0
+    stack.says("admin", "-c", WEBHOOK, "http://receiver:8000/", key)
+
+    def received() -> list[dict[str, Any]]:
+        told = []
+        for line in stack.run("docker", "logs", name).out.splitlines():
+            headers, body = (heard := json.loads(line))["headers"], heard["body"]
+            signed = f"{headers['X-MLflow-Delivery-Id']}.{headers['X-MLflow-Timestamp']}.{body}".encode()
+            signature = base64.b64encode(hmac.digest(key.encode(), signed, "sha256")).decode()
+            if headers["X-MLflow-Signature"] == f"v1,{signature}":
+                told.append(json.loads(body))
+        return told
+
+    try:
+        yield received
+    finally:
+        stack.run("docker", "rm", "--force", name)
+
+
+def test_one_asks_and_another_approves_and_others_hear_of_it(
+    stack: Stack, received: Callable[[], list[dict[str, Any]]]
+) -> None:
+    made = time.monotonic()
+    assert "403" in stack.script("promoter", "-c", WEBHOOK, "http://receiver:8000/", "x").err
+    table, password = stack.folder / "understudy" / "table.py", "of the second account"
+    table.write_text(table.read_text().replace("limits=Limits(", "limits=Limits(approval=True, "))
+    (stack.folder / "deploy" / "secrets" / "second_password").write_text(password)
+    stack.says("admin", "-c", SECOND, password)
+    stack.says("trainer", "train.py", "--models", "RandomForestClassifier")
+    stack.says("promoter", "register.py")
+    stack.says("promoter", "promote.py", "staging")
+    version = stack.says("reader", "promote.py").partition("Staging: version ")[2].splitlines()[0]
+    asked = stack.says("promoter", "promote.py", "production")
+    assert f"version {version} waits for a second person to approve it: promoter asked at " in asked
+    approve = ("promote.py", "approve", version, "--reason", "the chat says yes")
+    alone = stack.script("promoter", *approve)
+    assert is_refusal(alone), alone.err
+    assert "another account has to approve it" in alone.err
+    assert "Production: version 1\n" in stack.says("reader", "promote.py")
+    time.sleep(max(0, made + REMEMBERED - time.monotonic()))
+    assert f"version {version} is in Production, version 1 is archived" in stack.says("second", *approve)
+    assert "asked for by promoter and approved by second" in stack.says("reader", "promote.py")
+    assert "all is well" in stack.says("reader", "promote.py", "check")
+    moved = {"name": "Loan_prediction", "alias": "production", "version": version}
+    deadline = time.monotonic() + PATIENCE
+    while moved not in [told["data"] for told in received()]:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    [told] = [told for told in received() if told["data"] == moved]
+    assert (told["entity"], told["action"]) == ("model_version_alias", "created")
+    recorded = [told["data"] for told in received() if told["data"].get("key") == "understudy.record"]
+    assert recorded[-1]["version"] == version
 
 
 def test_down_keeps_what_was_kept(stack: Stack) -> None:

@@ -110,14 +110,14 @@ def approved_first(client: MlflowClient, name: str, judge: Judge) -> Judge:
     return judge_others
 
 
-def findings(known: Sequence[SavedRecord], name: str, versions: Collection[str], current: str | None) -> list[Finding]:
-    """What the records show that nobody else has approved, and requests for versions that are gone.
+def findings(known: Sequence[SavedRecord], name: str, versions: Collection[str], is_needed: bool) -> list[Finding]:
+    """Requests for versions that are gone, and a move in Production that needed an approval and has none.
 
     Args:
         known: All records, in their order.
         name: The registered model's.
         versions: The numbers of those that are there.
-        current: The version that Production's alias names.
+        is_needed: Whether a second person has to approve what goes to Production.
     """
     repair = audit.repair_command(name)
     wrong = [
@@ -125,9 +125,8 @@ def findings(known: Sequence[SavedRecord], name: str, versions: Collection[str],
         for request in waiting(known)
         if request.version not in versions
     ]
-    move = _unapproved(known)
-    if move and move.version == current:
-        what = f"version {current} is in Production, and no second person has approved it: {move.who} moved it there"
+    if is_needed and (move := _unapproved(known)):
+        what = f"{move.who} has put version {move.version} into Production, and no second person has approved it"
         wrong.append(Finding(what, f'python promote.py rollback --reason "..."{naming.option(name)}, then ask for it'))
     return wrong
 

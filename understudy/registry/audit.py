@@ -30,8 +30,11 @@ class Finding:
         return f"{visible(self.what)}\n  fix: {visible(self.fix)}"
 
 
-def findings(client: MlflowClient, name: str) -> list[Finding]:
-    """Everything that is wrong with a model's versions. Raises `UserError` if there is no such registered model."""
+def findings(client: MlflowClient, name: str, needs_approval: bool = False) -> list[Finding]:
+    """Everything that is wrong with a model's versions. Raises `UserError` if there is no such registered model.
+
+    Where a second person has to approve what goes to Production, what was put there by hand is not to be adopted.
+    """
     model = registered.registered_model(client, name)
     versions = {str(version.version): version for version in registered.versions(client, name)}
     aliases = stages.aliases_of(client, model)
@@ -41,7 +44,8 @@ def findings(client: MlflowClient, name: str) -> list[Finding]:
     except UserError as error:  # their experiment is deleted
         wrong.append(Finding(error.problem, error.fix))
     else:
-        wrong += [*_unrecorded(name, aliases, versions, decisions), *_broken_records(name, versions, decisions)]
+        wrong += _unrecorded(name, aliases, versions, decisions, needs_approval)
+        wrong += _broken_records(name, versions, decisions)
     for version in versions.values():
         wrong += _half_made(client, version)
     wrong += _orphans(client, name, versions)
@@ -154,14 +158,16 @@ def staged_otherwise(name: str, aliases: Mapping[str, str], versions: Versions) 
 
 
 def _unrecorded(
-    name: str, aliases: Mapping[str, str], versions: Versions, decisions: Sequence[SavedRecord]
+    name: str, aliases: Mapping[str, str], versions: Versions, decisions: Sequence[SavedRecord], needs_approval: bool
 ) -> Iterator[Finding]:
     recorded = history.aliases(decisions)
     for alias, stage in STAGES.items():
         named, expected = aliases.get(alias), recorded.get(alias)
         if named and named != expected:
             but = f", the records say version {expected}" if expected else ""
-            yield Finding(f"version {named} is in {stage} without a record{but}", _adopt(name, named))
+            undone = needs_approval and alias == "production"
+            fix = _promote(name, 'rollback --reason "..."') if undone else _adopt(name, named)
+            yield Finding(f"version {named} is in {stage} without a record{but}", fix)
         elif expected and not named and (expected in versions or alias == "production"):
             what = f"{stage}: the records say version {expected}, the alias names none"
             fix = " or ".join(_promote(name, f"{verb} --version {expected}") for verb in ("staging", "archive"))

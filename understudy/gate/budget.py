@@ -1,0 +1,24 @@
+"""What is left of the error that challengers may spend on a version's held-out rows."""
+
+from mlflow import MlflowClient
+
+from understudy.errors import UserError
+from understudy.gate import attempts, checks, comparison
+from understudy.registry import records
+from understudy.table import TABLE
+
+
+def left(client: MlflowClient, name: str, number: str) -> str:
+    """How many challengers have been asked about on rows like a version's, and what that leaves, for people."""
+    try:
+        known = records.find(client, name)
+        rows, _ = comparison.held_out(client, name, number, None)
+    except UserError as error:
+        return f"what was asked on the held-out rows of version {number} cannot be told: {error.problem}"
+    marked = attempts.marks(rows[TABLE.row_id])
+    nobody_asked = (None, None, attempts.digest(marked))
+    following = attempts.on_such_rows(client, known, nobody_asked, marked)
+    asked = "1 challenger was" if following == 2 else f"{following - 1} challengers were"
+    spent, rest = checks.share(following), checks.SPENT / following
+    rows_of = f"rows like the {len(rows)} held-out rows of version {number}"
+    return f"{asked} asked about on {rows_of}; the next one spends {spent:.2%} of error, of {rest:.2%} that is left"
