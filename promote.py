@@ -3,7 +3,7 @@
 python promote.py                          what is where, and what happened (the same as show)
 python promote.py staging                  the newest version to Staging
 python promote.py production               the version in Staging to Production
-python promote.py approve 2 --reason "..." what somebody else has asked for, where a second person has to
+python promote.py approve 2 --reason "..." version 2 to Production, which somebody else has asked for
 python promote.py rollback --reason "..."  back to the version that the one in Production replaced
 python promote.py check                    whether everything fits together; exit 4 if not
 python promote.py relocate                 after the project's folder was moved or copied

@@ -19,7 +19,7 @@ from deploy import mysql, secrets
 from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
 from understudy.registry import stages
 from understudy.table import TABLE
-from understudy.tracking import family_runs, runs
+from understudy.tracking import connection, family_runs, runs
 
 accounts = pytest.importorskip("deploy.accounts", exc_type=ImportError, reason=NO_DATABASE)
 Call = Callable[..., Ended]
@@ -114,6 +114,14 @@ def test_a_wrong_password_is_said(
     enter("trainer")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
     assert is_refusal(call(train))
+
+
+def test_an_account_is_what_the_server_calls_it_however_it_is_spelt(
+    enter: Callable[[str], MlflowClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter("promoter")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "Promoter")
+    assert connection.account() == "promoter"
 
 
 def is_forbidden(ask: Callable[..., Any], *arguments: Any, **named: Any) -> bool:
