@@ -31,6 +31,7 @@ SETTINGS = """[mlflow]
 default_permission = MANAGE
 database_uri = sqlite:///{folder}/auth.db
 admin_username = admin
+auth_cache_ttl_seconds = 60
 """
 NAME = TABLE.name
 REASON = ("--reason", "the card reads well")
