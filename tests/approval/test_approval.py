@@ -54,7 +54,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator
             monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN)
             accounts = get_app_client("basic-auth", uri)
             for name in ("anna", "bo"):
-                accounts.create_user(name, f"{NAME}'s password")
+                accounts.create_user(name, f"{name}'s password")
             yield uri, folder / "mlflow.db"
 
 
