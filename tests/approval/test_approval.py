@@ -261,7 +261,7 @@ def test_a_request_that_was_cut_off_is_none(client: MlflowClient, by: Call) -> N
 
 
 def test_check_says_what_is_left_of_the_error_on_the_held_out_rows(client: MlflowClient, by: Call) -> None:
-    rows = "rows like the 186 held-out rows of version 2"
+    rows = "rows like the 186 held-out rows of version 3"
     assert f"0 challengers were asked about on {rows}; the next one spends 2.50% of error, of 5.00% that is left" in (
         by("anna", "check").out
     )
