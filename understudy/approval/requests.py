@@ -137,11 +137,7 @@ def _unapproved(known: Sequence[SavedRecord]) -> SavedRecord | None:
     It is needed from the first request on, and for a rollback never.
     """
     requests = [record for record in history.completed(known) if record.action == records.REQUEST]
-    moves = [
-        record
-        for record in history.production_moves(known)
-        if requests and known.index(record) > known.index(requests[0])
-    ]
+    moves = history.production_moves(known[known.index(requests[0]) :] if requests else ())
     if not moves or moves[-1].action == records.ROLLBACK:
         return None
     asked = {request.run_id: request for request in requests}.get(str(moves[-1].request))
