@@ -255,8 +255,8 @@ def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | 
         print(finding)
     for request in requests.waiting(decisions):
         print(f"request: {_waits(request)}")
-    if numbers:
-        print(f"budget: {budget.left(client, name, numbers[-1])}")
+    if numbers and (left := budget.left(client, name, numbers[-1])):
+        print(f"budget: {left}")
     print(f"{name}: {f'{len(findings)} found' if findings else 'all is well'}")
     repair, fixes = audit.repair_command(name), [finding.fix for finding in findings]
     return repair if any(repair in fix for fix in fixes) else next(iter(fixes), None)

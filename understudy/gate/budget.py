@@ -8,8 +8,8 @@ from understudy.registry import records
 from understudy.table import TABLE
 
 
-def left(client: MlflowClient, name: str, number: str) -> str:
-    """How many challengers have been asked about on rows like a version's, and what that leaves, for people."""
+def left(client: MlflowClient, name: str, number: str) -> str | None:
+    """How many challengers were asked about on rows like a version's, and what that leaves; None if none was."""
     try:
         known = records.find(client, name)
         rows, _ = comparison.held_out(client, name, number, None)
@@ -18,6 +18,8 @@ def left(client: MlflowClient, name: str, number: str) -> str:
     marked = attempts.marks(rows[TABLE.row_id])
     nobody_asked = (None, None, attempts.digest(marked))
     following = attempts.on_such_rows(client, known, nobody_asked, marked)
+    if following == 1:
+        return None
     asked = "1 challenger was" if following == 2 else f"{following - 1} challengers were"
     spent, rest = checks.share(following), checks.SPENT / following
     rows_of = f"rows like the {len(rows)} held-out rows of version {number}"
