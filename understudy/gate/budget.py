@@ -15,9 +15,9 @@ def left(client: MlflowClient, name: str, number: str) -> str | None:
         rows, _ = comparison.held_out(client, name, number, None)
     except UserError as error:
         return f"what was asked on the held-out rows of version {number} cannot be told: {error.problem}"
-    marked = attempts.marks(rows[TABLE.row_id])
-    nobody_asked = (None, None, attempts.digest(marked))
-    following = attempts.on_such_rows(client, known, nobody_asked, marked)
+    identifiers = rows[TABLE.row_id]
+    another = attempts.Question("", "", deciding=identifiers, beside=identifiers[:0])
+    following = attempts.on_such_rows(client, known, another)
     if following == 1:
         return None
     asked = "1 challenger was" if following == 2 else f"{following - 1} challengers were"
