@@ -300,11 +300,13 @@ def test_the_schema_of_a_row_is_the_tables(live: Live) -> None:
 
 def test_metrics_count_what_both_workers_do(live: Live) -> None:
     samples = {
-        'requests_total{status="200"}': 10,
-        'requests_total{status="400"}': 10,
-        "rows_total": 20,
-        "request_seconds_count": 20,
-        'rejected_rows_total{column="Gender",fault="unknown category"}': 30,
+        'requests_total{status="200",version="1"}': 10,
+        'requests_total{status="400",version="1"}': 10,
+        'requests_total{status="415",version=""}': 10,
+        'rows_total{version="1"}': 20,
+        'request_seconds_count{version="1"}': 20,
+        'request_seconds_bucket{le="+Inf",version=""}': 10,
+        'rejected_rows_total{column="Gender",fault="unknown category",version="1"}': 30,
         'rejected_rows_total{column="other"': 10,
     }
     time.sleep(2 * FLUSH)  # until what was counted before is there
@@ -313,6 +315,7 @@ def test_metrics_count_what_both_workers_do(live: Live) -> None:
     for _ in range(10):
         assert live.ask({"inputs": [ENCODED] * 2}).status == 200
         assert live.ask({"dataframe_records": wrong}).status == 400
+        assert live.ask({}, Content_Encoding="gzip").status == 415
     until(lambda: {sample: live.metric(sample) - before[sample] for sample in samples} == samples)  # in a second or so
     assert live.metric(f'model_version{{name="{NAME}",version="1"}}') == 1
     assert b"Age" not in live.ask(path="/metrics").body

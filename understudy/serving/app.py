@@ -138,14 +138,15 @@ class App:
             if loaded and isinstance(error, RowsRefused):
                 self._refused(loaded, request, error, body, content_type)
         answer.headers.append(("x-request-id", request))
-        self._tally.count(answer.status, time.perf_counter() - started, rows)
+        version = loaded.key.number if loaded else ""
+        self._tally.count(answer.status, time.perf_counter() - started, rows, version)
         return answer
 
     def _refused(self, loaded: ServedVersion, request: str, refused: RowsRefused, body: bytes, kind: str) -> None:
         """Count refused rows, and log why they were."""
         causes = [Cause.of(fault, loaded.scorer.table) for fault in refused.faults]
         for column, problem, rows in causes:
-            metrics.REJECTED.labels(column, problem).inc(max(1, len(rows)))
+            metrics.REJECTED.labels(column, problem, loaded.key.number).inc(max(1, len(rows)))
         if self._log:
             self._log.refuse(loaded, request, first_causes(causes), body, kind)
 

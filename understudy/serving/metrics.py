@@ -21,9 +21,9 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it as it is impor
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, math.inf)
 DIFFERENCES = (0.001, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, math.inf)
 
-REQUESTS = Counter("understudy_requests", "Answers to /invocations, by status", ["status"])
-ROWS = Counter("understudy_rows", "Rows scored")
-REJECTED = Counter("understudy_rejected_rows", "Rows refused, by column and fault", ["column", "fault"])
+REQUESTS = Counter("understudy_requests", "Answers to /invocations, by status", ["status", "version"])
+ROWS = Counter("understudy_rows", "Rows scored", ["version"])
+REJECTED = Counter("understudy_rejected_rows", "Rows refused, by column and fault", ["column", "fault", "version"])
 UNLISTED = Counter("understudy_unlisted_values", "Values that are not listed and count as other, by column", ["column"])
 SWAPS = Counter("understudy_swaps", "Times that another version took over")
 REFUSED = Counter("understudy_refused_versions", "Versions that failed verification, loading or their stored answers")
@@ -52,14 +52,15 @@ SHADOW_VERSION = Gauge(
 class Buckets:
     """A histogram in memory; prometheus_client's own takes a lock and a mapped file for each observation."""
 
-    def __init__(self, name: str, about: str, bounds: Sequence[float]) -> None:
+    def __init__(self, name: str, about: str, bounds: Sequence[float], **labels: str) -> None:
         self._bounds = bounds
+        names, values = tuple(labels), tuple(labels.values())
         # These are the values that prometheus_client's is made of.
         self._cells = [
-            ValueClass("histogram", name, f"{name}_bucket", ("le",), (floatToGoString(bound),), about)
+            ValueClass("histogram", name, f"{name}_bucket", (*names, "le"), (*values, floatToGoString(bound)), about)
             for bound in bounds
         ]
-        self._total = ValueClass("histogram", name, f"{name}_sum", (), (), about)
+        self._total = ValueClass("histogram", name, f"{name}_sum", names, values, about)
         self._sum, self._counts = 0.0, [0] * len(bounds)
 
     def count(self, value: float) -> None:
@@ -76,28 +77,45 @@ class Buckets:
         self._sum, self._counts = 0.0, [0] * len(self._bounds)
 
 
-class RequestTally:
-    """What this process has answered since the last `flush`."""
+class VersionTally:
+    """What a version has answered in this process since the last `flush`."""
 
-    def __init__(self) -> None:
-        self._statuses: Counts[int] = Counts()
-        self._rows = 0
-        self._seconds = Buckets("understudy_request_seconds", "From a request's last byte to its answer", SECONDS)
-
-    def count(self, status: int, seconds: float, rows: int) -> None:
-        """Count an answer: its status, how long it took, and how many rows it is for."""
-        self._statuses[status] += 1
-        self._rows += rows
-        self._seconds.count(seconds)
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self.statuses: Counts[int] = Counts()
+        self.rows = 0
+        about = "From a request's last byte to its answer"
+        self.seconds = Buckets("understudy_request_seconds", about, SECONDS, version=version)
 
     def flush(self) -> None:
         """Hand over what was counted."""
-        for status, number in self._statuses.items():
-            REQUESTS.labels(str(status)).inc(number)
-        ROWS.inc(self._rows)
-        self._seconds.flush()
-        self._statuses.clear()
-        self._rows = 0
+        for status, number in self.statuses.items():
+            REQUESTS.labels(str(status), self._version).inc(number)
+        ROWS.labels(self._version).inc(self.rows)
+        self.seconds.flush()
+        self.statuses.clear()
+        self.rows = 0
+
+
+class RequestTally:
+    """What this process has answered since the last `flush`, by the version that did."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, VersionTally] = {}
+
+    def count(self, status: int, seconds: float, rows: int, version: str) -> None:
+        """Count an answer: its status, how long it took, how many rows it is for, and whose it is, "" for nobody's."""
+        tally = self._versions.get(version)
+        if tally is None:
+            tally = self._versions[version] = VersionTally(version)
+        tally.statuses[status] += 1
+        tally.rows += rows
+        tally.seconds.count(seconds)
+
+    def flush(self) -> None:
+        """Hand over what was counted."""
+        for tally in self._versions.values():
+            tally.flush()
 
 
 class ShadowTally:
