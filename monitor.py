@@ -5,8 +5,10 @@ python monitor.py --log kept --since 7d                  of the last seven days
 python monitor.py --log kept --labels labels.csv         and how good the answers were
 python monitor.py --data new.csv --version 2             rows that version 2 scores now
 python monitor.py --log kept --retrain                   on 5 or 6 also train, register, and put into Staging
+python monitor.py --log kept --probation                 watch a new version; if it misbehaves, back to the one before
 
-Exit 0: nothing to tell. 5: the rows have drifted. 6: the outcome is worse than at promotion, drifted or not.
+Exit 0: nothing to tell. 5: the rows have drifted. 6: the outcome is worse than at promotion, drifted or not. 7: the
+version on probation has gone back.
 """
 
 import argparse
@@ -49,12 +51,22 @@ def options() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help=f"on 5 or 6 train on this table (default: {TABLE.path}), and put the best into Staging",
     )
+    parser.add_argument(
+        "--probation",
+        nargs="?",
+        default="",
+        const=TABLE.live.server,
+        metavar="SERVER",
+        help=f"watch the new version in Production on the live server at this address (default: {TABLE.live.server})",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
 def main() -> None:
     args = options().parse_args()
+    if args.probation:
+        sys.exit(probation(args))
     if bool(args.log) == bool(args.data):
         raise UserError("the rows come from --log or from --data, one of them", "python monitor.py --log FOLDER")
     if args.data and args.since:
@@ -79,6 +91,25 @@ def main() -> None:
     elif staged or (report.code and not args.retrain):
         print(f"next: python {f'promote.py production{naming.option(name)}' if staged else 'train.py'}")
     sys.exit(report.code)
+
+
+def probation(args: argparse.Namespace) -> int:
+    """Watch the version that is on probation; returns the exit code."""
+    if any((args.data, args.labels, args.since, args.version, args.retrain, args.json)):
+        raise UserError("--probation goes with --log and --name alone", "python monitor.py --log FOLDER --probation")
+    if TABLE.limits.probation is None:
+        raise UserError("no version is on probation", "limits=Limits(probation=Probation()) in understudy/table.py")
+    from understudy.probation import trials, watch
+    from understudy.registry import audit
+    from understudy.tracking import connection
+
+    client, name, log = connection.connect(), args.name or TABLE.name, args.log or TABLE.live.log
+    audit.recover(client, name)
+    trial = trials.current(client, name)
+    if isinstance(trial, str):
+        print(errors.visible(trial))
+        return 0
+    return watch.watch(client, name, trial, TABLE.limits, args.probation, Path(log) if log else None)
 
 
 def monitor(

@@ -103,10 +103,10 @@ def run(main: Callable[[], None]) -> None:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
         if stopped():
             sys.exit(128 + _signals[0])
-        known = next(_known(error), None)
-        if known is None:
+        mistake = known(error)
+        if mistake is None:
             raise
-        _end(known)
+        _end(mistake)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
@@ -126,7 +126,12 @@ def visible(text: str) -> str:
 
 def is_known(error: Exception) -> bool:
     """Whether it says something of a disk, a server or an account that `run` puts into two lines."""
-    return next(_known(error), None) is not None
+    return known(error) is not None
+
+
+def known(error: Exception) -> UserError | None:
+    """What an exception says of a disk, a server or an account, in words for people; None if it says nothing."""
+    return next(_known(error), None)
 
 
 def _end(error: UserError) -> NoReturn:

@@ -155,7 +155,7 @@ def from_address(address: str, number: str, model: Scorer, now: datetime) -> Win
     if missing := [name for name in form.columns if name not in given]:
         raise UserError(f"{place} has no column {', '.join(missing)}", f"give it all of {', '.join(form.columns)}")
     typed = {name: table_rows.typed(given[name], column, model.table.markers) for name, column in form.columns.items()}
-    is_allowed, faults = _allowed(model, {name: listed(cells) for name, cells in typed.items()})
+    is_allowed, faults = allowed(model, {name: listed(cells) for name, cells in typed.items()})
     count = int(is_allowed.sum())
     _check(count, faults, f"{place} has no rows")
     rows = pd.DataFrame(typed)[is_allowed].reset_index(drop=True)
@@ -212,7 +212,7 @@ def _check(accepted: int, faults: Counter[str], nothing: str) -> None:
         raise UserError(nothing, "name an earlier --since, another --version, or where else the rows are")
 
 
-def _allowed(model: Scorer, columns: dict[str, Cells]) -> tuple[NDArray[np.bool_], Counter[str]]:
+def allowed(model: Scorer, columns: dict[str, Cells]) -> tuple[NDArray[np.bool_], Counter[str]]:
     """Which rows the model's table allows, shape (n,), and how many it does not, by the first thing that is wrong."""
     is_allowed, faults = np.ones(len(next(iter(columns.values()))), dtype=bool), Counter[str]()
     try:

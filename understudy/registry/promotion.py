@@ -61,11 +61,13 @@ def _was_staged(client: MlflowClient, name: str, version: str) -> bool:
     return version in history.moved(each for each in history.completed(records.find(client, name)) if each.stage)
 
 
-def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge: Judge) -> SavedRecord:
+def rollback(
+    client: MlflowClient, name: str, to: str | None, reason: str, judge: Judge, by: str | None = None
+) -> SavedRecord:
     """Bring back the version that the one in Production replaced, or `to`; returns the record of that.
 
     With nothing in Production it is the version that was there last. Versions that are deleted are passed over. The
-    judge, see `scores_a_row`, is asked before anything is written.
+    judge, see `scores_a_row`, is asked before anything is written. `by` is what asks in a person's place.
 
     Raises:
         UserError: Nothing was replaced, or what was is gone or was never in Production.
@@ -74,28 +76,35 @@ def rollback(client: MlflowClient, name: str, to: str | None, reason: str, judge
     audit.recover(client, name)
     current = stages.aliases(client, name).get("production")
     decisions = records.find(client, name)
-    version = to or _replaced(client, name, current, decisions)
+    version = to or replaced(client, name, current, decisions)
+    if version is None:
+        raise UserError(
+            f"version {current} of {name} replaced none",
+            f"python promote.py production --version N{naming.option(name)}",
+        )
     registered.get_version(client, name, version, "--to")
     if version == current:
         raise UserError(f"version {version} of {name} is in Production already", "choose another with --to")
     if version not in history.moved(history.production_moves(decisions)):
         problem = f"version {version} of {name} was never in Production"
         raise UserError(problem, f"python promote.py production --version {version}{naming.option(name)}")
-    planned = Move(records.ROLLBACK, version, "production", current, reason)
+    planned = Move(records.ROLLBACK, version, "production", current, reason, by=by)
     return _carry_out(client, name, planned, judge(planned))
 
 
-def _replaced(client: MlflowClient, name: str, current: str | None, decisions: list[SavedRecord]) -> str:
-    """The last champion before the version in Production that is still there."""
+def replaced(client: MlflowClient, name: str, current: str | None, decisions: list[SavedRecord]) -> str | None:
+    """The last champion before the version in Production that is still there; None if there is none.
+
+    Raises:
+        UserError: Nothing is in Production, and no champion is left.
+    """
     numbers = {str(version.version) for version in registered.versions(client, name)} - {current}
     earlier = [number for number in history.after_hand_move(history.champions(decisions), current) if number in numbers]
     if earlier:
         return earlier[-1]
     if current is None:
         raise stages.empty(name, "production")
-    raise UserError(
-        f"version {current} of {name} replaced none", f"python promote.py production --version N{naming.option(name)}"
-    )
+    return None
 
 
 def scores_a_row(client: MlflowClient, name: str) -> Judge:

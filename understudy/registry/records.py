@@ -183,6 +183,8 @@ def sentence(record: Record) -> str:
         what += f", by the rule {record.rule}{', breaking' if record.breaking else ''}"
     what += ", forced" if record.forced else ""
     what += f", asked for by {record.asker} and approved by {record.who}" if record.asker else ""
+    what += " has stood it" if record.action == PROBATION else ""
+    what += f", by {record.by}" if record.by and record.by != record.action else ""
     reason = f"reason: {record.reason}" if record.reason else None
     ended = "asked" if record.action == REQUEST and record.outcome == COMPLETED else record.outcome or "open"
     return "; ".join(filter(None, [f"{ended}: {what}", record.why, reason]))
