@@ -1,28 +1,141 @@
-"""Version 2 has just replaced version 1 on a live server, and is on probation."""
+"""Version 1 is in Production; others take its place on a live server, and are on probation."""
 
-from collections.abc import Callable
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
+from mlflow import MlflowClient
+from mlflow.models import Model
 
 import monitor
-from tests.conftest import Ended
+import promote
+from tests.conftest import PROJECT, Ended, environment
+from tests.probation.misbehaving import TurnsBad
+from tests.scoring.test_scoring import APPLICANT
+from tests.serving.conftest import Live
+from tests.serving.test_following import made
 from understudy.probation import watch
-from understudy.schema.declaration import Limits, Live, Probation
+from understudy.reading import table_rows
+from understudy.schema.declaration import Limits, Probation
+from understudy.schema.declaration import Live as Places
+from understudy.scoring import model_files, pipelines
 from understudy.table import TABLE
 
-Watches = Callable[..., Ended]
+NAME = TABLE.name
+HARMFUL = {**APPLICANT, "ApplicantIncome": 1_000_000, "CoapplicantIncome": 1_000_000}
+LONGEST = 200  # seconds that a watch in this process may take
+Call = Callable[..., Ended]
+# Watches as `monitor.py --probation` does, with a probation of its own and without pauses.
+PROGRAM = """
+import sys
+from dataclasses import replace
+from understudy import errors, table
+from understudy.schema.limits import Limits, Probation
+minutes, rows = map(float, sys.argv.pop(1).split())
+table.TABLE = replace(table.TABLE, limits=Limits(probation=Probation(minutes, rows)))
+import monitor
+from understudy.probation import watch
+watch.EVERY, watch.TELL = 0.2, 0.2
+errors.run(monitor.main)
+"""
+
+
+def address(live: Live) -> str:
+    return f"http://127.0.0.1:{live.port}"
+
+
+def ask(live: Live, times: int, row: dict[str, Any] = APPLICANT) -> set[int]:
+    """The statuses of so many requests of one row each."""
+    return {live.ask({"dataframe_records": [row]}).status for _ in range(times)}
+
+
+def is_forward(call: Call, *options: str) -> None:
+    """Put the newest version into Staging and from there into Production, as people do."""
+    for stage in ("staging", "production"):
+        ended = call(promote, stage, *options)
+        assert ended.code == 0, ended.err
 
 
 @pytest.fixture
-def watches(call: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> Watches:
+def watches(call: Call, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
     """Watch the version on probation by a probation of these settings, without pauses."""
     monkeypatch.setattr(watch, "EVERY", 0.2)
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
 
     def watches(server: str, *options: str, **settings: Any) -> Ended:
         limits = Limits(probation=Probation(**settings))
-        monkeypatch.setattr(monitor, "TABLE", replace(TABLE, limits=limits, live=Live()))
-        return call(monitor, "--probation", server, *options)
+        monkeypatch.setattr(monitor, "TABLE", replace(TABLE, limits=limits, live=Places()))
+        signal.alarm(LONGEST)
+        try:
+            return call(monitor, "--probation", server, *options)
+        finally:
+            signal.alarm(0)
 
     return watches
+
+
+@contextmanager
+def watching(uri: str, server: str, *options: str, minutes: float = 60, rows: int = 1_000) -> Iterator["Watching"]:
+    """The same in a process of its own, until the block ends."""
+    command = [sys.executable, "-c", PROGRAM, f"{minutes} {rows}", "--probation", server, *options]
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=environment(MLFLOW_TRACKING_URI=uri), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        yield Watching(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Watching:
+    """A process that watches."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+        self.process, self.lines = process, []  # type: ignore[var-annotated]
+
+    def says(self, words: str) -> str:
+        """Its next line with these words."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.decode())
+            if words in self.lines[-1]:
+                return str(self.lines[-1])
+        raise AssertionError("".join(self.lines))
+
+
+@pytest.fixture
+def turns_bad(in_production: str, call: Call, tmp_path: Path) -> Callable[[str], None]:
+    """Make a version that misbehaves in a way, and let the gate put it in the place of version 1."""
+
+    def turns_bad(how: str) -> None:
+        rows, _ = TABLE.split(table_rows.read(TABLE, PROJECT / TABLE.path))
+        pipeline = pipelines.build(TABLE, pipelines.decided(TABLE, TurnsBad(how), None, 0.5))
+        pipeline.fit(rows, rows[TABLE.target.name])
+
+        def change(files: Path) -> None:
+            shutil.rmtree(files)
+            model_files.save_model(str(files), Model(), pipeline, rows)
+
+        (tmp_path / "model").mkdir()
+        client = MlflowClient(in_production)
+        version, _ = made(in_production, tmp_path / "model", change)
+        known, own = (client.get_model_version(NAME, number).tags for number in ("1", version))
+        for tag in known.keys() - own.keys():
+            client.set_model_version_tag(NAME, version, tag, known[tag])
+        is_forward(call)
+
+    return turns_bad
+
+
+@pytest.fixture
+def client(in_production: str) -> MlflowClient:
+    return mlflow.MlflowClient(in_production)

@@ -3,60 +3,85 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import mlflow
 import pytest
+from mlflow import MlflowClient
 
 import promote
 import register
 import train
-from tests.conftest import Ended
-from tests.probation.conftest import Watches
-from tests.scoring.test_scoring import APPLICANT
-from tests.serving.conftest import Live, served, until
+from tests.probation.conftest import HARMFUL, NAME, Call, address, ask, is_forward
+from tests.serving.conftest import served, until
 from understudy.registry import records
-from understudy.table import TABLE
-
-NAME = TABLE.name
-Call = Callable[..., Ended]
+from understudy.registry.records import SavedRecord
 
 
-def address(live: Live) -> str:
-    return f"http://127.0.0.1:{live.port}"
-
-
-def ask(live: Live, times: int) -> set[int]:
-    """The statuses of so many requests of one row each."""
-    rows = ({**APPLICANT, "ApplicantIncome": 1_000 + number} for number in range(times))
-    return {live.ask({"dataframe_records": [row]}).status for row in rows}
-
-
-@pytest.fixture
-def breaking(in_production: str, call: Call) -> str:
-    """Version 1 is in Production, and version 3, which knows fewer columns, in Staging."""
-    assert call(train, "--models", "LogisticRegression", "--without-sensitive").code == 0
-    assert call(register).code == 0
-    assert call(promote, "staging", "--breaking").code == 0
-    return in_production
+def last(client: MlflowClient) -> SavedRecord:
+    return records.find(client, NAME)[-1]
 
 
 def test_a_version_that_refuses_what_the_one_before_takes_goes_back(
-    breaking: str, tmp_path: Path, call: Call, watches: Watches
+    in_production: str, client: MlflowClient, tmp_path: Path, call: Call, watches: Call
 ) -> None:
+    assert call(train, "--models", "LogisticRegression", "--without-sensitive").code == 0
+    assert call(register).code == 0
     log = tmp_path / "rows"
-    with served(tmp_path, breaking, "--log", str(log)) as live:
+    with served(tmp_path, in_production, "--log", str(log)) as live:
         until(lambda: live.version() == "1")
         assert ask(live, 150) == {200}
-        promoted = call(promote, "production", "--force", "--breaking", "--reason", "who needs genders")
-        assert promoted.code == 0
+        is_forward(call, "--force", "--breaking", "--reason", "who needs genders")
         until(lambda: live.version() == "3")
         assert ask(live, 60) == {400}
         ended = watches(address(live), "--log", str(log))
         until(lambda: live.version() == "1")
         assert ask(live, 3) == {200}
     assert (ended.code, ended.err) == (7, "")
-    [record] = [of for of in records.find(mlflow.MlflowClient(), NAME) if of.action == records.ROLLBACK]
-    assert (record.version, record.before, record.by, record.outcome) == ("1", "3", "probation", "completed")
-    assert record.figures["refused share"] == 1
-    assert record.figures["refused share before"] == 0
+    assert "Loan_prediction version 1 is in Production again, version 3 is archived" in ended.out
+    record = last(client)
+    assert (record.action, record.version, record.before, record.by) == ("rollback", "1", "3", "probation")
+    assert (record.outcome, record.figures["refused share"]) == ("completed", 1)
     shown = call(promote).out
     assert "Production: version 1" in shown
+    assert "rollback, version 1 in place of version 3, by probation; reason: refused: 20 of 20 requests" in shown
+    assert "refused share: 1" in call(promote, "show", "1").out
+    again = watches(address(live))
+    assert (again.code, again.out) == (0, f"version 1 of {NAME} came back to Production, and is not on probation\n")
+
+
+@pytest.mark.parametrize(("how", "status", "said"), [("fail", 500, "answered with 5xx"), ("slow", 200, "slow")])
+def test_a_version_that_fails_or_is_slow_goes_back(
+    how: str,
+    status: int,
+    said: str,
+    in_production: str,
+    client: MlflowClient,
+    tmp_path: Path,
+    turns_bad: Callable[[str], None],
+    watches: Call,
+) -> None:
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "1")
+        assert ask(live, 120) == {200}
+        turns_bad(how)
+        until(lambda: live.version() == "3")
+        assert ask(live, 20) == {200}
+        assert ask(live, 10, HARMFUL) == {status}
+        ended = watches(address(live))
+        until(lambda: live.version() == "1")
+    assert (ended.code, ended.err) == (7, ""), ended.out
+    assert last(client).reason == f"{said}: 10 of 30 requests (33.3%), before 0 of 120 requests"
+    assert last(client).figures[f"{said} share"] == pytest.approx(1 / 3)
+
+
+def test_a_version_whose_scores_are_others_than_on_held_out_rows_goes_back(
+    in_production: str, client: MlflowClient, tmp_path: Path, turns_bad: Callable[[str], None], watches: Call
+) -> None:
+    turns_bad("shift")
+    log = tmp_path / "rows"
+    with served(tmp_path, in_production, "--log", str(log)) as live:
+        until(lambda: live.version() == "3")
+        assert ask(live, 30) | ask(live, 30, HARMFUL) == {200}
+    with served(tmp_path, in_production, "--log", str(log)) as live:
+        ended = watches(address(live), "--log", str(log))
+    assert (ended.code, ended.err) == (7, ""), ended.out
+    assert "scores: on average -0.3" in str(last(client).reason)
+    assert last(client).figures["score shift high"] < -0.1

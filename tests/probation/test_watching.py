@@ -1,0 +1,174 @@
+"""How a probation goes on and ends: started again, with servers that are away, and when others move the version."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+import monitor
+import promote
+from deploy.mysql import free_port
+from tests.conftest import is_refusal
+from tests.monitoring.conftest import WrittenLog, drawn
+from tests.probation.conftest import HARMFUL, NAME, Call, address, ask, is_forward, watching
+from tests.serving.conftest import served, until
+from understudy.monitoring import window
+from understudy.probation import trials
+from understudy.registry import records
+from understudy.schema.columns import listed
+from understudy.schema.limits import Probation
+from understudy.scoring.scorer import PROBABILITY
+from understudy.table import TABLE
+
+COLUMNS = [column.name for column in TABLE.columns]
+
+
+def stood(client: MlflowClient) -> list[records.SavedRecord]:
+    return [of for of in records.find(client, NAME) if of.action == records.PROBATION]
+
+
+def answer(log: WrittenLog, client: MlflowClient, version: str, rows: pd.DataFrame) -> None:
+    """Let the log hold the answers of a version to rows, one a request, from now on."""
+    model = window.reference(client, client.get_model_version(NAME, version)).model
+    for number in range(len(rows)):
+        row = rows[number : number + 1]
+        scores = model.predict({name: listed(row[name]) for name in COLUMNS}, PROBABILITY)
+        log.answer(row, scores, days=-1 - number / 1e6, version=version)
+
+
+def test_a_version_that_stands_is_recorded_and_not_watched_again(
+    in_production: str, client: MlflowClient, tmp_path: Path, call: Call, watches: Call
+) -> None:
+    log = tmp_path / "rows"
+    with served(tmp_path, in_production, "--log", str(log)) as live:
+        until(lambda: live.version() == "1")
+        is_forward(call)
+        until(lambda: live.version() == "2")
+        assert ask(live, 40) == {200}
+    with served(tmp_path, in_production, "--log", str(log)) as live:
+        ended = watches(address(live), "--log", str(log), minutes=0.001, rows=40)
+        again = watches(address(live), "--log", str(log), minutes=0.001, rows=40)
+    assert (ended.code, ended.err) == (0, "")
+    assert f"{NAME} version 2 has stood its probation" in ended.out
+    [record] = stood(client)
+    assert (record.version, record.outcome, record.by) == ("2", "completed", "probation")
+    assert record.figures["rows"] == 40
+    assert "completed: probation, version 2 has stood it; reason: " in call(promote).out
+    assert (again.code, again.out) == (0, f"version 2 of {NAME} has stood its probation\n")
+    assert len(stood(client)) == 1
+    assert call(promote, "check").code == 0
+
+
+def test_a_world_that_drifts_does_not_send_a_good_version_back(
+    in_production: str, client: MlflowClient, tmp_path: Path, call: Call, watches: Call
+) -> None:
+    log, poorer = WrittenLog(tmp_path / "kept"), {"ApplicantIncome": lambda cells: cells // 4}
+    answer(log, client, "1", drawn(150))
+    is_forward(call)
+    answer(log, client, "2", drawn(150, 1, Credit_History=lambda cells: cells * 0, **poorer))
+    log.refuse(["Property_Area: unknown category"] * 60, days=-2, version="2")
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "2")
+        assert ask(live, 30) == {200}
+        ended = watches(address(live), "--log", str(log.folder), minutes=0.001, rows=100, shift=0.1)
+    assert (ended.code, ended.err) == (0, ""), ended.out
+    kept = pd.read_parquet(log.folder).groupby("version")["probability"].mean()
+    assert abs(kept["2"] - kept["1"]) > 0.2  # which by itself would be taken for the version's fault
+    assert "as the version before would have" in str(stood(client)[0].reason)
+
+
+def test_what_was_killed_goes_on_and_a_signal_ends_it(
+    in_production: str, client: MlflowClient, tmp_path: Path, turns_bad: Callable[[str], None]
+) -> None:
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "1")
+        assert ask(live, 120) == {200}
+        turns_bad("fail")
+        until(lambda: live.version() == "3")
+        with watching(in_production, address(live)) as first:
+            first.says("version 3: 0 of 60 minutes")
+            first.process.send_signal(signal.SIGTERM)
+            assert first.process.wait(20) == 143
+        with watching(in_production, address(live)) as second:
+            second.says("version 3: 0 of 60 minutes")
+            second.process.kill()
+            second.process.wait()
+        assert ask(live, 30, HARMFUL) == {500}
+        with watching(in_production, address(live)) as third:
+            assert "version 1 is in Production again" in third.says("in Production")
+            assert third.process.wait(20) == 7
+    assert [of.by for of in records.find(client, NAME) if of.action == records.ROLLBACK] == ["probation"]
+
+
+def test_a_rollback_by_somebody_else_ends_it(in_production: str, tmp_path: Path, call: Call) -> None:
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "1")
+        is_forward(call)
+        with watching(in_production, address(live)) as watch:
+            watch.says("version 2: 0 of 60 minutes")
+            assert call(promote, "rollback", "--reason", "a person has seen it").code == 0
+            over = watch.says("in Production")
+            assert over == f"version 1 is in Production now: the probation of {NAME} version 2 is over\n"
+            assert watch.process.wait(20) == 0
+
+
+def test_a_live_server_that_is_away_is_waited_for(
+    in_production: str, client: MlflowClient, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_forward(call)
+    port = free_port()
+    monkeypatch.setattr("tests.serving.conftest.free_port", lambda: port)
+    with watching(in_production, f"http://127.0.0.1:{port}", minutes=0.001, rows=10) as watch:
+        watch.says("waiting: the live server")
+        with served(tmp_path, in_production) as live:
+            until(lambda: live.version() == "2")
+            assert ask(live, 5) == {200}
+            watch.says("5 of 10 rows")
+        watch.says("waiting: the live server")
+        with served(tmp_path, in_production) as live:
+            until(lambda: live.version() == "2")
+            assert ask(live, 5) == {200}  # which add up with those before it was started anew
+            watch.says("has stood its probation")
+            assert watch.process.wait(20) == 0
+    assert len(stood(client)) == 1
+
+
+def test_what_is_not_on_probation_is_said(in_production: str, watches: Call, call: Call) -> None:
+    ended = watches("http://127.0.0.1:9")
+    nothing = f"version 1 of {NAME} replaced none, so there is nothing to go back to\n"
+    assert (ended.code, ended.err, ended.out) == (0, "", nothing)
+    MlflowClient(in_production).set_registered_model_alias(NAME, "production", "2")
+    assert "and no record says why: python promote.py check" in watches("http://127.0.0.1:9").out
+
+
+@pytest.mark.parametrize("options", [("--data", "a"), ("--since", "7d"), ("--json",), ("--retrain",)])
+def test_probation_has_few_options(options: tuple[str, ...], in_production: str, watches: Call) -> None:
+    assert is_refusal(watches("http://127.0.0.1:9", *options))
+
+
+def test_probation_is_off_unless_the_table_says_otherwise(in_production: str, call: Call) -> None:
+    ended = call(monitor, "--probation")
+    assert is_refusal(ended)
+    assert "Limits(probation=Probation())" in ended.err
+
+
+def test_people_are_told_what_is_on_probation_and_what_nobody_has_watched(
+    in_production: str, client: MlflowClient, tmp_path: Path, call: Call
+) -> None:
+    probation = Probation(minutes=1e-6, rows=3)
+    assert trials.described(client, NAME, probation, None)[1] is None
+    is_forward(call)
+    log = WrittenLog(tmp_path / "kept")
+    log.answer(drawn(2), days=-1, version="2")
+    line, finding = trials.described(client, NAME, probation, log.folder)
+    assert line.endswith("2 of 3 rows")
+    assert finding is None
+    log.answer(drawn(1), days=-1, version="2")
+    _, finding = trials.described(client, NAME, probation, log.folder)
+    assert finding is not None
+    assert "nobody has watched it" in finding.what
+    assert finding.fix == "python monitor.py --probation"
+    assert trials.described(client, NAME, Probation(), log.folder)[1] is None
