@@ -1,17 +1,21 @@
 """How a probation goes on and ends: started again, with servers that are away, and when others move the version."""
 
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import requests
 from mlflow import MlflowClient
 
 import monitor
 import promote
 from deploy.mysql import free_port
-from tests.conftest import is_refusal
+from tests.conftest import environment, is_refusal
 from tests.monitoring.conftest import WrittenLog, drawn
 from tests.probation.conftest import HARMFUL, NAME, Call, address, ask, is_forward, watching
 from tests.serving.conftest import served, until
@@ -172,3 +176,46 @@ def test_people_are_told_what_is_on_probation_and_what_nobody_has_watched(
     assert "nobody has watched it" in finding.what
     assert finding.fix == "python monitor.py --probation"
     assert trials.described(client, NAME, Probation(), log.folder)[1] is None
+
+
+@contextmanager
+def tracking_server(store: str, folder: Path, port: int) -> Iterator[None]:
+    """`mlflow server` on the test's store, until the block ends."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--port", str(port)]
+    quiet = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    with (folder / "server.log").open("a") as log:
+        process = subprocess.Popen([*command, "--workers", "1"], cwd=folder, env=quiet, stdout=log, stderr=log)
+    try:
+        until(lambda: is_up(port), 120)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def is_up(port: int) -> bool:
+    with suppress(requests.RequestException):
+        return requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
+    return False
+
+
+def test_a_tracking_server_that_is_away_is_waited_for(
+    in_production: str, client: MlflowClient, tmp_path: Path, turns_bad: Callable[[str], None]
+) -> None:
+    port = free_port()
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "1")
+        assert ask(live, 120) == {200}
+        turns_bad("fail")
+        until(lambda: live.version() == "3")
+        with tracking_server(in_production, tmp_path, port):
+            watch = ExitStack()
+            watcher = watch.enter_context(watching(f"http://127.0.0.1:{port}", address(live)))
+            watcher.says("version 3: 0 of 60 minutes")
+        with watch:
+            assert ask(live, 30, HARMFUL) == {500}
+            watcher.says("waiting for the tracking server")
+            assert client.get_model_version_by_alias(NAME, "production").version in (3, "3")
+            with tracking_server(in_production, tmp_path, port):
+                assert "version 1 is in Production again" in watcher.says("in Production")
+                assert watcher.process.wait(60) == 7
