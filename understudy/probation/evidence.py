@@ -32,7 +32,9 @@ class ServerEvidence:
         self._now, self._before = self._counts.read()
 
     def look(self, is_last: bool) -> None:
-        """Look if there are enough requests for another look, or for the last time."""
+        """Look if there are enough requests for another look, or for the last time; what was bad once stays so."""
+        if looks.is_bad(self.signs):
+            return
         now, before = self._now, self._before
         number = max(looks.number(now.requests), self._made) + is_last
         if now.requests and number > self._made:
@@ -74,7 +76,9 @@ class LogEvidence:
         self._requests = counts.logged_requests(self._folder, self._pair.version, self._since)
 
     def look(self, is_last: bool) -> None:
-        """Make the looks for which there are enough requests, up to the first that shows misbehaviour."""
+        """Make the looks for which there are enough requests, up to the first that shows misbehaviour, which stays."""
+        if looks.is_bad(self.signs):
+            return
         total = len(self._requests.rows)
         sizes = {number: looks.size(number) for number in range(self._made + 1, looks.number(total) + 1)}
         if is_last and total:
@@ -87,7 +91,7 @@ class LogEvidence:
                 of_request = first.groupby(counts.OF_A_REQUEST).ngroup().to_numpy()
                 differences = first["difference"].to_numpy()
                 self.signs += [looks.scores(differences, of_request, self._pair.held_out, self._shift, number)]
-            if any(sign.is_bad for sign in self.signs):
+            if looks.is_bad(self.signs):
                 return
 
     def _refused(self, number: int, size: int) -> Sign:

@@ -5,7 +5,7 @@ tests: docs/decisions/0025-probation.md.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -73,6 +73,11 @@ class Sign:
     text: str
     is_bad: bool
     figures: dict[str, float] = field(default_factory=dict)
+
+
+def is_bad(signs: Iterable[Sign]) -> bool:
+    """Whether one of the signs is misbehaviour."""
+    return any(sign.is_bad for sign in signs)
 
 
 def size(number: int) -> int:

@@ -14,7 +14,7 @@ from mlflow import MlflowClient, MlflowException
 
 from understudy import errors
 from understudy.errors import Refused, UserError
-from understudy.probation import trials
+from understudy.probation import looks, trials
 from understudy.probation.counts import ServerAway, ServerCounts
 from understudy.probation.evidence import LogEvidence, ServerEvidence
 from understudy.probation.looks import Sign
@@ -103,7 +103,7 @@ class Watcher:
         signs = [sign for each in evidence for sign in each.signs]
         figures = {"minutes": minutes, "rows": float(rows)}
         figures |= {naming.metric(figure): value for sign in signs for figure, value in sign.figures.items()}
-        if any(sign.is_bad for sign in signs):
+        if looks.is_bad(signs):
             return self._go_back([sign for sign in signs if sign.is_bad], figures)
         if is_over:
             return self._stand(signs, figures)
