@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import register
 import train
 from deploy import mysql, secrets
 from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
+from understudy.probation.trials import Trial
+from understudy.probation.watch import Watcher
 from understudy.registry import stages
+from understudy.schema.limits import Limits
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, runs
 
@@ -159,6 +163,20 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
     assert is_forbidden(client.delete_run, run.run_id)
     with pytest.raises(Exception, match="403"):
         client.log_text(run.run_id, "a", "a.txt")
+
+
+def test_an_account_that_is_away_is_no_misbehaviour_of_a_version(
+    enter: Callable[[str], MlflowClient], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = Trial("1", "0", datetime.now(UTC), "a run", is_again=False)
+    nobody = f"http://127.0.0.1:{mysql.free_port()}"
+    watcher = Watcher(enter("promoter"), TABLE.name, trial, Limits(), nobody, None)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
+    assert watcher.step() is None
+    assert "waiting: the tracking server does not know this account" in capsys.readouterr().out
+    enter("promoter")
+    watcher.step()
+    assert "tracking server" not in capsys.readouterr().out
 
 
 def test_a_killed_run_of_somebody_else_stops_nobody(enter: Callable[[str], MlflowClient]) -> None:

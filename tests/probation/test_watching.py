@@ -21,9 +21,11 @@ from tests.probation.conftest import HARMFUL, NAME, Call, address, ask, is_forwa
 from tests.serving.conftest import served, until
 from understudy.monitoring import window
 from understudy.probation import trials
-from understudy.registry import records
+from understudy.probation.evidence import ServerEvidence
+from understudy.probation.watch import Watcher
+from understudy.registry import records, stages
 from understudy.schema.columns import listed
-from understudy.schema.limits import Probation
+from understudy.schema.limits import Limits, Probation
 from understudy.scoring.scorer import PROBABILITY
 from understudy.table import TABLE
 
@@ -219,3 +221,30 @@ def test_a_tracking_server_that_is_away_is_waited_for(
             with tracking_server(in_production, tmp_path, port):
                 assert "version 1 is in Production again" in watcher.says("in Production")
                 assert watcher.process.wait(60) == 7
+
+
+def test_who_moves_the_version_between_the_look_and_the_rollback_is_not_undone(
+    in_production: str,
+    client: MlflowClient,
+    tmp_path: Path,
+    turns_bad: Callable[[str], None],
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns_bad("fail")
+    trial = trials.current(client, NAME)
+    assert isinstance(trial, trials.Trial)
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "3")
+        assert ask(live, 30, HARMFUL) == {500}
+        watcher = Watcher(client, NAME, trial, Limits(), address(live), None)
+        read = ServerEvidence.read
+
+        def somebody_is_faster(evidence: ServerEvidence) -> None:
+            read(evidence)
+            assert call(promote, "production", "--version", "2", "--force", "--reason", "a person").code == 0
+
+        monkeypatch.setattr(ServerEvidence, "read", somebody_is_faster)
+        assert watcher.step() is None
+        assert stages.aliases(client, NAME)["production"] == "2"
+        assert watcher.step() == 0
