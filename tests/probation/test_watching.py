@@ -95,11 +95,11 @@ def test_what_was_killed_goes_on_and_a_signal_ends_it(
         turns_bad("fail")
         until(lambda: live.version() == "3")
         with watching(in_production, address(live)) as first:
-            first.says("version 3: 0 of 60 minutes")
+            first.says("version 3: ")
             first.process.send_signal(signal.SIGTERM)
             assert first.process.wait(20) == 143
         with watching(in_production, address(live)) as second:
-            second.says("version 3: 0 of 60 minutes")
+            second.says("version 3: ")
             second.process.kill()
             second.process.wait()
         assert ask(live, 30, HARMFUL) == {500}
@@ -114,7 +114,7 @@ def test_a_rollback_by_somebody_else_ends_it(in_production: str, tmp_path: Path,
         until(lambda: live.version() == "1")
         is_forward(call)
         with watching(in_production, address(live)) as watch:
-            watch.says("version 2: 0 of 60 minutes")
+            watch.says("version 2: ")
             assert call(promote, "rollback", "--reason", "a person has seen it").code == 0
             over = watch.says("in Production")
             assert over == f"version 1 is in Production now: the probation of {NAME} version 2 is over\n"
@@ -213,7 +213,7 @@ def test_a_tracking_server_that_is_away_is_waited_for(
         with tracking_server(in_production, tmp_path, port):
             watch = ExitStack()
             watcher = watch.enter_context(watching(f"http://127.0.0.1:{port}", address(live)))
-            watcher.says("version 3: 0 of 60 minutes")
+            watcher.says("version 3: ")
         with watch:
             assert ask(live, 30, HARMFUL) == {500}
             watcher.says("waiting for the tracking server")

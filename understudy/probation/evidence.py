@@ -91,6 +91,8 @@ class LogEvidence:
                 of_request = first.groupby(counts.OF_A_REQUEST).ngroup().to_numpy()
                 differences = first["difference"].to_numpy()
                 self.signs += [looks.scores(differences, of_request, self._pair.held_out, self._shift, number)]
+            else:
+                self.signs += [Sign("scores: the version before cannot score these rows", False)]
             if looks.is_bad(self.signs):
                 return
 
