@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,11 +23,12 @@ from tests.serving.conftest import served, until
 from understudy.monitoring import window
 from understudy.probation import trials
 from understudy.probation.evidence import ServerEvidence
-from understudy.probation.watch import Watcher
+from understudy.probation.watch import GONE_BACK, Watcher
 from understudy.registry import records, stages
 from understudy.schema.columns import listed
 from understudy.schema.limits import Limits, Probation
 from understudy.scoring.scorer import PROBABILITY
+from understudy.serving.app import FLUSH
 from understudy.table import TABLE
 
 COLUMNS = [column.name for column in TABLE.columns]
@@ -248,3 +250,23 @@ def test_who_moves_the_version_between_the_look_and_the_rollback_is_not_undone(
         assert watcher.step() is None
         assert stages.aliases(client, NAME)["production"] == "2"
         assert watcher.step() == 0
+
+
+def test_what_a_version_has_done_before_is_not_held_against_it(
+    in_production: str, client: MlflowClient, tmp_path: Path, turns_bad: Callable[[str], None], call: Call
+) -> None:
+    turns_bad("fail")
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "3")
+        assert ask(live, 30, HARMFUL) == {500}
+        assert call(promote, "rollback", "--reason", "a person has seen it").code == 0
+        assert call(promote, "production", "--version", "3", "--force", "--reason", "nobody is as rich").code == 0
+        trial = trials.current(client, NAME)
+        assert isinstance(trial, trials.Trial)
+        assert trial.is_again
+        watcher = Watcher(client, NAME, trial, Limits(probation=Probation(rows=10_000)), address(live), None)
+        assert watcher.step() is None
+        until(lambda: live.version() == "3")
+        assert ask(live, 30, HARMFUL) == {500}
+        time.sleep(2 * FLUSH)
+        assert watcher.step() == GONE_BACK

@@ -54,8 +54,9 @@ def current(client: MlflowClient, name: str) -> Trial | str:
     if before is None:
         return f"{called} replaced none, so there is nothing to go back to"
     since = datetime.fromtimestamp((move.time or move.opened) / 1000, UTC)
-    theirs = [record for record in decisions if record.stage == "production" and record.run_id != move.run_id]
-    return Trial(version, before, since, move.run_id, version in history.moved(theirs))
+    others = [record for record in decisions if record.stage == "production" and record.run_id != move.run_id]
+    been = history.moved(record for record in others if record.outcome == records.COMPLETED)  # of earlier models too
+    return Trial(version, before, since, move.run_id, version in been)
 
 
 def described(client: MlflowClient, name: str, probation: Probation, log: Path | None) -> tuple[str, Finding | None]:
