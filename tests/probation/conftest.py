@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,16 +32,17 @@ from understudy.table import TABLE
 
 NAME = TABLE.name
 HARMFUL = {**APPLICANT, "ApplicantIncome": 1_000_000, "CoapplicantIncome": 1_000_000}
-LONGEST = 200  # seconds that a watch in this process may take
+LONGEST = 200  # seconds that a watch may take
 Call = Callable[..., Ended]
 # Watches as `monitor.py --probation` does, with a probation of its own and without pauses.
 PROGRAM = """
 import sys
+import threading
 from dataclasses import replace
 from understudy import errors, table
 from understudy.schema.limits import Limits, Probation
-minutes, rows = map(float, sys.argv.pop(1).split())
-table.TABLE = replace(table.TABLE, limits=Limits(probation=Probation(minutes, rows)))
+minutes, rows = sys.argv.pop(1).split()
+table.TABLE = replace(table.TABLE, limits=Limits(probation=Probation(float(minutes), int(rows))))
 import monitor
 from understudy.probation import watch
 watch.EVERY, watch.TELL = 0.2, 0.2
@@ -89,9 +91,12 @@ def watching(uri: str, server: str, *options: str, minutes: float = 60, rows: in
     process = subprocess.Popen(
         command, cwd=PROJECT, env=environment(MLFLOW_TRACKING_URI=uri), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    timer = threading.Timer(LONGEST, process.kill)
+    timer.start()
     try:
         yield Watching(process)
     finally:
+        timer.cancel()
         process.kill()
         process.wait()
 
