@@ -99,7 +99,7 @@ def test_what_was_killed_goes_on_and_a_signal_ends_it(
         with watching(in_production, address(live)) as first:
             first.says("version 3: ")
             first.process.send_signal(signal.SIGTERM)
-            assert first.process.wait(20) == 143
+            assert first.process.wait(60) == 143
         with watching(in_production, address(live)) as second:
             second.says("version 3: ")
             second.process.kill()
@@ -107,7 +107,7 @@ def test_what_was_killed_goes_on_and_a_signal_ends_it(
         assert ask(live, 30, HARMFUL) == {500}
         with watching(in_production, address(live)) as third:
             assert "version 1 is in Production again" in third.says("in Production")
-            assert third.process.wait(20) == 7
+            assert third.process.wait(60) == 7
     assert [of.by for of in records.find(client, NAME) if of.action == records.ROLLBACK] == ["probation"]
 
 
@@ -120,7 +120,7 @@ def test_a_rollback_by_somebody_else_ends_it(in_production: str, tmp_path: Path,
             assert call(promote, "rollback", "--reason", "a person has seen it").code == 0
             over = watch.says("in Production")
             assert over == f"version 1 is in Production now: the probation of {NAME} version 2 is over\n"
-            assert watch.process.wait(20) == 0
+            assert watch.process.wait(60) == 0
 
 
 def test_a_live_server_that_is_away_is_waited_for(
@@ -140,7 +140,7 @@ def test_a_live_server_that_is_away_is_waited_for(
             until(lambda: live.version() == "2")
             assert ask(live, 5) == {200}  # which add up with those before it was started anew
             watch.says("has stood its probation")
-            assert watch.process.wait(20) == 0
+            assert watch.process.wait(60) == 0
     assert len(stood(client)) == 1
 
 
