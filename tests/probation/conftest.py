@@ -98,7 +98,7 @@ def watching(uri: str, server: str, *options: str, minutes: float = 60, rows: in
     finally:
         timer.cancel()
         process.kill()
-        process.wait()
+        process.communicate()  # closes its pipe
 
 
 class Watching:
