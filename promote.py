@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from understudy.gate.checks import Rule
     from understudy.gate.live import Pairs
-    from understudy.registry.records import SavedRecord
+    from understudy.registry.records import Move
 
 RECORDS = 20  # that show prints, the latest ones
 
@@ -55,17 +55,17 @@ def options() -> argparse.ArgumentParser:
         promotion.add_argument("--reason", help="why")
         promotion.add_argument("--force", action="store_true", help="whatever the checks say; needs a --reason")
         promotion.add_argument("--breaking", action="store_true", help="it may refuse rows that the one before accepts")
-    production.add_argument("--data", metavar="ADDRESS", help="a table whose held-out rows are to decide")
-    production.add_argument("--log", metavar="FOLDER", help="the live server's row log; with --labels")
-    labels = "what came true of its rows, which decide where they are enough (default of both: the table's `live`)"
-    production.add_argument("--labels", metavar="ADDRESS", help=labels)
     rules = ["better", "not-worse", "point"]
     production.add_argument("--rule", default="not-worse", choices=rules, help="(default: %(default)s)")
     approve = verb("approve", "put a version into Production that somebody else has asked for")
     approve.add_argument("--version", metavar="N", help="which; needed")
     approve.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
     approve.add_argument("--reason", help="why; needed")
-    approve.add_argument("--data", metavar="ADDRESS", help="a table whose held-out rows are to decide")
+    for decided in (production, approve):
+        decided.add_argument("--data", metavar="ADDRESS", help="a table whose held-out rows are to decide")
+        decided.add_argument("--log", metavar="FOLDER", help="the live server's row log; with --labels")
+        labels = "what came true of its rows, which decide where they are enough (default of both: the table's `live`)"
+        decided.add_argument("--labels", metavar="ADDRESS", help=labels)
     rollback = verb("rollback", "bring back an earlier version")
     rollback.add_argument("--to", "--version", dest="version", metavar="N", help="(default: the one replaced last)")
     rollback.add_argument("--reason", help="why; needed")
@@ -104,8 +104,7 @@ def main() -> None:
     registered.registered_model(client, name)
     fix = ACTIONS[args.action](client, name, args)
     print(f"next: {fix or _next(client, name)}")
-    if fix:
-        sys.exit(4)
+    sys.exit(4 if fix else 0)
 
 
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
@@ -135,7 +134,7 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
         versions = registered.versions(client, name)
         print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
         for request in requests.waiting(decisions):
-            print(f"request: {_waits(request)}")
+            print(f"request: {requests.described(request)}")
     decisions = decisions[-RECORDS:]
     for record, line in zip(decisions, history.story(decisions), strict=True):
         print(line)
@@ -144,17 +143,22 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
 
 
 def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy.gate import evidence
-    from understudy.registry import promotion, stages
+    from understudy.registry import stages
     from understudy.registry.records import Move
 
     version = stages.choose(client, name, args.action, args.version)
     planned = Move(args.action, version, args.action, None, args.reason, args.force, args.breaking)
-    pairs = live_rows(client, name, args)
-    judge = evidence.decide(client, name, getattr(args, "rule", "not-worse"), getattr(args, "data", None), pairs)
+    move(client, name, args, planned, getattr(args, "rule", "not-worse"))
+
+
+def move(client: "MlflowClient", name: str, args: argparse.Namespace, planned: "Move", rule: "Rule") -> None:
+    from understudy.gate import evidence
+    from understudy.registry import promotion, stages
+
+    judge = evidence.decide(client, name, rule, getattr(args, "data", None), live_rows(client, name, args))
     record = promotion.promote(client, name, planned, judge)
     archived = f", version {record.before} is archived" if record and record.before else ""
-    print(f"{name} version {version} is in {stages.STAGES[args.action]}{archived}")
+    print(f"{name} version {planned.version} is in {stages.STAGES[planned.stage]}{archived}")
 
 
 def live_rows(client: "MlflowClient", name: str, args: argparse.Namespace) -> "Pairs | None":
@@ -167,11 +171,11 @@ def live_rows(client: "MlflowClient", name: str, args: argparse.Namespace) -> "P
         return None
     log, address = args.log or TABLE.live.log, args.labels or TABLE.live.labels
     if not (log and address):
-        if args.log or args.labels:
-            problem = f"live rows are taken from --log and --labels, and --{'labels' if log else 'log'} is missing"
-            fix = f"python promote.py {args.action} --log FOLDER --labels ADDRESS"
-            raise UserError(problem, f"{fix}{naming.option(name)}")
-        return None
+        if not (args.log or args.labels):
+            return None
+        problem = f"live rows are taken from --log and --labels, and --{'labels' if log else 'log'} is missing"
+        fix = f"python promote.py {args.action} --log FOLDER --labels ADDRESS{naming.option(name)}"
+        raise UserError(problem, fix)
     from understudy.monitoring import labels
 
     return partial(labels.of_both, client, name, Path(log), address)
@@ -192,21 +196,17 @@ def ask(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     version = stages.choose(client, name, "production", args.version)
     planned = Move("production", version, "production", None, args.reason, args.force, args.breaking, args.rule)
     request = requests.ask(client, name, planned)
-    print(f"{name} {_waits(request) if request else f'version {version} is in Production'}")
+    print(f"{name} {requests.described(request) if request else f'version {version} is in Production'}")
 
 
 def approve(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     from understudy.approval import requests
-    from understudy.gate import evidence
-    from understudy.registry import promotion
 
     planned = requests.approve(client, name, args.version, args.reason)
     rule = cast("Rule", planned.rule)
     terms = f"{rule}{', forced' if planned.forced else ''}{', breaking' if planned.breaking else ''}"
     print(f"{planned.asker} has asked for version {planned.version} by the rule {terms}")
-    record = promotion.promote(client, name, planned, evidence.decide(client, name, rule, args.data))
-    archived = f", version {record.before} is archived" if record and record.before else ""
-    print(f"{name} version {planned.version} is in Production{archived}")
+    move(client, name, args, planned, rule)
 
 
 def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
@@ -241,20 +241,25 @@ def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
 def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | None:
     from understudy.approval import requests
     from understudy.gate import budget
-    from understudy.registry import audit, records, registered
+    from understudy.probation import trials
+    from understudy.registry import audit, records, registered, stages
 
-    repaired = [*requests.close_gone(client, name), *audit.repair(client, name)] if args.repair else []
-    for what in repaired:
-        print(f"mended: {what}")
+    for repaired in [*requests.close_gone(client, name), *audit.repair(client, name)] if args.repair else []:
+        print(f"mended: {repaired}")
     findings, decisions = audit.findings(client, name, TABLE.limits.approval), []
     with suppress(UserError):  # it is among the findings
         decisions = records.find(client, name)
     numbers = [str(version.version) for version in registered.versions(client, name)]
     findings += requests.findings(decisions, name, numbers, TABLE.limits.approval)
+    if TABLE.limits.probation and "production" in stages.aliases(client, name):
+        log = Path(TABLE.live.log) if TABLE.live.log else None
+        line, finding = trials.described(client, name, TABLE.limits.probation, log)
+        print(f"probation: {line}")
+        findings += [finding] if finding else []
     for finding in findings:
         print(finding)
-    for request in requests.waiting(decisions):
-        print(f"request: {_waits(request)}")
+    for line in map(requests.described, requests.waiting(decisions)):
+        print(f"request: {line}")
     if numbers and (left := budget.left(client, name, numbers[-1])):
         print(f"budget: {left}")
     print(f"{name}: {f'{len(findings)} found' if findings else 'all is well'}")
@@ -277,14 +282,6 @@ def _next(client: "MlflowClient", name: str) -> str:
     else:
         verb = f"python promote.py {'production' if 'staging' in aliases else 'staging'}"
     return f"{verb}{naming.option(name)}"
-
-
-def _waits(request: "SavedRecord") -> str:
-    """An open request, for people."""
-    from understudy.registry import history
-
-    asked = history.clock(request.time or request.opened)
-    return f"version {request.version} waits for a second person to approve it: {request.who} asked at {asked}"
 
 
 NEEDED = {"approve": ("version", "reason"), "rollback": ("reason",), "archive": ("version",), "adopt": ("reason",)}

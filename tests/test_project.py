@@ -27,8 +27,7 @@ from understudy.serving import __main__ as serve
 PACKAGE = PROJECT / "understudy"
 # Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
 ORDER = ["errors", "cluster", "schema", "reading", "declare", "table", "families", "figures", "scoring", "tracking"]
-ORDER += ["verification", "training", "registry", "approval", "gate", "batch", "monitoring", "serving"]
-ORDER += ["verification", "training", "registry", "gate", "batch", "monitoring", "probation", "serving"]
+ORDER += ["verification", "training", "registry", "approval", "gate", "batch", "monitoring", "probation", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
 ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register)]
@@ -208,11 +207,13 @@ def test_the_data_is_what_its_page_and_its_generator_say(tmp_path: Path) -> None
     assert (tmp_path / "loans.csv").read_bytes() == committed
 
 
-def test_the_readmes_picture_is_what_its_script_draws() -> None:
-    script = runpy.run_path(str(PROJECT / "docs" / "loop.py"))
-    for name, scheme in script["SCHEMES"].items():
-        assert (PROJECT / "docs" / f"loop-{name}.svg").read_text() == script["draw"](scheme)
-        assert f"docs/loop-{name}.svg" in (PROJECT / "README.md").read_text()
+def test_the_flows_are_what_their_script_draws() -> None:
+    script = runpy.run_path(str(PROJECT / "docs" / "flows.py"))
+    for page, name in (("README.md", "docs/loop"), ("docs/promotion.md", "promotion")):
+        for scheme, colours in script["SCHEMES"].items():
+            picture = (PROJECT / page).parent / f"{name}-{scheme}.svg"
+            assert picture.read_text() == script["draw"](script["FLOWS"][Path(name).name], colours)
+            assert f"{name}-{scheme}.svg" in (PROJECT / page).read_text()
 
 
 def test_serve_sh_says_what_it_takes() -> None:
@@ -231,6 +232,7 @@ def test_pages_keep_their_length() -> None:
     assert any(line.startswith("    make test") for line in readme[:15])
     assert len((PROJECT / "CONTRIBUTING.md").read_text().splitlines()) <= 40
     assert len((PROJECT / "docs" / "operations.md").read_text().splitlines()) <= 150
+    assert len((PROJECT / "docs" / "promotion.md").read_text().splitlines()) <= 180
     for page in (PROJECT / "docs" / "decisions").glob("*.md"):
         assert len(page.read_text().splitlines()) <= 30, page
 

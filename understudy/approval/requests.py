@@ -91,6 +91,12 @@ def waiting(known: Sequence[SavedRecord]) -> list[SavedRecord]:
     return [*requests.values()]
 
 
+def described(request: SavedRecord) -> str:
+    """An open request, for people."""
+    asked = history.clock(request.time or request.opened)
+    return f"version {request.version} waits for a second person to approve it: {request.who} asked at {asked}"
+
+
 def approved_first(client: MlflowClient, name: str, judge: Judge) -> Judge:
     """A judge of what was done by hand that lets nothing stay in Production.
 

@@ -66,7 +66,9 @@ def served(server: str, name: str, milliseconds: float) -> Callable[[str], Serve
         raise ServerAway(f"the live server at {server} does not answer: {type(error).__name__}") from None
     names = {sample.labels["name"] for sample in samples if sample.name == "understudy_model_version"}
     if names - {name}:
-        raise UserError(f"the server at {server} answers for {', '.join(sorted(names))}", "name the one of {name}")
+        raise UserError(
+            f"the server at {server} answers for {', '.join(sorted(names))}", f"name the one of {name} with --server"
+        )
 
     def of(version: str) -> Served:
         own = [sample for sample in samples if sample.labels.get("version") == version]

@@ -66,16 +66,18 @@ def described(client: MlflowClient, name: str, probation: Probation, log: Path |
         client: Of the store.
         name: The registered model's.
         probation: How long a version is watched.
-        log: The folder of the row log, where the rows that were seen are counted; None for none.
+        log: The folder of the row log, where the rows that were seen are counted if it is given and there.
 
     Raises:
-        UserError: Nothing is in Production, or there is no such folder.
+        UserError: Nothing is in Production.
     """
     trial = current(client, name)
     if isinstance(trial, str):
         return trial, None
     minutes = (datetime.now(UTC) - trial.since) / timedelta(minutes=1)
-    rows = int(counts.logged_requests(log, trial.version, trial.since).rows.sum()) if log else None
+    rows = None
+    if log and log.is_dir():
+        rows = int(counts.logged_requests(log, trial.version, trial.since).rows.sum())
     seen = "" if rows is None else f", {rows:,} of {probation.rows:,} rows"
     called = f"version {trial.version} of {name} is on probation since {shown(trial.since)}"
     line = f"{called}: {minutes:,.0f} of {probation.minutes:g} minutes{seen}"

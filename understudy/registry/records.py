@@ -194,8 +194,7 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     """Open the record of a decision, with what it rests on, and let its version name it."""
     model = registered.registered_model(client, name).creation_timestamp
     judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against, rows=verdict.rows)
-    record = replace(judged, decided_by=verdict.decided_by, who=who(), model=model)
-    record = replace(judged, who=planned.who or who(), model=model)
+    record = replace(judged, decided_by=verdict.decided_by, who=planned.who or who(), model=model)
     people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     called = " ".join(filter(None, [record.action, record.version]))
     opening = runs.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)
