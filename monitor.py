@@ -67,6 +67,8 @@ def main() -> None:
     args = options().parse_args()
     if args.probation:
         sys.exit(probation(args))
+    if not args.data:
+        args.log, args.labels = args.log or TABLE.live.log or "", args.labels or TABLE.live.labels or ""
     if bool(args.log) == bool(args.data):
         raise UserError("the rows come from --log or from --data, one of them", "python monitor.py --log FOLDER")
     if args.data and args.since:

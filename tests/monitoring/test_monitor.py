@@ -19,7 +19,7 @@ from tests.conftest import MARIADB, PROJECT, SAMPLE, Ended, environment, is_refu
 from tests.monitoring.conftest import ID, TARGET, WrittenLog, drawn
 from understudy.monitoring import record
 from understudy.registry import records, registration
-from understudy.schema.declaration import Limits
+from understudy.schema.declaration import Limits, Live
 from understudy.table import TABLE
 from understudy.tracking import runs
 
@@ -61,6 +61,16 @@ def test_rows_like_those_of_training_end_with_0(answer: Answer, watch: Call, tmp
     ):
         assert said in ended.out
     assert "next:" not in ended.out
+
+
+def test_the_table_says_where_log_and_labels_are(
+    answer: Answer, log: WrittenLog, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Live(log=str(log.folder), labels=labels_of(answer(drawn(100)), tmp_path / "labels.csv"))
+    monkeypatch.setattr(monitor, "TABLE", replace(TABLE, live=places))
+    ended = call(monitor)
+    assert (ended.code, ended.err) == (0, "")
+    assert "labels: 100 answered rows have one, " in ended.out
 
 
 def test_a_column_that_has_drifted_ends_with_5(answer: Answer, watch: Call) -> None:

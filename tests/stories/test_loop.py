@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 import monitor
 import promote
@@ -13,6 +15,9 @@ import register
 import train
 from tests.conftest import Ended
 from tests.serving.conftest import Live, served, until
+from understudy.probation import watch
+from understudy.schema import declaration
+from understudy.schema.declaration import Limits, Probation
 from understudy.table import TABLE
 from understudy.tracking import connection
 
@@ -29,7 +34,7 @@ def send(live: Live, rows: pd.DataFrame) -> None:
 
 
 def test_a_model_is_watched_and_its_successor_plays_along(
-    store: str, backend: str, tmp_path: Path, call: Callable[..., Ended]
+    store: str, backend: str, tmp_path: Path, call: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def does(script: Any, *arguments: str) -> str:
         ended = call(script, *arguments)
@@ -69,6 +74,7 @@ def test_a_model_is_watched_and_its_successor_plays_along(
     drifted[TABLE.row_id] = "new" + drifted[TABLE.row_id]
     with served(tmp_path, store, *options) as live:
         until(lambda: live.version() == "1")
+        until(lambda: live.metric('shadow_version{name="Loan_prediction",version="2"}') == 1)
         send(live, drifted)
     pd.concat([rows, drifted]).to_csv(table, index=False)  # the labels have come, and the table has grown
     ended = call(monitor, "--log", str(log), "--retrain")
@@ -77,3 +83,35 @@ def test_a_model_is_watched_and_its_successor_plays_along(
     shown = does(promote)
     assert "Production: version 1" in shown
     assert "Staging: version 3" in shown
+
+    # What came true of the drifted rows decides, for neither version has learned from them.
+    drifted[[TABLE.row_id, TABLE.target.name]].to_csv(labels, index=False)
+    live_rows = ("--log", str(log), "--labels", str(labels))
+    out = does(promote, "production", "--version", "2", *live_rows)
+    assert f"live: {len(rows)} rows were answered by both versions" in out
+    assert f"decided by {len(rows)} live rows" in out
+    assert "version 2 is in Production, version 1 is archived" in out
+    assert f"version 2 in place of version 1, by {len(rows)} live rows" in does(promote)
+
+    # A version without the sensitive columns passes, but refuses what people go on to send, and goes back by itself.
+    watched = replace(TABLE, limits=Limits(margin=0.3, probation=Probation()), live=declaration.Live(log=str(log)))
+    for place in (monitor, promote):
+        monkeypatch.setattr(place, "TABLE", watched)
+    monkeypatch.setattr("understudy.gate.evidence.TABLE", watched)
+    monkeypatch.setattr(watch, "EVERY", 0.2)
+    with served(tmp_path, store, *options) as live:
+        until(lambda: live.version() == "2")
+        for first in range(0, SENT, 2):
+            send(live, rows[first : first + 2])
+        does(train, "--without-sensitive", "--models", "LogisticRegression")
+        assert "version 4 registered" in does(register)
+        does(promote, "staging", "--breaking")
+        does(promote, "production", "--breaking")
+        assert "probation: version 4 of Loan_prediction is on probation since" in does(promote, "check")
+        until(lambda: live.version() == "4")
+        records = json.loads(rows[:1][COLUMNS].to_json(orient="records"))
+        assert {live.ask({"dataframe_records": records}).status for _ in range(40)} == {400}
+        ended = call(monitor, "--probation", f"http://127.0.0.1:{live.port}")
+        assert (ended.code, ended.err) == (7, ""), ended.out
+        until(lambda: live.version() == "2")
+    assert "rollback, version 2 in place of version 4, by probation; reason: refused" in does(promote)
