@@ -40,26 +40,24 @@ def options() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="action", metavar="VERB")
     parser.set_defaults(action="show", version=None, at=None)
 
-    def verb(name: str, purpose: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=purpose, description=purpose, parents=[shared])
+    def verb(name: str, purpose: str, version: str | None = None) -> argparse.ArgumentParser:
+        parser = verbs.add_parser(name, help=purpose, description=purpose, parents=[shared])
+        if version:
+            parser.add_argument("--version", metavar="N", help=version)
+            parser.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
+        return parser
 
-    show = verb("show", "what is where, and what happened")
-    show.add_argument("--version", metavar="N", help="that version: its lineage, and what was measured of it")
-    show.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
+    show = verb("show", "what is where, and what happened", "that version: its lineage, and what was measured of it")
     show.add_argument("--at", metavar="TIME", help="what was in Production then: 2026-11-01T12:00")
-    staging = verb("staging", "put a version into Staging")
-    staging.add_argument("--version", metavar="N", help="(default: the newest)")
-    production = verb("production", "put a version into Production")
-    production.add_argument("--version", metavar="N", help="(default: the one in Staging)")
+    staging = verb("staging", "put a version into Staging", "(default: the newest)")
+    production = verb("production", "put a version into Production", "(default: the one in Staging)")
     for promotion in (staging, production):
         promotion.add_argument("--reason", help="why")
         promotion.add_argument("--force", action="store_true", help="whatever the checks say; needs a --reason")
         promotion.add_argument("--breaking", action="store_true", help="it may refuse rows that the one before accepts")
     rules = ["better", "not-worse", "point"]
     production.add_argument("--rule", default="not-worse", choices=rules, help="(default: %(default)s)")
-    approve = verb("approve", "put a version into Production that somebody else has asked for")
-    approve.add_argument("--version", metavar="N", help="which; needed")
-    approve.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
+    approve = verb("approve", "put a version into Production that somebody else has asked for", "which; needed")
     approve.add_argument("--reason", help="why; needed")
     for decided in (production, approve):
         decided.add_argument("--data", metavar="ADDRESS", help="a table whose held-out rows are to decide")
@@ -69,14 +67,12 @@ def options() -> argparse.ArgumentParser:
     rollback = verb("rollback", "bring back an earlier version")
     rollback.add_argument("--to", "--version", dest="version", metavar="N", help="(default: the one replaced last)")
     rollback.add_argument("--reason", help="why; needed")
-    archive = verb("archive", "take a version out of use")
-    archive.add_argument("--version", metavar="N", help="which; needed")
+    archive = verb("archive", "take a version out of use", "which; needed")
     archive.add_argument("--reason", help="why")
     check = verb("check", "say what does not fit together")
     check.add_argument("--repair", action="store_true", help="mend what needs no judgement")
     verb("relocate", "look for artifacts in this folder, after it was moved or copied")
-    adopt = verb("adopt", "take over what was done by hand in MLflow's UI")
-    adopt.add_argument("--version", metavar="N", help="(default: the one in Production)")
+    adopt = verb("adopt", "take over what was done by hand in MLflow's UI", "(default: the one in Production)")
     adopt.add_argument("--reason", help="why; needed")
     adopt.add_argument("--force", action="store_true", help="whatever the checks say")
     return parser
@@ -104,7 +100,8 @@ def main() -> None:
     registered.registered_model(client, name)
     fix = ACTIONS[args.action](client, name, args)
     print(f"next: {fix or _next(client, name)}")
-    sys.exit(4 if fix else 0)
+    if fix:
+        sys.exit(4)
 
 
 def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:

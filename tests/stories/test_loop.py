@@ -88,7 +88,7 @@ def test_a_model_is_watched_and_its_successor_plays_along(
     drifted[[TABLE.row_id, TABLE.target.name]].to_csv(labels, index=False)
     live_rows = ("--log", str(log), "--labels", str(labels))
     out = does(promote, "production", "--version", "2", *live_rows)
-    assert f"live: {len(rows)} rows were answered by both versions" in out
+    assert f"rows were answered by both versions, {len(rows)} of them have a label" in out
     assert f"decided by {len(rows)} live rows" in out
     assert "version 2 is in Production, version 1 is archived" in out
     assert f"version 2 in place of version 1, by {len(rows)} live rows" in does(promote)
