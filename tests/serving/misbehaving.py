@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,6 @@ class Misbehaving(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         re.match("(a+)+$", "a" * 100 + "b")  # in C, so that no other thread of the process goes on
 
     def memory(self) -> None:
-        eaten = []
-        while True:
-            eaten.append(np.ones(5_000_000))
+        eaten = np.zeros(100_000_000)
+        eaten[::512] = 1  # one cell of each page is enough, and quick also on a busy machine
+        time.sleep(3_600)
