@@ -307,7 +307,7 @@ def test_labels_that_were_forged_before_do_not_count_where_the_table_is_named(
         comparison = "186 held-out rows of the table decide; those that training kept differ: "
         assert re.search(rf"{comparison}\d+ rows that differ \(Loan_Status in \d+\)\n", named.out)
         assert client.get_run(last(client).run_id).data.metrics["rows that differ"] > 10
-        assert call(promote, "production", "--rule", "better").code == 0  # what remains: see docs/promotion.md
+        assert call(promote, "production", "--rule", "better").code == 0  # see "Whose rows decide" in docs/promotion.md
 
 
 def test_the_tables_rows_are_those_that_training_kept_where_nobody_forged(in_production: str, call: Call) -> None:

@@ -1,6 +1,5 @@
 """Version 1 is in Production; others take its place on a live server, and are on probation."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from mlflow.models import Model
 
 import monitor
 import promote
@@ -22,12 +20,10 @@ from tests.conftest import PROJECT, Ended, environment
 from tests.probation.misbehaving import TurnsBad
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import Live
-from tests.serving.test_following import made
+from tests.serving.test_following import made_with
 from understudy.probation import watch
-from understudy.reading import table_rows
 from understudy.schema.declaration import Limits, Probation
 from understudy.schema.declaration import Live as Places
-from understudy.scoring import model_files, pipelines
 from understudy.table import TABLE
 
 NAME = TABLE.name
@@ -122,17 +118,8 @@ def turns_bad(in_production: str, call: Call, tmp_path: Path) -> Callable[[str],
     """Make a version that misbehaves in a way, and let the gate put it in the place of version 1."""
 
     def turns_bad(how: str) -> None:
-        rows, _ = TABLE.split(table_rows.read(TABLE, PROJECT / TABLE.path))
-        pipeline = pipelines.build(TABLE, pipelines.decided(TABLE, TurnsBad(how), None, 0.5))
-        pipeline.fit(rows, rows[TABLE.target.name])
-
-        def change(files: Path) -> None:
-            shutil.rmtree(files)
-            model_files.save_model(str(files), Model(), pipeline, rows)
-
-        (tmp_path / "model").mkdir()
         client = MlflowClient(in_production)
-        version, _ = made(in_production, tmp_path / "model", change)
+        version = made_with(in_production, tmp_path / "model", TurnsBad(how))
         known, own = (client.get_model_version(NAME, number).tags for number in ("1", version))
         for tag in known.keys() - own.keys():
             client.set_model_version_tag(NAME, version, tag, known[tag])

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from deploy.mysql import free_port
 from tests.conftest import PROJECT, Ended, environment, is_refusal
@@ -37,7 +39,10 @@ from tests.serving.conftest import (
     served,
     until,
 )
+from understudy.reading import table_rows
+from understudy.scoring import model_files, pipelines
 from understudy.serving.following import CURRENT, Follower, Settings, named
+from understudy.table import TABLE
 from understudy.verification import manifest
 from understudy.verification.digests import DIGEST, digest
 from understudy.verification.version_cache import VersionCache, VersionKey
@@ -66,6 +71,20 @@ def made(store: str, folder: Path, change: Callable[[Path], object]) -> tuple[st
     for tag, value in manifest.record(client, run_id, files).items():
         client.set_model_version_tag(NAME, version.version, tag, value)
     return str(version.version), files
+
+
+def made_with(store: str, folder: Path, classifier: Any) -> str:
+    """A new version whose files are as registered, but whose classifier is this one, trained here; its number."""
+    rows, _ = TABLE.split(table_rows.read(TABLE, PROJECT / TABLE.path))
+    pipeline = pipelines.build(TABLE, pipelines.decided(TABLE, classifier, None, 0.5))
+    pipeline.fit(rows, rows[TABLE.target.name])
+
+    def change(files: Path) -> None:
+        shutil.rmtree(files)
+        model_files.save_model(str(files), Model(), pipeline, rows)
+
+    folder.mkdir()
+    return made(store, folder, change)[0]
 
 
 def lie(folder: Path) -> None:

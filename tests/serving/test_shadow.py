@@ -1,7 +1,6 @@
 """The version in Staging answers too, off the answers' way, and whatever it does the answers and the log go on."""
 
 import json
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,16 +13,14 @@ import pandas as pd
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.models import Model
 
 from tests.conftest import PROJECT, Ended, environment, is_refusal
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import ENCODED, NAME, Live, hammered, served, until
 from tests.serving.misbehaving import Misbehaving
-from tests.serving.test_following import made
-from understudy.reading import table_rows
+from tests.serving.test_following import made, made_with
 from understudy.schema.logged import LoggedAnswer
-from understudy.scoring import model_files, pipelines, scorer
+from understudy.scoring import scorer
 from understudy.serving import shadow
 from understudy.serving.following import Settings
 from understudy.table import TABLE
@@ -69,15 +66,7 @@ def folder(tmp_path: Path) -> Path:
 
 def misbehaving(store: str, tmp_path: Path, how: str) -> str:
     """A new version in Staging, all of whose files are as registered, but whose classifier is `Misbehaving`."""
-    rows, _ = TABLE.split(table_rows.read(TABLE, PROJECT / TABLE.path))
-    pipeline = pipelines.build(TABLE, pipelines.decided(TABLE, Misbehaving(how), None, 0.5))
-    pipeline.fit(rows, rows[TABLE.target.name])
-
-    def change(files: Path) -> None:
-        shutil.rmtree(files)
-        model_files.save_model(str(files), Model(), pipeline, rows)
-
-    version, _ = made(store, folder(tmp_path), change)
+    version = made_with(store, tmp_path / "model", Misbehaving(how))
     stage(store, version)
     return version
 

@@ -178,7 +178,7 @@ def of_both(client: MlflowClient, name: str, folder: Path, address: str, champio
     """
     known, numbers = read(address, TABLE), (champion, challenger)
     made = max(registered.get_version(client, name, number).creation_timestamp for number in numbers)
-    cells = {logged.name("raw", column.name): column.name for column in TABLE.columns}
+    cells = log_rows.cells_of(TABLE)["raw"]
     parts = [*log_rows.pairs(folder, numbers, [*cells], datetime.fromtimestamp(made / 1000, UTC))]
     rows = pd.concat(parts, keys=range(len(parts))) if parts else pd.DataFrame(columns=log_rows.PAIRED)
     rows = rows.sort_values(logged.TIME, kind="stable")

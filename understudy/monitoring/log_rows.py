@@ -15,6 +15,7 @@ from pyarrow import dataset
 from understudy.errors import UserError
 from understudy.registry.stages import STAGES
 from understudy.schema import logged
+from understudy.schema.declaration import Table
 
 SAMPLE = 100_000  # rows that are compared at most; more would only show differences too small to matter
 TIME = pa.timestamp("us", "UTC")
@@ -68,6 +69,12 @@ def read(folder: Path, names: Sequence[str], since: datetime | None) -> Iterator
                 yield pa.Table.from_batches([batch])
         except pa.ArrowInvalid:
             raise UserError(f"{path} is broken Parquet", "move it out of the log") from None
+
+
+def cells_of(table: Table) -> dict[str, dict[str, str]]:
+    """For rows of each form, "raw" and "encoded", the log's columns of their cells and the table's names for them."""
+    forms = {"raw": table.columns, "encoded": table.encoded}
+    return {form: {logged.name(form, of.name): of.name for of in columns} for form, columns in forms.items()}
 
 
 def answers(folder: Path, since: datetime | None) -> Iterator[pa.Table]:

@@ -111,8 +111,7 @@ def from_log(folder: Path, number: str, table: Table, since: datetime | None) ->
     Raises:
         UserError: There are none, all were refused, there is no such folder, or a file in it is broken.
     """
-    forms = {"raw": table.columns, "encoded": table.encoded}
-    cells = {form: {logged.name(form, of.name): of.name for of in columns} for form, columns in forms.items()}
+    cells = log_rows.cells_of(table)
     kept = ["form", "probability", *cells["raw"], *cells["encoded"]]
     asked = ["shadow_version", "shadow_label", "shadow_probability", "shadow_fault"]
     faults, sample, shadows, accepted, until = Counter[str](), Sample(), Shadows(), 0, None

@@ -70,9 +70,7 @@ class Pair:
 
         Columns: the request's time and id, and `difference`; in the order of the times.
         """
-        table = self._other.table
-        forms = {"raw": table.columns, "encoded": table.encoded}
-        cells = {form: {logged.name(form, of.name): of.name for of in columns} for form, columns in forms.items()}
+        cells = log_rows.cells_of(self._other.table)
         named = [*OF_A_REQUEST, "version", "stage", "form", "probability", *cells["raw"], *cells["encoded"]]
         parts = [pd.DataFrame({name: [] for name in (*OF_A_REQUEST, "difference")})]
         for part in log_rows.read(folder, named, since):

@@ -85,7 +85,6 @@ class Record:
         by_hand: Whether no record explains that the alias of Production named `before`.
         rows: The digest of the rows on which the two were compared.
         by: What asked in a person's place, such as "probation"; None for a person.
-        request: The run of the request that is approved.
         decided_by: How many rows of which kind decided, for people, such as "1,200 live rows"; None where there was no
             choice.
         request: The run of the request that is approved, or that a repair has closed.
