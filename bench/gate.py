@@ -1,6 +1,6 @@
 """How often the gate errs, by simulations in which the truth is known, and how long it takes.
 
-python -m bench.gate                some five minutes on two cores
+python -m bench.gate                half an hour and more on two cores; each line is printed as it is ready
 python -m bench.gate --times 2000   for smaller standard errors
 
 Scores are binormal: normal within each label, with variance 1 and the correlation below within each label (over all
