@@ -14,6 +14,8 @@ from types import ModuleType
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import evaluate
 import monitor
@@ -179,10 +181,22 @@ def test_conda_pins_what_the_locks_pin() -> None:
     *conda, pip = dependencies
     wanted = dict(pin.split("==") for pin in pip["pip"])
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = {re.split(r"[^\w-]", requirement)[0] for requirement in [*extras["score"], *extras["project"]]}
+    named = {Requirement(requirement).name for requirement in [*extras["score"], *extras["project"]]}
     assert {*wanted} == named - {"understudy", "mlflow-skinny", "numpy"}  # MLflow and pandas bring these two
     assert {name: pins("requirements.lock")[name] for name in wanted} == wanted
     assert f"mysqlclient={pins('requirements-server.lock')['mysqlclient']}" in conda
+
+
+def test_the_locks_have_what_is_asked_for() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    for extra, requirements in project["project"]["optional-dependencies"].items():
+        pinned = pins(f"requirements-{extra}.lock" if f"requirements-{extra}.lock" in LOCKS else "requirements.lock")
+        for requirement in map(Requirement, requirements):
+            assert (
+                requirement.name == "understudy" or pinned[canonicalize_name(requirement.name)] in requirement.specifier
+            )
+    tests = {canonicalize_name(name) for name in project["dependency-groups"]["test"]}
+    assert tests <= pins("requirements-test.lock").keys()
 
 
 def test_the_tests_have_the_boosting_libraries_that_people_get_and_training_needs_none() -> None:
