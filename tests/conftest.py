@@ -1,5 +1,6 @@
 """Real MLflow on a SQLite file of its own for every test, and one trained batch that a worker's tests share."""
 
+import getpass
 import os
 import shutil
 import sqlite3
@@ -8,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -38,6 +39,8 @@ SAMPLE = PROJECT / TABLE.path
 # On SQLite, and on MariaDB behind a server.
 ON_BOTH = {"test_by_hand", "test_promotion", "test_race", "test_story", "test_loop"}
 MARIADB = "mariadb"
+# mysql://root:PASSWORD@HOST:PORT of a server to use instead of a private one; one process at a time (pytest -n 0).
+MYSQL = os.environ.get("UNDERSTUDY_MYSQL", "")
 MEMORY, ROOM = Path("/dev/shm"), 6_000_000_000  # noqa: S108 - bytes; a whole run writes half of that
 TEMPORARY = "PYTEST_DEBUG_TEMPROOT"  # where pytest makes its temporary folders
 LONGEST = ["stories", "tracking", "registry", "deploy", "training", "serving", "verification"]
@@ -113,14 +116,40 @@ class Team:
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A private MariaDB or MySQL with MLflow's two databases: its folder and its address."""
+    """A private MariaDB or MySQL, or the given one, with MLflow's two databases: its folder and its address."""
     if LACKING:
         pytest.skip(NO_DATABASE)
     folder = tmp_path_factory.mktemp("mysql")
-    with mysql.database(folder, free_port()) as host:
+    with _given(folder) if MYSQL else mysql.database(folder, free_port()) as host:
         for name in secrets.DATABASES:
             migrate.upgrade(host, name, folder / "secrets" / secrets.MIGRATOR)
         yield folder, host
+
+
+@contextmanager
+def _given(folder: Path) -> Iterator[str]:
+    """The given server with the databases and users of `deploy.secrets`, of which the databases go away in the end."""
+    secrets.make(folder / "secrets")
+    engine = sqlalchemy.create_engine(MYSQL)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("set global log_bin_trust_function_creators = 1"))
+        for statement in (folder / "secrets" / secrets.USERS).read_text().splitlines():
+            connection.execute(sqlalchemy.text(statement))
+    yield f"{engine.url.host}:{engine.url.port}"
+    with engine.begin() as connection:
+        for name in secrets.DATABASES:
+            connection.execute(sqlalchemy.text(f"drop database {name}"))
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def owner(database: tuple[Path, str]) -> Iterator[sqlalchemy.Engine]:
+    """Of the database server: a private one lets in who has started it, by the socket."""
+    folder, host = database
+    socket = folder / "data" / f"{host.rpartition(':')[2]}.sock"
+    engine = sqlalchemy.create_engine(MYSQL or f"mysql://{getpass.getuser()}@localhost/mysql?unix_socket={socket}")
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A table in a real MariaDB, where the server and the driver are installed."""
 
-import getpass
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -24,17 +23,7 @@ SECRET = "p@s/s#w:%?rd"  # noqa: S105 - the password of this test's own server
 
 
 @pytest.fixture(scope="module")
-def owner(database: tuple[Path, str]) -> Iterator[sqlalchemy.Engine]:
-    """Of the database server: MariaDB lets in who has started it, by the socket."""
-    folder, host = database
-    socket = folder / "data" / f"{host.rpartition(':')[2]}.sock"
-    engine = sqlalchemy.create_engine(f"mysql://{getpass.getuser()}@localhost/mysql?unix_socket={socket}")
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def server(database: tuple[Path, str], owner: sqlalchemy.Engine) -> str:
+def server(database: tuple[Path, str], owner: sqlalchemy.Engine) -> Iterator[str]:
     """Host, port and database with the sample as `loans`, which ann may read."""
     exact = {name: sqlalchemy.Numeric(12, 2) for name in ("ApplicantIncome", "LoanAmount")}
     with owner.begin() as connection:
@@ -45,7 +34,10 @@ def server(database: tuple[Path, str], owner: sqlalchemy.Engine) -> str:
         rows.to_sql("loans", connection, schema="shop", index=False, dtype=exact)
         large = rows.assign(Loan_ID=[2**53 + number for number in range(len(rows))])
         large.to_sql("large.ones", connection, schema="shop", index=False, dtype={"Loan_ID": sqlalchemy.Numeric(20, 0)})
-    return f"{database[1]}/shop"
+    yield f"{database[1]}/shop"
+    with owner.begin() as connection:
+        connection.exec_driver_sql("drop database shop")
+        connection.execute(sqlalchemy.text("drop user ann@'%'"))
 
 
 @pytest.fixture
