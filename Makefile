@@ -5,7 +5,7 @@ export MLFLOW_TRACKING_URI ?= sqlite:///mlflow.db
 export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help train test test-compose lint ui serve cluster mysql secrets pin up down status logs lock
+.PHONY: help train test test-compose lint audit ui serve cluster mysql secrets pin up down status logs lock
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
@@ -20,10 +20,17 @@ test: .venv/requirements-test.lock ## set up what the tests need, then run them
 test-compose: .venv/requirements-test.lock ## run the team's server through its story, with Docker
 	@pytest -n 0 -rs -x tests/compose
 
-lint: .venv/requirements-test.lock ## check style and types
+lint: .venv/requirements-test.lock ## check style, types, workflows and licences
 	@ruff check .
 	@ruff format --check .
 	@mypy
+	@check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@check-jsonschema --builtin-schema vendor.gitlab-ci --data-transform gitlab-ci .gitlab-ci.yml
+	@pip-licenses >/dev/null
+
+audit: .venv/requirements-test.lock ## ask whether a vulnerability of a locked package is known
+	@pip-audit --strict --progress-spinner off --disable-pip $(foreach lock,$(wildcard requirements*.lock),-r $(lock))
 
 ui: .venv/requirements.lock ## start MLflow's UI on http://127.0.0.1:5000 (PORT=...); Ctrl-C stops it
 	@mlflow ui --backend-store-uri "$$MLFLOW_TRACKING_URI" --port $(PORT)
@@ -68,7 +75,7 @@ status: ## say whether the team's server is healthy
 logs: ## show the logs of the team's server, until Ctrl-C
 	@docker compose logs --follow --tail 100
 
-lock: .venv/requirements-test.lock ## write the lock files again from pyproject.toml
+lock: .venv/requirements-test.lock ## write the lock files from pyproject.toml; UPGRADE=--upgrade takes newer ones
 	@$(COMPILE) -o requirements.lock
 	@$(COMPILE) -c requirements.lock --extra boosting -o requirements-boosting.lock
 	@$(COMPILE) -c requirements.lock --extra cluster -o requirements-cluster.lock
@@ -76,8 +83,8 @@ lock: .venv/requirements-test.lock ## write the lock files again from pyproject.
 		--extra boosting --extra cluster --group test -o requirements-test.lock
 	@$(COMPILE) -c requirements-cluster.lock --extra cluster --extra server -o requirements-server.lock
 	@$(COMPILE) -c requirements.lock --extra spark -o requirements-spark.lock
-COMPILE = uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header pyproject.toml \
-	--extra project
+COMPILE = uv pip compile $(UPGRADE) -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	pyproject.toml --extra project
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo 'error: $(PYTHON) is older than Python 3.11' >&2; \
