@@ -1,20 +1,34 @@
 """Draw docs/compare.png anew, MLflow's page that compares the families of a batch: python -m docs.pictures.
 
-It trains on the sample in a temporary folder, and looks at that in Chromium as tests/stories/test_ui.py does.
+It trains on the sample in a temporary folder, and looks at that in Chromium as tests/stories/test_ui.py does. What the
+picture shows is written to docs/pictures.json as digests, so that a test can tell when it has become old.
 """
 
+import hashlib
+import json
 from base64 import b64decode
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
+from mlflow.version import VERSION
 
-from tests.conftest import one_batch
+from tests.conftest import PROJECT, one_batch
 from tests.stories.test_ui import browser, compare, see, served_ui
 from understudy.table import TABLE
 from understudy.tracking import family_runs
 
 WIDTH = 1440  # pixels of the picture
+DIGESTS = Path(__file__).with_name("pictures.json")
+# Of each picture, the files that decide what is to be seen on it.
+TRAINED = ("data/loans.csv", "understudy/table.py", "understudy/families.py", "understudy/figures/plots.py")
+SOURCES = {"compare.png": ("docs/pictures.py", *TRAINED)}
+
+
+def digests(picture: str) -> dict[str, str]:
+    """The SHA-256 of a picture and of what it shows, by path, and the version of MLflow."""
+    files = (f"docs/{picture}", *SOURCES[picture])
+    return {"MLflow": VERSION} | {name: hashlib.sha256((PROJECT / name).read_bytes()).hexdigest() for name in files}
 
 
 def main(folder: Path) -> None:
@@ -38,3 +52,4 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     with TemporaryDirectory() as folder:
         main(Path(folder))
+    DIGESTS.write_text(json.dumps({picture: digests(picture) for picture in SOURCES}, indent=2) + "\n")
