@@ -30,7 +30,8 @@ from understudy.serving import __main__ as serve
 PACKAGE = PROJECT / "understudy"
 # Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
 ORDER = ["errors", "cluster", "schema", "reading", "declare", "table", "families", "figures", "scoring", "tracking"]
-ORDER += ["verification", "training", "registry", "approval", "gate", "batch", "monitoring", "probation", "serving"]
+ORDER += ["report", "verification", "training", "registry", "approval", "gate", "batch", "monitoring", "probation"]
+ORDER += ["serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
 ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register)]
