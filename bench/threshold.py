@@ -13,7 +13,7 @@ from understudy import families
 from understudy.reading import table_rows
 from understudy.scoring import pipelines
 from understudy.table import TABLE
-from understudy.training import search, threshold
+from understudy.training import search
 
 COSTS = [(1, 1), (1, 3), (3, 1)]  # of a false positive and of a false negative
 
@@ -47,7 +47,7 @@ def one_split(rows: pd.DataFrame, name: str, costs: tuple[int, int], seed: int) 
     labels, probabilities = table.labels(held_out), pipelines.positive(searched.pipeline, held_out, table)
     curve = searched.thresholds
     ways = {
-        "break-even": threshold.break_even(table),
+        "break-even": table.break_even,
         "cheapest": float(curve["threshold"].iloc[curve["cost"].argmin()]),
         "chosen": searched.pipeline[-1].threshold,
     }

@@ -34,7 +34,7 @@ def test_the_curve_counts_and_weighs_wrong_answers() -> None:
 def test_the_break_even_is_on_the_curve_however_odd_the_costs() -> None:
     odd = replace(TABLE, false_positive_cost=1, false_negative_cost=700)
     curve = threshold.curve(odd, *drawn(50))
-    assert threshold.break_even(odd) in curve["threshold"].to_numpy()
+    assert odd.break_even in curve["threshold"].to_numpy()
     assert len(curve) == 100
 
 
@@ -51,7 +51,7 @@ def test_the_error_is_that_of_the_paired_difference_from_the_cheapest() -> None:
 @pytest.mark.parametrize("table", [TABLE, DEAR_POSITIVES])
 def test_exact_probabilities_keep_the_break_even(table: Table) -> None:
     chosen = [threshold.choose(table, threshold.curve(table, *drawn(400, seed))) for seed in range(40)]
-    assert np.mean(np.abs(np.array(chosen) - threshold.break_even(table)) <= 0.1) >= 0.9
+    assert np.mean(np.abs(np.array(chosen) - table.break_even) <= 0.1) >= 0.9
 
 
 def test_probabilities_that_are_all_too_high_move_it() -> None:

@@ -170,6 +170,11 @@ class Table:
         return str(self.target.values[1])
 
     @property
+    def break_even(self) -> float:
+        """The probability of the positive label at which both answers cost the same."""
+        return self.false_positive_cost / (self.false_positive_cost + self.false_negative_cost)
+
+    @property
     def categories(self) -> tuple[Category, ...]:
         """The columns that are categories."""
         return tuple(column for column in self.columns if isinstance(column, Category))

@@ -227,7 +227,7 @@ def _best(
 def _scores(table: Table, fitted: Pipeline, x: Floats, labels: Labels) -> dict[str, float]:
     """What `SCORES` names, from one prediction: accuracy above 0.5, the cost of a row from the break-even on."""
     probabilities = fitted.predict_proba(x)[:, 1]
-    false_positives, false_negatives = threshold.wrong_shares(labels, probabilities, threshold.break_even(table))
+    false_positives, false_negatives = threshold.wrong_shares(labels, probabilities, table.break_even)
     return {
         "accuracy": accuracy_score(labels, probabilities > 0.5),
         "roc_auc": roc_auc_score(labels, probabilities),

@@ -19,7 +19,7 @@ def curve(table: Table, labels: Labels, probabilities: Floats) -> pd.DataFrame:
         A row per `threshold`, ascending: the shares of all rows that are `false positives` and `false negatives`,
         the mean `cost` of a row, and `error`, the standard error of what it costs more than the cheapest.
     """
-    thresholds = np.union1d(np.arange(1, 100) / 100, break_even(table))
+    thresholds = np.union1d(np.arange(1, 100) / 100, table.break_even)
     shares = np.array([wrong_shares(labels, probabilities, threshold) for threshold in thresholds])
     costs = np.array([table.false_positive_cost, table.false_negative_cost])
     cost = shares @ costs
@@ -38,12 +38,7 @@ def choose(table: Table, curve: pd.DataFrame) -> float:
     Friedman, Olshen and Stone, Classification and Regression Trees, 1984.
     """
     near = curve[curve["cost"] - curve["cost"].min() <= curve["error"]]["threshold"].to_numpy()
-    return float(near[np.abs(near - break_even(table)).argmin()])
-
-
-def break_even(table: Table) -> float:
-    """The probability at which both answers cost the same."""
-    return table.false_positive_cost / (table.false_positive_cost + table.false_negative_cost)
+    return float(near[np.abs(near - table.break_even).argmin()])
 
 
 def wrong_shares(labels: Labels, probabilities: Floats, threshold: float) -> tuple[float, float]:
