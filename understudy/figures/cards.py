@@ -44,6 +44,11 @@ def number(value: float) -> str:
     return f"{value:.3f}" if round(value, 3) else f"{value:.0e}"
 
 
+def cell(value: object) -> str:
+    """A column's value, or that there is none."""
+    return "missing" if value is None or value != value else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """A table as Markdown, for descriptions in MLflow's UI."""
     lines = [list(table.columns), ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]

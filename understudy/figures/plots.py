@@ -204,11 +204,17 @@ def _look(name: str) -> dict[str, Any]:
     return {"color": _colour(name), "linestyle": "-" if name in FAMILIES else "--"}
 
 
-def _colour(name: str) -> str:
-    """The colour of a family, by its place among the families; the floor, and what is none of them, is grey."""
+def colour_number(name: str) -> int | None:
+    """Which of `COLOURS` is that of a family, with whatever stands behind its name; None for the floor and others."""
     families = [family for family in FAMILIES if family != FLOOR]
     named = max((family for family in families if name.startswith(family)), key=len, default=None)
-    return GREY if named is None else COLOURS[families.index(named) % len(COLOURS)]
+    return None if named is None else families.index(named) % len(COLOURS)
+
+
+def _colour(name: str) -> str:
+    """The colour of a family, by its place among the families; the floor, and what is none of them, is grey."""
+    number = colour_number(name)
+    return GREY if number is None else COLOURS[number]
 
 
 def _range(values: Floats) -> tuple[float, float]:

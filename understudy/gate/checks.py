@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from understudy.figures import metrics
+from understudy.figures import cards, metrics
 from understudy.figures.metrics import Floats, Labels
 
 Rule: TypeAlias = Literal["not-worse", "better", "point"]
@@ -203,7 +203,7 @@ def slices(
     """
     losses = pd.Series(metrics.log_losses(labels, challenger) - metrics.log_losses(labels, champion))
     parts = {
-        f"{column} {_value(value)}": part
+        f"{column} {cards.cell(value)}": part
         for column, cells in groups.items()
         for value, part in losses[cells.index].groupby(cells.to_numpy(), sort=False, dropna=False)
         if len(part) >= FEWEST_ROWS
@@ -215,11 +215,6 @@ def slices(
 def aside(check: Check) -> Check:
     """The same figure where it decides nothing."""
     return replace(check, limit="none", passed=None, note=None)
-
-
-def _value(value: object) -> str:
-    """A column's value, or that there is none, for people."""
-    return "missing" if value is None or value != value else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _slice(name: str, losses: "pd.Series[float]", margin: float, error: float, of: str) -> Check:

@@ -6,7 +6,7 @@ They are found by tags, never by name, so that people may rename them and `mlflo
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,11 +66,13 @@ class Report:
         figures: By the name of their file, without its ending.
         tables: By the name of their file, without its ending.
         description: On top of the run's page in MLflow's UI, as Markdown.
+        pages: Their HTML, by the name of their file.
     """
 
     figures: "Mapping[str, Figure]"
     tables: Mapping[str, pd.DataFrame]
     description: str
+    pages: Mapping[str, str] = field(default_factory=dict)
 
 
 def log_batch(
@@ -141,16 +143,19 @@ def log_best(
 
 
 def log_report(client: mlflow.MlflowClient, run: Run, report: Report, folder: Path) -> None:
-    """Put a report onto a run, and its figures also into a folder of the project.
+    """Put a report onto a run, and its figures and pages also into a folder of the project.
 
     On the run they have no folder: MLflow's compare page shows files of the top level side by side, and no others.
     """
     run_id = run.info.run_id
-    if report.figures:
+    if report.figures or report.pages:
         folder.mkdir(parents=True, exist_ok=True)
     for name, figure in report.figures.items():
         figure.savefig(folder / f"{name}.png")
-        client.log_artifact(run_id, str(folder / f"{name}.png"))
+    for name, html in report.pages.items():
+        (folder / name).write_text(html, encoding="utf-8")
+    for name in [*(f"{name}.png" for name in report.figures), *report.pages]:
+        client.log_artifact(run_id, str(folder / name))
     for name, table in report.tables.items():
         client.log_text(run_id, table.to_csv(index=False), f"{name}.csv")
     client.set_tag(run_id, mlflow_tags.MLFLOW_RUN_NOTE, report.description)

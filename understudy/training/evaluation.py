@@ -1,18 +1,23 @@
 """A batch's models on the held-out rows: what `train.py` ends with, and `evaluate.py` does again."""
 
+import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import mlflow
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Run
+from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
 from understudy.errors import UserError
 from understudy.families import FLOOR
 from understudy.figures import cards, metrics, plots
-from understudy.figures.metrics import Interval, Labels, Scored
+from understudy.figures.metrics import Labels, Scored
+from understudy.report import batch_page, page
+from understudy.report.batch_page import Origin
+from understudy.report.findings import Evaluated
 from understudy.scoring import pipelines
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, provenance, runs
@@ -23,21 +28,6 @@ from understudy.verification import inspection
 
 IMPORTANCE_ROWS = 10_000
 HEADLINE = ["Family", "Mean CV score", "Accuracy", "AUC"]
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """How good a family's model is.
-
-    Args:
-        scored: The model on the held-out rows.
-        metrics: On these rows, each with its 95 % interval.
-        cv_score: The mean score in cross-validation.
-    """
-
-    scored: Scored
-    metrics: Mapping[str, Interval]
-    cv_score: float
 
 
 def evaluate(
@@ -65,10 +55,13 @@ def evaluate(
         else:
             pipeline, thresholds = _loaded(client, run, held_out), family_runs.thresholds(run)
         families[name] = _evaluate_family(client, run, pipeline, thresholds, held_out)
-    if {*families} != {FLOOR}:  # the runs of the others may be deleted
-        best = family_runs.family_name(selection.best_family(candidates))
-        family_runs.log_best(client, batch, best, families[best].cv_score, families[best].metrics)
-    _compare(client, batch, TABLE.labels(held_out), families)
+    pages = {}
+    if ranked := [family_runs.family_name(run) for run in selection.ranked(candidates)]:  # they may be deleted
+        best = families[ranked[0]]
+        family_runs.log_best(client, batch, best.name, best.cv_score, best.metrics)
+        in_order = [families[name] for name in dict.fromkeys([*ranked, *sorted(families, key=FLOOR.__eq__)])]
+        pages[page.FILE] = batch_page.html(TABLE, held_out, in_order, _origin(batch))
+    _compare(client, batch, TABLE.labels(held_out), families, pages)
 
 
 def _loaded(client: mlflow.MlflowClient, run: Run, held_out: pd.DataFrame) -> Pipeline:
@@ -83,12 +76,20 @@ def _evaluate_family(
     """Score the held-out rows with a family's model, and log metrics, plots and slices on its run."""
     name, labels = family_runs.family_name(run), TABLE.labels(held_out)
     scored = Scored(pipelines.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
-    evaluated = Evaluated(scored, metrics.evaluate(labels, scored), runs.metric(run, "Mean CV score"))
-    figures = {} if name == FLOOR else _curves(name, labels, scored, thresholds)
-    if figures:
-        figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
     slices = [metrics.slices(labels, scored.called, group) for _, group in TABLE.groups(held_out).items()]
     tables = {"slices": pd.concat(slices)} if slices else {}
+    evaluated = Evaluated(
+        name=name,
+        scored=scored,
+        metrics=metrics.evaluate(labels, scored),
+        cv_score=runs.metric(run, "Mean CV score"),
+        params=run.data.params,
+        costs={"out of fold": thresholds, "held out": threshold.curve(TABLE, labels, scored.probabilities)},
+        slices=tables.get("slices"),
+    )
+    figures = {} if name == FLOOR else _curves(evaluated, labels)
+    if figures:
+        figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
     sensitive = [column.name for column in TABLE.categories if column.sensitive]
     if sensitive and figures:
         figures["groups"] = plots.groups(tables["slices"][tables["slices"]["column"].isin(sensitive)], name)
@@ -97,17 +98,17 @@ def _evaluate_family(
     return evaluated
 
 
-def _curves(name: str, labels: Labels, scored: Scored, thresholds: pd.DataFrame) -> dict[str, Figure]:
-    """The plots of one model's probabilities, by file name; `thresholds` is the curve that chose its threshold."""
-    scores, answers = {name: scored.probabilities}, (TABLE.negative, TABLE.positive)
-    costs = {"out of fold": thresholds, "held out": threshold.curve(TABLE, labels, scored.probabilities)}
+def _curves(family: Evaluated, labels: Labels) -> dict[str, Figure]:
+    """The plots of one model's probabilities, by file name."""
+    name, scored, answers = family.name, family.scored, (TABLE.negative, TABLE.positive)
+    scores = {name: scored.probabilities}
     return {
         "ROC_curve": plots.roc(labels, scores),
         "precision_recall": plots.precision_recall(labels, scores),
         "calibration": plots.calibration(labels, scores),
         "confusion_matrix": plots.confusion(labels, scored, answers, name),
         "score_distribution": plots.distribution(labels, scored, answers, name),
-        "threshold": plots.threshold(costs, scored.threshold, name),
+        "threshold": plots.threshold(family.costs, scored.threshold, name),
     }
 
 
@@ -118,8 +119,33 @@ def _importance(pipeline: Pipeline, held_out: pd.DataFrame) -> pd.DataFrame:
     return metrics.importance(lambda rows: pipelines.positive(pipeline, rows, TABLE), columns, TABLE.labels(sample))
 
 
-def _compare(client: mlflow.MlflowClient, batch: Run, labels: Labels, families: Mapping[str, Evaluated]) -> None:
-    """Log the comparison of a batch's families on its run, and print it."""
+def _origin(batch: Run) -> Origin:
+    """How a batch was made, as its run says."""
+    tags, params = batch.data.tags, batch.data.params
+    commit, began = tags.get(mlflow_tags.MLFLOW_GIT_COMMIT), datetime.fromtimestamp(batch.info.start_time / 1000, UTC)
+    facts = {
+        "Data": f"{tags.get(provenance.DATA_PATH, 'not on record')}, digest {tags.get(provenance.DATA_DIGEST)}",
+        "Commit": f"{commit or 'none'}{', with changes' if tags.get('git.dirty') == 'true' else ''}",
+        "Seed": tags.get("seed", "not on record"),
+        "Packages": tags.get("packages", "not on record"),
+        "Lock file": f"digest {tags.get('lock.digest', 'not on record')}",
+        "Batch": f"run {batch.info.run_id}, {began:%Y-%m-%d %H:%M} UTC",
+    }
+    given = {name.replace("_", "-"): value for name, value in params.items() if value not in ("", "False")}
+    options = "".join(
+        f" --{name}{'' if value == 'True' else f' {shlex.quote(value)}'}" for name, value in given.items()
+    )
+    return Origin(facts, [*([f"git checkout {commit}"] if commit else []), f"python train.py{options}"])
+
+
+def _compare(
+    client: mlflow.MlflowClient,
+    batch: Run,
+    labels: Labels,
+    families: Mapping[str, Evaluated],
+    pages: Mapping[str, str],
+) -> None:
+    """Log the comparison of a batch's families on its run, with pages by the names of their files, and print it."""
     results = {name: family.metrics for name, family in families.items()}
     comparison = cards.intervals(results)
     comparison.insert(1, "Mean CV score", [f"{family.cv_score:.3f}" for family in families.values()])
@@ -128,14 +154,15 @@ def _compare(client: mlflow.MlflowClient, batch: Run, labels: Labels, families: 
     probabilities = {name: family.scored.probabilities for name, family in families.items()}
     figures = {"ROC_curve": plots.roc(labels, probabilities), "comparison": plots.comparison(results)}
     caption = f"{len(labels)} held-out rows, value (95 % interval):"
-    report = Report(figures, tables, f"{caption}\n\n{cards.markdown(comparison[HEADLINE])}")
+    report = Report(figures, tables, f"{caption}\n\n{cards.markdown(comparison[HEADLINE])}", pages)
     family_runs.log_report(client, batch, report, connection.PROJECT / "plots")
     print(caption)
     print(comparison[HEADLINE].to_string(index=False))
     if costs is not None:
         print("without sensitive columns less with them, on the same rows:")
         print(costs[["Family", "Accuracy", "AUC"]].to_string(index=False))
-    print("plots: plots/")
+    for name in pages:
+        print(f"report: plots/{name}")
     server_first = "" if connection.is_server() else " (after make ui)"
     print(f"compare{server_first}: {connection.page(batch.info.experiment_id)}")
 

@@ -27,17 +27,24 @@ def figure(select_by: str, metric: Callable[[str], float]) -> float:
     return min(map(metric, FIGURES[select_by]))
 
 
+def ranked(candidates: list[Run]) -> list[Run]:
+    """The runs by what the table selects by, of equal ones by log loss, the best first; without the floor's."""
+    searched = [run for run in candidates if family_runs.family_name(run) != FLOOR]
+    deciding = (TABLE.select_by, "log loss")
+    return sorted(
+        searched, key=lambda run: [_merit(select_by, partial(runs.metric, run)) for select_by in deciding], reverse=True
+    )
+
+
 def best_family(candidates: list[Run]) -> Run:
-    """The best run by what the table selects by, of equal ones by log loss; never the floor.
+    """The first of those that are `ranked`.
 
     Raises:
         UserError: There is none but the floor.
     """
-    searched = [run for run in candidates if family_runs.family_name(run) != FLOOR]
-    if not searched:
+    if not (searched := ranked(candidates)):
         raise UserError(f"of the newest batch no run but that of {FLOOR} is left", "python train.py")
-    deciding = (TABLE.select_by, "log loss")
-    return max(searched, key=lambda run: [_merit(select_by, partial(runs.metric, run)) for select_by in deciding])
+    return searched[0]
 
 
 def doubts(table: Table, families: Mapping[str, Mapping[str, float]]) -> Iterator[str]:

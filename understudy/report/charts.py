@@ -1,0 +1,154 @@
+"""Charts as SVG that stands inside a page: drawn by Vega-Lite, coloured by the page's stylesheet.
+
+A colour is a variable of `templates/base.css`, so that one drawing serves light, dark and paper. What can be pointed at
+has its figures in a `<title>`, which browsers show without a script.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 340, 290  # pixels; a phone has room for one chart, a desk for two beside each other
+TEXT, MUTED, LINE = "var(--text)", "var(--muted)", "var(--line)"
+FONT = "system-ui, sans-serif"
+LETTER, MOST_ROOM = 7.4, 190  # pixels: of a wide font, whatever font the page has in the end; of names beside an axis
+CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {"labelColor": MUTED, "titleColor": TEXT, "titleFontWeight": "normal", "gridColor": LINE, "gridWidth": 0.6}
+    | {"domainColor": MUTED, "tickColor": MUTED, "labelFontSize": 12, "titleFontSize": 13},
+}
+SYMBOL = re.compile(r'<(\w+) aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="[^"]*"([^>]*?)/>')
+SAID = {"description": {"field": "said", "type": "nominal"}}
+ROLES = re.compile(r' (?:role|aria-roledescription|aria-hidden|aria-label|xmlns:xlink|xmlns|version|class)="[^"]*"')
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of a chart.
+
+    Args:
+        name: What it shows.
+        colour: As CSS has it.
+        points: Of x and y.
+        is_dashed: Whether it is drawn so.
+        has_dots: Whether its points are to be seen.
+    """
+
+    name: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+    is_dashed: bool = False
+    has_dots: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its interval, on a line of its own.
+
+    Args:
+        name: What it is of.
+        colour: As CSS has it.
+        interval: The value, and its lower and upper bound.
+    """
+
+    name: str
+    colour: str
+    interval: tuple[float, float, float]
+
+
+def lines(
+    curves: Sequence[Line],
+    x: str,
+    y: str,
+    alt: str,
+    reference: Sequence[tuple[float, float]] = (),
+    limits: Mapping[str, tuple[float, float]] | None = None,
+) -> Markup:
+    """Curves over one another.
+
+    Args:
+        curves: Each in its colour.
+        x: What the horizontal axis says.
+        y: What the vertical axis says.
+        alt: What the chart shows, for those who do not see it.
+        reference: Points of a thin grey line, such as that of chance.
+        limits: Of "x" or "y"; else those of the points.
+    """
+    scales = {name: {"domain": list(ends), "nice": False} for name, ends in (limits or {}).items()}
+    axes = {
+        name: {"field": name, "type": "quantitative", "title": title, "scale": scales.get(name, {"zero": False})}
+        | {"axis": {"tickCount": 5}}
+        for name, title in (("x", x), ("y", y))
+    }
+    layers: list[dict[str, Any]] = []
+    if reference:
+        chance = {"type": "line", "stroke": MUTED, "strokeDash": [4, 4], "strokeWidth": 1.2, "aria": False}
+        layers.append({"data": _points(reference), "mark": chance, "encoding": axes | {"order": {"field": "n"}}})
+    for curve in curves:
+        dash = {"strokeDash": [6, 3]} if curve.is_dashed else {}
+        drawn = {"type": "line", "stroke": curve.colour, "strokeWidth": 2.2, "aria": False, **dash}
+        layers.append({"data": _points(curve.points), "mark": drawn, "encoding": axes | {"order": {"field": "n"}}})
+    for curve in curves:
+        said = [f"{curve.name}: {x.lower()} {at:.3f}, {y.lower()} {value:.3f}" for at, value in curve.points]
+        dots = {"type": "circle", "color": curve.colour, "size": 50, "opacity": 1 if curve.has_dots else 0}
+        layers.append({"data": _points(curve.points, said), "mark": dots, "encoding": axes | SAID})
+    return _svg({"layer": layers, "width": WIDTH, "height": HEIGHT}, alt)
+
+
+def intervals(measured: Sequence[Measured], alt: str, limit: float | None = None) -> Markup:
+    """Figures with their intervals, one below the other, the first on top, perhaps with a limit for all of them."""
+    rows = [
+        {"name": each.name, "value": value, "low": low, "high": high, "colour": each.colour}
+        | {"said": f"{each.name}: {value:.3f} ({low:.3f} to {high:.3f})"}
+        for each in measured
+        for value, low, high in [each.interval]
+    ]
+    name: dict[str, Any] = {"field": "name", "type": "nominal", "sort": None, "title": None}
+    room = min(MOST_ROOM, LETTER * max(len(each.name) for each in measured))
+    name |= {
+        "axis": {
+            "minExtent": room,
+            "labelLimit": room,
+            "ticks": False,
+            "domain": False,
+            "labelColor": TEXT,
+            "labelPadding": 6,
+        }
+    }
+    x = {"type": "quantitative", "scale": {"zero": False}, "axis": {"tickCount": 4}, "title": None}
+    colour = {"field": "colour", "type": "nominal", "scale": None}
+    encoding = {"y": name, "color": colour} | SAID
+    layers: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "rule", "strokeWidth": 3},
+            "encoding": encoding | {"x": x | {"field": "low"}} | {"x2": {"field": "high"}},
+        },
+        {"mark": {"type": "circle", "size": 90, "opacity": 1}, "encoding": encoding | {"x": x | {"field": "value"}}},
+    ]
+    if limit is not None:
+        said = [{"limit": limit, "said": f"limit {limit:g}"}]
+        mark = {"type": "rule", "stroke": "var(--bad)", "strokeWidth": 2, "strokeDash": [5, 3]}
+        layers.insert(0, {"data": {"values": said}, "mark": mark, "encoding": {"x": x | {"field": "limit"}} | SAID})
+    return _svg({"data": {"values": rows}, "layer": layers, "width": WIDTH, "height": 60 + 26 * len(rows)}, alt)
+
+
+def _points(points: Sequence[tuple[float, float]], said: Sequence[str] = ()) -> dict[str, Any]:
+    values = [{"x": x, "y": y, "n": n} for n, (x, y) in enumerate(points)]
+    return {"values": [value | {"said": text} for value, text in zip(values, said, strict=True)] if said else values}
+
+
+def _svg(spec: dict[str, Any], alt: str) -> Markup:
+    """The SVG of a Vega-Lite specification."""
+    import vl_convert  # loads V8, which most who ask for records do without
+
+    fitted = {"autosize": {"type": "fit", "contains": "padding"}, "padding": 4, "config": CONFIG, **spec}
+    drawn = str(vl_convert.vegalite_to_svg(fitted))
+    drawn = SYMBOL.sub(r"<\1\3><title>\2</title></\1>", drawn)
+    drawn = ROLES.sub("", drawn)
+    named = Markup('<svg role="img" aria-label="{}"').format(alt)
+    return Markup(drawn.replace("<svg", named, 1))  # noqa: S704 - Vega escapes every text in it
