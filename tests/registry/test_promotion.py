@@ -231,7 +231,8 @@ def test_a_forced_promotion_says_so_and_a_record_holds_what_it_rests_on(
     assert run.data.metrics["rows dropped"] == 0
     figures = [run.data.metrics[f"ROC AUC less champions{bound}"] for bound in (" low", "", " high")]
     assert figures == sorted(figures)
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"gate.json", "difference.png", "rows.txt"}
+    files = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert files == {"gate.json", "difference.png", "rows.txt", "report.html"}
     kept = json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/gate.json"))
     assert kept["checks"][1]["name"] == checks.DIFFERENCE
     assert kept["checks"][1]["value"] == figures[1]

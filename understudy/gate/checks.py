@@ -41,6 +41,7 @@ class Check:
         high: The upper bound.
         note: Why the check failed, or what people should know although it passed, as part of a sentence; None where
             there is nothing to say.
+        bound: The limit as a number; None where the figure decides nothing.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Check:
     low: float | None = None
     high: float | None = None
     note: str | None = None
+    bound: float | None = None
 
     def printed(self) -> dict[str, str]:
         """Column to text, for one row of the table that people see."""
@@ -66,7 +68,7 @@ def at_most(name: str, value: float, limit: float) -> Check:
     """A figure without an interval; NaN fails."""
     passed = bool(value <= limit)
     note = None if passed else f"{name}: {_shown(value)}, not at most {limit:g}"
-    return Check(name, value, f"at most {limit:g}", passed, note=note)
+    return Check(name, value, f"at most {limit:g}", passed, note=note, bound=limit)
 
 
 def above(name: str, value: float, interval: tuple[float, float], limit: float, rows: int) -> Check:
@@ -81,7 +83,7 @@ def above(name: str, value: float, interval: tuple[float, float], limit: float, 
     """
     low, high = interval
     note = None if low > limit else _shortfall(name, value, low, limit, rows)
-    return Check(name, float(value), f"interval above {limit:.3f}", note is None, low, high, note)
+    return Check(name, float(value), f"interval above {limit:.3f}", note is None, low, high, note, limit)
 
 
 def _shortfall(name: str, value: float, low: float, limit: float, rows: int) -> str:
@@ -139,7 +141,7 @@ def difference(
         worse = f"the challenger is worse than the champion, though within the margin of {margin:.3f}"
         return replace(check, note=worse) if is_worse else check
     note = None if value >= 0 else f"{name} is {value:.3f}"
-    return Check(name, float(value), "at least 0.000", note is None, *interval, note)
+    return Check(name, float(value), "at least 0.000", note is None, *interval, note, 0.0)
 
 
 def paired(value: float, draws: Floats, labels: Labels, error: float) -> tuple[float, float]:
@@ -214,7 +216,7 @@ def slices(
 
 def aside(check: Check) -> Check:
     """The same figure where it decides nothing."""
-    return replace(check, limit="none", passed=None, note=None)
+    return replace(check, limit="none", passed=None, note=None, bound=None)
 
 
 def _slice(name: str, losses: "pd.Series[float]", margin: float, error: float, of: str) -> Check:
@@ -224,7 +226,7 @@ def _slice(name: str, losses: "pd.Series[float]", margin: float, error: float, o
     note = None if passed else f"{of}log loss on {name} is {value:.3f} above champion's"
     name = f"{of}log loss less champion's, {name}, {len(losses)} rows"
     limit = f"at most {margin:.3f}, or interval not above 0"
-    return Check(name, value, limit, passed, value - half_width, value + half_width, note)
+    return Check(name, value, limit, passed, value - half_width, value + half_width, note, margin)
 
 
 def bounds(draws: Floats) -> tuple[float, float]:

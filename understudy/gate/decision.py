@@ -152,7 +152,7 @@ def staging(challenger: Challenger, terms: Terms) -> Decision:
     note = f"it breaks what rows may be ({', '.join(breaks)})" if breaks else None
     apart = float(np.max(np.abs(answers.probabilities - served.probabilities), initial=0))
     fitness = (
-        Check("breaks of the contract", len(breaks), limit, terms.breaking or not breaks, note=note),
+        Check("breaks of the contract", len(breaks), limit, terms.breaking or not breaks, note=note, bound=0),
         checks.at_most("probabilities apart when served", apart, TOLERANCE),
         checks.at_most("labels apart when served", int(np.sum(answers.labels != served.labels)), 0),
         checks.at_most("milliseconds for one row", challenger.milliseconds, terms.limits.milliseconds),

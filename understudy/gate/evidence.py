@@ -208,7 +208,7 @@ def _told(
         why=decided.why,
         rule=terms.rule,
         metrics={**measured, **counts},
-        files={"gate.json": json.dumps({**decided.as_dict(), **counts, **told}, indent=1)},
+        files={records.GATE: json.dumps({**decided.as_dict(), **counts, **told}, indent=1)},
         figures=figures,
     )
 

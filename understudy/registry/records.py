@@ -5,6 +5,7 @@ and closed after it, so that one which a killed process left open can be closed 
 """
 
 import getpass
+import json
 import math
 import os
 import time
@@ -31,6 +32,7 @@ STATUS = {COMPLETED: "FINISHED", REFUSED: "FINISHED", SUPERSEDED: "FINISHED", AB
 ROLLBACK, ADOPT, ARCHIVE, REPAIR = "rollback", "adopt", "archive", "repair"
 REQUEST, PROBATION = "request", "probation"
 RECENT = 20  # records that are asked for the greatest number
+GATE = "gate.json"  # the file of a record that has what was measured
 LATEST = "understudy.record"  # a version's tag: the run of the last record about it
 
 
@@ -196,11 +198,21 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     record = replace(judged, decided_by=verdict.decided_by, who=planned.who or who(), model=model)
     people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     called = " ".join(filter(None, [record.action, record.version]))
-    opening = runs.Opening(called, _tags(record) | people, verdict.metrics, verdict.files, verdict.figures)
+    files = {**verdict.files, **_page(name, record, verdict)}
+    opening = runs.Opening(called, _tags(record) | people, verdict.metrics, files, verdict.figures)
     run = runs.open_record(client, experiment(name), opening)
     if record.version:
         waiting.insist(client.set_model_version_tag, name, record.version, LATEST, run.info.run_id)
     return SavedRecord(**asdict(record), run_id=run.info.run_id, opened=run.info.start_time)
+
+
+def _page(name: str, record: Record, verdict: Verdict) -> dict[str, str]:
+    """The page of a verdict by the name of its file; none where nothing was asked of the version."""
+    if not (verdict.why or GATE in verdict.files):
+        return {}
+    from understudy.report import gate_page, page  # draws, which most who ask for records do not
+
+    return {page.FILE: gate_page.html(name, asdict(record), json.loads(verdict.files.get(GATE, "{}")))}
 
 
 def place(client: MlflowClient, name: str, record: SavedRecord) -> SavedRecord:

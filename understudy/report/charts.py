@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 340, 290  # pixels; a phone has room for one chart, a desk for two beside each other
+GAUGE = {"width": 230, "height": 50}  # pixels
 TEXT, MUTED, LINE = "var(--text)", "var(--muted)", "var(--line)"
 FONT = "system-ui, sans-serif"
 LETTER, MOST_ROOM = 7.4, 190  # pixels: of a wide font, whatever font the page has in the end; of names beside an axis
@@ -100,41 +101,41 @@ def lines(
     return _svg({"layer": layers, "width": WIDTH, "height": HEIGHT}, alt)
 
 
-def intervals(measured: Sequence[Measured], alt: str, limit: float | None = None) -> Markup:
-    """Figures with their intervals, one below the other, the first on top, perhaps with a limit for all of them."""
+def intervals(measured: Sequence[Measured], alt: str) -> Markup:
+    """Figures with their intervals, one below the other, the first on top."""
+    room = min(MOST_ROOM, LETTER * max(len(each.name) for each in measured))
+    axis = {"minExtent": room, "labelLimit": room, "ticks": False, "domain": False, "labelColor": TEXT}
+    name = {"field": "name", "type": "nominal", "sort": None, "title": None, "axis": axis | {"labelPadding": 6}}
+    height = 60 + 26 * len(measured)
+    return _svg({"layer": _bars(measured, {"y": name}, 4), "width": WIDTH, "height": height}, alt)
+
+
+def gauge(measured: Measured, limit: float) -> Markup:
+    """A figure with its interval beside the limit that it is held to, small enough for the cell of a table."""
+    said = {"limit": limit, "said": f"limit {limit:g}"}
+    mark = {"type": "rule", "stroke": TEXT, "strokeWidth": 2, "strokeDash": [4, 3]}
+    x = {"field": "limit", "type": "quantitative"}
+    held = {"data": {"values": [said]}, "mark": mark, "encoding": {"x": x} | SAID}
+    bars = _bars([measured], {"y": {"value": 12}}, 3)
+    return _svg({"layer": [*bars, held], **GAUGE}, f"{measured.name}, beside its limit")
+
+
+def _bars(measured: Sequence[Measured], place: dict[str, Any], ticks: int) -> list[dict[str, Any]]:
+    """The layers of figures with their intervals, which stand in a place by their name."""
     rows = [
         {"name": each.name, "value": value, "low": low, "high": high, "colour": each.colour}
-        | {"said": f"{each.name}: {value:.3f} ({low:.3f} to {high:.3f})"}
+        | {"said": f"{each.name}: {value:.4g} ({low:.4g} to {high:.4g})"}
         for each in measured
         for value, low, high in [each.interval]
     ]
-    name: dict[str, Any] = {"field": "name", "type": "nominal", "sort": None, "title": None}
-    room = min(MOST_ROOM, LETTER * max(len(each.name) for each in measured))
-    name |= {
-        "axis": {
-            "minExtent": room,
-            "labelLimit": room,
-            "ticks": False,
-            "domain": False,
-            "labelColor": TEXT,
-            "labelPadding": 6,
-        }
-    }
-    x = {"type": "quantitative", "scale": {"zero": False}, "axis": {"tickCount": 4}, "title": None}
-    colour = {"field": "colour", "type": "nominal", "scale": None}
-    encoding = {"y": name, "color": colour} | SAID
-    layers: list[dict[str, Any]] = [
-        {
-            "mark": {"type": "rule", "strokeWidth": 3},
-            "encoding": encoding | {"x": x | {"field": "low"}} | {"x2": {"field": "high"}},
-        },
-        {"mark": {"type": "circle", "size": 90, "opacity": 1}, "encoding": encoding | {"x": x | {"field": "value"}}},
+    x = {"type": "quantitative", "scale": {"zero": False}, "axis": {"tickCount": ticks}, "title": None}
+    encoding = place | {"color": {"field": "colour", "type": "nominal", "scale": None}} | SAID
+    bar = encoding | {"x": x | {"field": "low"}, "x2": {"field": "high"}}
+    return [
+        {"data": {"values": rows}, "mark": {"type": "rule", "strokeWidth": 3}, "encoding": bar},
+        {"data": {"values": rows}, "mark": {"type": "circle", "size": 90, "opacity": 1}}
+        | {"encoding": encoding | {"x": x | {"field": "value"}}},
     ]
-    if limit is not None:
-        said = [{"limit": limit, "said": f"limit {limit:g}"}]
-        mark = {"type": "rule", "stroke": "var(--bad)", "strokeWidth": 2, "strokeDash": [5, 3]}
-        layers.insert(0, {"data": {"values": said}, "mark": mark, "encoding": {"x": x | {"field": "limit"}} | SAID})
-    return _svg({"data": {"values": rows}, "layer": layers, "width": WIDTH, "height": 60 + 26 * len(rows)}, alt)
 
 
 def _points(points: Sequence[tuple[float, float]], said: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,0 +1,60 @@
+"""The page of a verdict: what the gate decided, and each check beside its limit, as gate.json has it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from html import unescape
+
+import mlflow
+import pytest
+
+import promote
+from tests.conftest import Ended
+from tests.report.conftest import stands_alone
+from understudy.figures import cards
+from understudy.registry import records
+from understudy.registry.records import Record
+from understudy.report import gate_page, page
+from understudy.table import TABLE
+
+
+@pytest.fixture
+def refused(in_production: str, call: Callable[..., Ended], client: mlflow.MlflowClient) -> tuple[str, str]:
+    """The page and the gate.json of a refusal."""
+    call(promote, "staging", "--version", "2")
+    assert call(promote, "production", "--rule", "better").code == 3
+    run = records.find(client, TABLE.name)[-1].run_id
+    files = (mlflow.artifacts.load_text(f"runs:/{run}/{name}") for name in (page.FILE, records.GATE))
+    return next(files), next(files)
+
+
+def test_a_refusal_has_a_page_that_says_each_check_as_it_was(
+    refused: tuple[str, str], looked_at: Callable[[str], None]
+) -> None:
+    html, kept = unescape(refused[0]), json.loads(refused[1])
+    assert f"The gate refuses it, and nothing moves: {kept['why']}." in html
+    assert f"{TABLE.name} version 2 to Production" in html
+    for check in kept["checks"][:9]:
+        assert check["name"] in html
+        if check["low"] is not None:
+            assert cards.interval((check["value"], check["low"], check["high"])) in html
+    assert html.count("✗ fail") == sum(check["passed"] is False for check in kept["checks"]) == 1
+    assert stands_alone(refused[0])
+    looked_at(refused[0])
+
+
+def test_what_passes_and_what_is_forced_say_so() -> None:
+    passed = gate_page.html("A", asdict(Record("staging", "1", "staging", who="anna")), {})
+    assert "The gate lets it pass" in passed
+    forced = Record("production", "2", "production", forced=True, why="too slow", who="bo", asker="anna", reason="now")
+    html = gate_page.html("A", asdict(forced), {})
+    assert "Forced by a person, although the gate refuses it: too slow." in html
+    for label, value in (("Asked by", "anna"), ("Approved by", "bo"), ("Reason", "now")):
+        assert f"<dt>{label}</dt><dd>{value}</dd>" in html
+
+
+def test_a_gate_that_cannot_decide_has_a_page_without_checks() -> None:
+    record = Record("production", "2", "production", why="the gate cannot decide: <gone>", who="anna")
+    html = gate_page.html("A", asdict(record), {})
+    assert "the gate cannot decide: &lt;gone&gt;." in html
+    assert "Nothing was measured." in html
