@@ -137,6 +137,7 @@ def test_plots_are_on_each_run_and_in_the_projects_folder(
         "comparison.csv",
         "comparison.png",
         "ROC_curve.png",
+        "report.html",
         "rows",
     }
     assert (trained / "plots" / "ROC_curve.png").stat().st_size > 10_000
