@@ -183,7 +183,7 @@ def test_mlflow_keeps_each_window_and_the_course_of_a_version(answer: Answer, wa
     ends = [int(pd.Timestamp(of.data.tags[record.UNTIL]).timestamp() * 1000) for of in (first, second)]
     assert [point.timestamp for point in points] == ends
     files = {file.path for file in client.list_artifacts(second.info.run_id)}
-    assert {"columns.csv", "columns.png", "report.json"} <= files
+    assert {"columns.csv", "columns.png", "report.json", "report.html"} <= files
     kept = pd.read_csv(mlflow.artifacts.download_artifacts(run_id=second.info.run_id, artifact_path="columns.csv"))
     assert kept.set_index("column")["alarm"]["ApplicantIncome"]
     assert {of.info.status for of in (first, second, course)} == {"FINISHED"}

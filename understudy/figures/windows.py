@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from textwrap import fill
 
 import numpy as np
@@ -50,7 +51,7 @@ def figure(columns: Sequence[DrawnColumn], title: str) -> Figure:
         columns: As many are drawn as have room; those with alarms, then those with the largest PSI.
         title: In lines.
     """
-    ordered = sorted(columns, key=lambda column: (not column.alarm, -(column.psi or 0)))[:MOST_COLUMNS]
+    ordered = by_alarm(columns)
     more = f"\n{len(ordered)} of {len(columns)} are drawn" if len(ordered) < len(columns) else ""
     heading = "\n".join(fill(line, 100) for line in f"{title}{more}".splitlines()).replace("$", r"\$")
     head = HEAD + 0.28 * heading.count("\n")
@@ -74,12 +75,30 @@ def figure(columns: Sequence[DrawnColumn], title: str) -> Figure:
     return drawn
 
 
+def by_alarm(columns: Sequence[DrawnColumn]) -> list[DrawnColumn]:
+    """As many columns as have room; those with alarms, then those with the largest PSI."""
+    return sorted(columns, key=lambda column: (not column.alarm, -(column.psi or 0)))[:MOST_COLUMNS]
+
+
+def shares(column: DrawnColumn) -> tuple[list[str], Floats, Floats]:
+    """What each bin of a column is called, its share in the reference, and that in the window, shape (bins,) each."""
+    edges, missing, before, now = _binned(column)
+    names = column.values or [f"{low:,.4g} to {high:,.4g}" for low, high in pairwise(edges.tolist())]
+    return [*names, *["missing"] * missing], before, now
+
+
+def _binned(column: DrawnColumn) -> tuple[Floats, bool, Floats, Floats]:
+    """The edges of the bins, whether there is one more for missing cells, and the shares of both samples."""
+    missing = bool(np.isnan(np.concatenate([column.before, column.now])).any())
+    edges, _ = _bins(column)
+    before, now = (_shares(cells, edges, missing) for cells in (column.before, column.now))
+    return edges, missing, before, now
+
+
 def _shape(axes: Axes, column: DrawnColumn) -> None:
     """Shares of the values in both samples: bars for the reference, lines for the window."""
-    missing = bool(np.isnan(np.concatenate([column.before, column.now])).any())
-    edges, ticks = _bins(column)
+    (edges, missing, before, now), (_, ticks) = _binned(column), _bins(column)
     places = np.append(np.arange(len(edges) - 1), [1.05 * len(edges) - 0.8] * missing)  # with a gap
-    before, now = (_shares(cells, edges, missing) for cells in (column.before, column.now))
     width = 0.7 if column.values else 1.0
     axes.bar(places, before, width, color=GREY, alpha=0.5)
     axes.hlines(now, places - width / 2, places + width / 2, color=_colour(column), linewidth=2.5)

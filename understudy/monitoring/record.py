@@ -14,6 +14,7 @@ from understudy.figures import windows
 from understudy.monitoring.report import WindowReport
 from understudy.monitoring.window import Window, shown
 from understudy.registry import records
+from understudy.report import page, window_page
 from understudy.tracking import connection, experiments, naming, provenance, runs, waiting
 from understudy.verification.digests import DIGEST
 
@@ -107,7 +108,9 @@ class WindowRun:
         metrics = {naming.metric(name): value for name, value in report.metrics().items()}
         runs.check_names("metrics", metrics)
         self._client.log_text(self.run_id, report.table().to_csv(index=False), "columns.csv")
-        self._client.log_text(self.run_id, json.dumps(report.as_dict(), indent=1), "report.json")
+        found = report.as_dict()
+        self._client.log_text(self.run_id, json.dumps(found, indent=1), "report.json")
+        self._client.log_text(self.run_id, window_page.html(self.name, found, report.drawn), page.FILE)
         title = f"{self.name}: {report.window.accepted:,} rows to {shown(report.window.until)}\n{report.verdict}"
         self._client.log_figure(self.run_id, windows.figure(report.drawn, title), "columns.png")
         runs.tag_record(

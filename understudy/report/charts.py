@@ -4,6 +4,7 @@ A colour is a variable of `templates/base.css`, so that one drawing serves light
 has its figures in a `<title>`, which browsers show without a script.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 340, 290  # pixels; a phone has room for one chart, a desk for two beside each other
 GAUGE = {"width": 230, "height": 50}  # pixels
+SHARES = {"width": 260, "height": 76}
+FEW_NAMES = 6  # of values, that have room below their bars
 TEXT, MUTED, LINE = "var(--text)", "var(--muted)", "var(--line)"
 FONT = "system-ui, sans-serif"
 LETTER, MOST_ROOM = 7.4, 190  # pixels: of a wide font, whatever font the page has in the end; of names beside an axis
@@ -118,6 +121,35 @@ def gauge(measured: Measured, limit: float) -> Markup:
     held = {"data": {"values": [said]}, "mark": mark, "encoding": {"x": x} | SAID}
     bars = _bars([measured], {"y": {"value": 12}}, 3)
     return _svg({"layer": [*bars, held], **GAUGE}, f"{measured.name}, beside its limit")
+
+
+def shares(names: Sequence[str], before: Sequence[float], now: Sequence[float], colour: str, alt: str) -> Markup:
+    """How often each value or range came before, as bars, and now, as strokes in a colour."""
+    rows = [
+        {
+            "place": place,
+            "name": name,
+            "before": one,
+            "now": other,
+            "said": f"{name}: {one:.1%} before, {other:.1%} now",
+        }
+        for place, (name, one, other) in enumerate(zip(names, before, now, strict=True))
+    ]
+    is_few = len(names) <= FEW_NAMES
+    labels = {
+        "labelExpr": f"{json.dumps(list(names))}[datum.value]",
+        "labelAngle": 0,
+        "labelLimit": SHARES["width"] / len(names),
+    }
+    axis = {"title": None, "ticks": False, "domain": False, **(labels if is_few else {"labels": False})}
+    x = {"field": "place", "type": "ordinal", "axis": axis}
+    height = {"type": "quantitative", "axis": None}
+    layers: list[dict[str, Any]] = [
+        {"mark": {"type": "bar", "color": LINE}, "encoding": {"x": x, "y": height | {"field": "before"}} | SAID},
+        {"mark": {"type": "tick", "color": colour, "thickness": 3, "opacity": 1}}
+        | {"encoding": {"x": x, "y": height | {"field": "now"}} | SAID},
+    ]
+    return _svg({"data": {"values": rows}, "layer": layers, **SHARES}, alt)
 
 
 def _bars(measured: Sequence[Measured], place: dict[str, Any], ticks: int) -> list[dict[str, Any]]:
