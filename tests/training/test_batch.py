@@ -131,7 +131,7 @@ def test_plots_are_on_each_run_and_in_the_projects_folder(
     for name, run in runs.items():
         on_run = {Path(file.path).stem for file in client.list_artifacts(run.info.run_id)}
         plots = PLOTS if name != families.FLOOR else []
-        assert on_run - {"manifests"} == {*plots, "slices", "thresholds"}
+        assert on_run - {"manifests", "card"} == {*plots, "slices", "thresholds"}
         assert {path.stem for path in (trained / "plots" / name).glob("*")} == set(plots)
     assert {Path(file.path).name for file in client.list_artifacts(batch.info.run_id)} == {
         "comparison.csv",

@@ -1,12 +1,9 @@
-"""Numbers as text: the comparison of a batch, and how runs and registered versions describe themselves."""
+"""Numbers as text: the comparison of a batch, and how runs describe themselves."""
 
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
-
-from understudy.schema.declaration import Table
 
 if TYPE_CHECKING:  # scikit-learn takes seconds to load, and most who ask for records measure nothing
     from understudy.figures.metrics import Interval
@@ -60,34 +57,3 @@ def family_card(params: Mapping[str, str], cv_score: float, metrics: "Mapping[st
     values = ", ".join(f"{key} {value}" for key, value in params.items()) or "nothing to search"
     held_out = ", ".join(f"{name} {interval(metrics[name])}" for name in ("Accuracy", "AUC"))
     return f"Best of its grid: {values}. Mean CV score {cv_score:.3f}; held out: {held_out}."
-
-
-def version_card(table: Table, name: str, family: str, params: Mapping[str, str], metrics: Mapping[str, float]) -> str:
-    """A registered version as Markdown: what it is, how good it is, what it takes, and how to call it.
-
-    The params are the best grid values, the metrics all of its run.
-    """
-    columns = "\n".join(
-        f"- {column.name}: {column.allowed}{', or missing' if column.missing else ''}" for column in table.columns
-    )
-    values = ", ".join(f"{key} {value}" for key, value in sorted(params.items()))
-    headline = {key: value for key, value in metrics.items() if "/" not in key and key != "Mean CV score"}
-    held_out = ", ".join(f"{key} {value:.3f}" for key, value in headline.items()) or "not evaluated yet"
-    return f"""{family} ({values}): mean CV score {metrics["Mean CV score"]:.3f}.
-
-Held out: {held_out}.
-
-Predicts `{table.target.name}`, {table.negative} or {table.positive}: {table.positive} from a probability of \
-{metrics["cv/threshold"]:.2f} on.
-
-### Columns
-
-{columns}
-
-Or the encoded form, by name or in this order: {", ".join(column.name for column in table.encoded)}.
-
-### How to call it
-
-`mlflow models serve -m {shlex.quote(f"models:/{name}@production")} --env-manager local --port 1234` serves it; POST
-`{{"dataframe_records": [{{...}}]}}` to `/invocations`, with `"params": {{"output": "probability"}}` for probabilities.
-"""

@@ -7,7 +7,8 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from understudy.errors import UserError
-from understudy.tracking import connection, naming
+from understudy.report import card
+from understudy.tracking import connection, naming, waiting
 
 
 def registered_model(client: MlflowClient, name: str) -> RegisteredModel:
@@ -55,6 +56,30 @@ def get_version(client: MlflowClient, name: str, number: str | None, option: str
     if number not in known:
         raise UserError(f"{name} has no version {number}", f"choose from {', '.join(known)} with {option}")
     return known[number]
+
+
+def card_of(client: MlflowClient, name: str, number: str | None) -> str:
+    """The model card of a version by its number, the newest one's for None.
+
+    Raises:
+        UserError: There is no such version, or its description is gone.
+    """
+    version = get_version(client, name, number)
+    if not version.description:
+        problem = f"version {version.version} of {name} has no description, which is where its card is kept"
+        raise UserError(problem, f"python promote.py show {version.version}{naming.option(name)}, for its lineage")
+    return str(version.description)
+
+
+def note(client: MlflowClient, name: str, number: str, decision: str) -> None:
+    """Let the card in a version's description say what was decided about it, unless the version is gone."""
+    try:
+        known = client.get_model_version(name, number).description or ""
+    except MlflowException as error:
+        if error.error_code not in connection.NOT_THERE:
+            raise
+        return
+    waiting.insist(client.update_model_version, name, number, card.with_decision(known, decision))
 
 
 def called(number: str | None) -> str:

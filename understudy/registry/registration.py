@@ -13,8 +13,8 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED, RESOURCE_ALREADY_EXI
 from mlflow.utils import mlflow_tags
 
 from understudy.errors import UserError
-from understudy.figures import cards
-from understudy.registry import registered
+from understudy.registry import history, registered
+from understudy.report import card
 from understudy.schema.declaration import Table
 from understudy.table import TABLE
 from understudy.tracking import batch_rows, family_runs, naming, provenance, runs
@@ -39,17 +39,36 @@ def register(client: MlflowClient, run: Run, table: Table, name: str) -> tuple[M
         raise UserError(problem, "train again: python train.py")
     admitted = admit(client, run, family_runs.model_uri(run), f"the model of run {run.info.run_id}")
     create(client, table, name)
+    described = _card(client, run, table, name)
+    runs.log_text(client, run.info.run_id, described, card.FILE)
     version = client.create_model_version(
         name,
         source=family_runs.model_uri(run),
         model_id=family_runs.model_id(run),
         run_id=run.info.run_id,
-        description=cards.version_card(table, name, family_runs.family_name(run), run.data.params, run.data.metrics),
+        description=described,
         tags={tag: runs.tag(run, tag) for tag in (family_runs.FAMILY_NAME, provenance.DATA_DIGEST)} | admitted,
         await_creation_for=0,  # it is there when the call returns; MLflow would say that it waits
     )
     _link(client, family_runs.model_id(run), version)
     return version, True
+
+
+def _card(client: MlflowClient, run: Run, table: Table, name: str) -> str:
+    """The model card of a family's run, which is to be a version."""
+    batch = runs.run_or_none(client, run.data.tags.get(mlflow_tags.MLFLOW_PARENT_RUN_ID, ""))
+    hides = batch is not None and batch.data.params.get("without_sensitive") == "True"
+    tags = {label: run.data.tags[tag] for label, tag in history.RUN_TAGS.items() if tag in run.data.tags}
+    known = card.Recorded(
+        name=name,
+        family=family_runs.family_name(run),
+        params=run.data.params,
+        metrics=run.data.metrics,
+        tags=tags | {"run": run.info.run_id, "trained by": run.data.tags.get(mlflow_tags.MLFLOW_USER, card.NOTHING)},
+        rows=family_runs.counts(run),
+        slices=family_runs.slices(run),
+    )
+    return card.written(table, table.without_sensitive() if hides else table, known)
 
 
 def admit(client: MlflowClient, run: Run, uri: str, called: str) -> dict[str, str]:

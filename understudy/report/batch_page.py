@@ -58,7 +58,9 @@ def html(table: Table, held_out: pd.DataFrame, families: Sequence[Evaluated], or
         curve_charts=_curve_charts(table, labels, families),
         params=_params(families),
         **_thresholds(table, searched),
-        **_groups(best),
+        gaps=findings.gap_sentences(best.slices),
+        fewest=findings.FEWEST_ROWS,
+        slices=_slices(best.slices),
         **_disputed(table, held_out[table.row_id].tolist(), labels, searched),
         positive=table.positive,
         negative=table.negative,
@@ -186,16 +188,6 @@ def _thresholds(table: Table, families: Sequence[Evaluated]) -> dict[str, object
         "costs": (f"{table.false_positive_cost:g}", f"{table.false_negative_cost:g}"),
         "break_even": f"{table.break_even:.2f}",
     }
-
-
-def _groups(family: Evaluated) -> dict[str, object]:
-    lines = []
-    for rate, said in (("accuracy", "accuracy"), ("positive rate", "share of positive answers")):
-        found = findings.gaps(family.slices, rate)
-        if len(found) > 1:
-            lines.append(f"The smallest gap in {said} is that of {found[0]}.")
-        lines += [f"The largest gap in {said} is that of {found[-1]}."] if found else []
-    return {"gaps": lines, "fewest": findings.FEWEST_ROWS, "slices": _slices(family.slices)}
 
 
 def _slices(slices: pd.DataFrame | None) -> Cells:

@@ -122,6 +122,17 @@ def gaps(slices: pd.DataFrame | None, rate: str) -> list[Gap]:
     return sorted(found, key=lambda gap: gap.size)
 
 
+def gap_sentences(slices: pd.DataFrame | None) -> list[str]:
+    """The smallest and the largest gap in accuracy and in positive answers, by name."""
+    lines = []
+    for rate, said in (("accuracy", "accuracy"), ("positive rate", "share of positive answers")):
+        found = gaps(slices, rate)
+        if len(found) > 1:
+            lines.append(f"The smallest gap in {said} is that of {found[0]}.")
+        lines += [f"The largest gap in {said} is that of {found[-1]}."] if found else []
+    return lines
+
+
 @dataclass(frozen=True)
 class Disputed:
     """A row that some families answer rightly and others wrongly.

@@ -32,7 +32,7 @@ WITH = " with sensitive columns"
 FAMILY_NAME = "understudy.family"
 MODEL_DIGEST = "model.digest"
 BEST = "best family"  # a batch's tag
-THRESHOLDS = "thresholds.csv"
+THRESHOLDS, SLICES = "thresholds.csv", "slices"
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,40 @@ def thresholds(run: Run) -> pd.DataFrame:
     Raises:
         UserError: It is gone, or no such table.
     """
-    provenance.check_location(str(run.info.artifact_uri), f"run {run.info.run_id}")
     try:
-        text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{THRESHOLDS}")
-        return pd.read_csv(StringIO(text))[["threshold", "cost"]].astype(float)
+        return _table(run, THRESHOLDS)[["threshold", "cost"]].astype(float)
     except (OSError, LookupError, ValueError, mlflow.MlflowException) as error:
         if errors.is_known(error):
             raise
         raise UserError(f"run {run.info.run_id} has no {THRESHOLDS} of training's", runs.TRAIN_AGAIN) from None
+
+
+def slices(run: Run) -> pd.DataFrame | None:
+    """How well each group of held-out rows is answered, as `metrics.slices` gives it; None where it is not logged."""
+    try:
+        found = _table(run, f"{SLICES}.csv")
+        return found.astype(dict.fromkeys(("rows", "accuracy", "positive rate"), float) | {"column": str})
+    except (OSError, LookupError, ValueError, mlflow.MlflowException) as error:
+        if errors.is_known(error):
+            raise
+        return None
+
+
+def _table(run: Run, file: str) -> pd.DataFrame:
+    """A table that a run has logged.
+
+    Raises:
+        UserError: The run's artifacts lie where nobody is to look for them.
+    """
+    provenance.check_location(str(run.info.artifact_uri), f"run {run.info.run_id}")
+    return pd.read_csv(StringIO(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{file}")))
+
+
+def counts(run: Run) -> tuple[int | None, int | None]:
+    """How many rows a family's run was trained on, and how many were held out; None where it does not say."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    profiles = {given.tags[0].value: json.loads(given.dataset.profile or "{}") for given in inputs if given.tags}
+    return profiles.get("training", {}).get("num_rows"), profiles.get("held-out", {}).get("num_rows")
 
 
 def get_batch(client: mlflow.MlflowClient, table: Table, run_id: str | None = None) -> Run:

@@ -77,7 +77,7 @@ def _evaluate_family(
     name, labels = family_runs.family_name(run), TABLE.labels(held_out)
     scored = Scored(pipelines.positive(pipeline, held_out, TABLE), pipeline[-1].threshold)
     slices = [metrics.slices(labels, scored.called, group) for _, group in TABLE.groups(held_out).items()]
-    tables = {"slices": pd.concat(slices)} if slices else {}
+    tables = {family_runs.SLICES: pd.concat(slices).assign(value=_cells)} if slices else {}
     evaluated = Evaluated(
         name=name,
         scored=scored,
@@ -85,17 +85,24 @@ def _evaluate_family(
         cv_score=runs.metric(run, "Mean CV score"),
         params=run.data.params,
         costs={"out of fold": thresholds, "held out": threshold.curve(TABLE, labels, scored.probabilities)},
-        slices=tables.get("slices"),
+        slices=tables.get(family_runs.SLICES),
     )
     figures = {} if name == FLOOR else _curves(evaluated, labels)
     if figures:
         figures["permutation_importance"] = plots.importance(_importance(pipeline, held_out), name)
     sensitive = [column.name for column in TABLE.categories if column.sensitive]
     if sensitive and figures:
-        figures["groups"] = plots.groups(tables["slices"][tables["slices"]["column"].isin(sensitive)], name)
+        figures["groups"] = plots.groups(
+            tables[family_runs.SLICES][tables[family_runs.SLICES]["column"].isin(sensitive)], name
+        )
     card = cards.family_card(run.data.params, evaluated.cv_score, evaluated.metrics)
     family_runs.log_evaluation(client, run, evaluated.metrics, Report(figures, tables, card))
     return evaluated
+
+
+def _cells(slices: pd.DataFrame) -> pd.Series:
+    """The values of slices for people."""
+    return slices["value"].map(cards.cell)
 
 
 def _curves(family: Evaluated, labels: Labels) -> dict[str, Figure]:
