@@ -38,7 +38,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", help=f"registered model (default: {TABLE.name})")
     verbs = parser.add_subparsers(dest="action", metavar="VERB")
-    parser.set_defaults(action="show", version=None, at=None)
+    parser.set_defaults(action="show", version=None, at=None, card=False)
 
     def verb(name: str, purpose: str, version: str | None = None) -> argparse.ArgumentParser:
         parser = verbs.add_parser(name, help=purpose, description=purpose, parents=[shared])
@@ -49,6 +49,7 @@ def options() -> argparse.ArgumentParser:
 
     show = verb("show", "what is where, and what happened", "that version: its lineage, and what was measured of it")
     show.add_argument("--at", metavar="TIME", help="what was in Production then: 2026-11-01T12:00")
+    show.add_argument("--card", action="store_true", help="the model card of that version (default: of the newest)")
     staging = verb("staging", "put a version into Staging", "(default: the newest)")
     production = verb("production", "put a version into Production", "(default: the one in Staging)")
     for promotion in (staging, production):
@@ -114,9 +115,11 @@ def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     is_partial = TABLE.limits.approval or history.aliases(decisions) != aliases or not moved >= stages.STAGES.keys()
     if args.at or args.version or is_partial:
         decisions = records.find(client, name)  # a thousand take seconds to read
+    if args.card:
+        print(*map(errors.visible, registered.card_of(client, name, args.version).splitlines()), sep="\n")
+        return
     if args.at:
-        when = history.milliseconds(args.at)
-        print(f"in Production at {args.at}: {history.describe_at(decisions, when, aliases)}")
+        print(f"in Production at {args.at}: {history.describe_at(decisions, history.milliseconds(args.at), aliases)}")
         return
     if args.version:
         for label, value in history.lineage(client, name, args.version).items():
