@@ -235,6 +235,7 @@ def test_a_declaration_survives_json_and_a_schema_describes_it() -> None:
     assert schema["properties"]["issued"]["format"] == "date"
     assert schema["properties"]["comment"] == {}
     assert schema["additionalProperties"] is True
+    assert schema["$defs"]["label"] == {"title": "y", "enum": ["no", "yes"]}
     assert row_schema(replace(LOANS, ignore=()))["additionalProperties"] is False
     assert row_schema(TABLE)["additionalProperties"] is False
     for named in (row_schema(TABLE), row_schema(TABLE)["$defs"]["encoded"]):

@@ -92,6 +92,14 @@ def test_raw_encoded_and_unnamed_rows_of_an_applicant_get_one_answer(
     assert model.predict(raw, params=PROBABILITY) == pytest.approx(expected, rel=0, abs=1e-12)
 
 
+def test_the_example_is_an_allowed_row_that_nobody_has(served: Scorer) -> None:
+    example = served.example()
+    assert list(example) == RAW
+    assert {type(example[name]) for name in ("ApplicantIncome", "Credit_History")} == {int}
+    assert served.predict([example]) == ["Y"]
+    assert example not in table_rows.read(TABLE, SAMPLE)[RAW].to_dict("records")
+
+
 def test_a_model_answers_labels_and_on_request_probabilities(model: Any) -> None:
     assert model.predict([APPLICANT]) == ["Y"]
     [probability] = model.predict([APPLICANT], params=PROBABILITY)

@@ -18,10 +18,11 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def row_schema(table: Table) -> dict[str, Any]:
-    """The schema of a raw row; that of the encoded form is in it under `$defs`."""
+    """The schema of a raw row; `$defs` has that of the encoded form, and the negative and the positive label."""
     named = {table.row_id: NAME} if isinstance(table.identifier, str) else {}
     raw, encoded = _object_schema(table.columns, named, table.ignore), _object_schema(table.encoded, named)
-    return {"$schema": DIALECT, "title": table.name, **raw, "$defs": {"encoded": encoded}}
+    label = {"title": table.target.name, "enum": list(table.target.values)}
+    return {"$schema": DIALECT, "title": table.name, **raw, "$defs": {"encoded": encoded, "label": label}}
 
 
 def _object_schema(

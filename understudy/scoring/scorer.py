@@ -7,11 +7,12 @@ of the rows is the one that training's rows went through.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from statistics import median_low, mode
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from understudy.schema.columns import Cells, unlisted
+from understudy.schema.columns import Category, Cells, Declared, unlisted
 from understudy.schema.declaration import Table
 from understudy.schema.faults import Fault
 from understudy.schema.logged import row_ids
@@ -126,6 +127,12 @@ class Scorer:
         form = self.form(columns)
         return {name: forms.from_text(cells, form.columns.get(name)) for name, cells in columns.items()}
 
+    def example(self) -> dict[str, Any]:
+        """A raw row that the table allows: each column's middle or commonest stored cell, and so nobody's row."""
+        row = {column.name: _middle(column, self._stored["rows"][column.name]) for column in self.table.columns}
+        is_allowed = not self.table.faults({name: [cell] for name, cell in row.items()})
+        return row if is_allowed else {column.name: column.example for column in self.table.columns}
+
     def smoke(self) -> None:
         """Score the stored rows.
 
@@ -189,6 +196,15 @@ class Scorer:
             for place in strongest
             if abs(effects[place]) > NOISE
         ]
+
+
+def _middle(column: Declared, cells: Cells) -> Any:
+    """A cell like most of a column's, which may hold what a category does not list; that is never taken."""
+    if isinstance(column, Category):
+        cell = mode([cell for cell in cells if column.lists(cell)] or column.values)
+    else:
+        cell = median_low([cell for cell in cells if cell is not None] or [column.example])
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
 
 
 def load(folder: Path) -> Scorer:
