@@ -31,7 +31,7 @@ PACKAGE = PROJECT / "understudy"
 # Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
 ORDER = ["errors", "cluster", "schema", "reading", "declare", "table", "families", "figures", "scoring", "tracking"]
 ORDER += ["report", "verification", "training", "registry", "approval", "gate", "batch", "monitoring", "probation"]
-ORDER += ["serving"]
+ORDER += ["pages", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
 ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register)]

@@ -22,7 +22,7 @@ import msgspec
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from understudy.schema.compatibility import row_schema
+from understudy.pages import bodies, openapi, site
 from understudy.schema.logged import Cause, first_causes
 from understudy.scoring.forms import RowsRefused
 from understudy.scoring.scorer import DETAIL, Answered
@@ -31,7 +31,7 @@ from understudy.serving.following import Follower, ServedVersion, Settings
 from understudy.serving.request import PATH, HTTPError, asked, check_head, check_host, check_size, request_id
 from understudy.serving.row_log import RowLog
 
-PAGES = ("/ping", "/health", "/version", "/schema", "/metrics")
+PAGES = (*site.PAGES, "/openapi.json", "/ping", "/health", "/version", "/schema", "/metrics")
 BODIES = 64_000_000  # bytes of all long bodies that a worker reads and scores at once
 SHORT = 20_000  # bytes up to which a body is answered at once; a longer one goes to a thread, and holds up no short one
 SLOW = (b'"detail"', b"\\")  # what a short body that asks for reasons holds, which take long, or may be hidden behind
@@ -74,6 +74,7 @@ class App:
         self._tally = metrics.RequestTally()
         self._log = RowLog(settings) if settings.log or settings.shadow else None
         self._mark, self._requests = secrets.token_hex(8), itertools.count(1)
+        self._files = site.read()
         self._thread = ThreadPoolExecutor(1)
         self._readings: set[Reading] = set()
         self._buffered = 0
@@ -206,10 +207,13 @@ class App:
         loaded = self._follower.loaded
         try:
             check_host(scope)
-            if scope.path not in PAGES:
+            file = self._files.get(scope.path)
+            if not file and scope.path not in PAGES:
                 raise HTTPError(404, f"there are {', '.join([PATH, *PAGES])}")
             if scope.method not in ("GET", "HEAD"):
                 raise HTTPError(405, f"{scope.path} takes GET and HEAD", allow="GET, HEAD")
+            if file:
+                return Answer(200, [*headers(loaded, file.content_type), *site.HEADERS], file.content)
             content_type, content = self._content(scope.path)
             return Answer(200, headers(loaded, content_type), content)
         except Exception as error:
@@ -221,7 +225,8 @@ class App:
             self._tally.flush()
             return CONTENT_TYPE_LATEST, metrics.page()
         if path == "/schema":
-            return "application/schema+json", json.dumps(row_schema(self._loaded().scorer.table)).encode()
+            return "application/schema+json", json.dumps(bodies.schema(self._loaded().scorer)).encode()
+        content: dict[str, Any]
         if path == "/ping":
             content = {"status": "alive"}
         elif path == "/version":
@@ -229,6 +234,9 @@ class App:
             since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(loaded.since))
             content = {"name": self._name, "stage": self._stage, "version": loaded.key.number}
             content |= {"manifest": loaded.key.digest, "since": since}
+        elif path == "/openapi.json":
+            loaded = self._loaded()
+            content = openapi.document(loaded.scorer, loaded.key.number, self._name, self._stage)
         else:
             number = self._follower.loaded and self._follower.loaded.key.number
             content = {"status": "serving", "version": number} if number else {"status": "waiting"}
