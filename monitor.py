@@ -262,7 +262,7 @@ def retrain(client: "MlflowClient", name: str, address: str, why: str) -> str | 
     version, _ = registration.register(client, best, TABLE, name)
     print(f"{name} version {version.version} registered: {errors.visible(family_runs.family_name(best))}")
     asked = ["staging", "--version", str(version.version), "--reason", why]
-    promote.promote(client, name, promote.options().parse_args(asked))
+    print(*promote.promote(client, name, promote.options().parse_args(asked)).lines, sep="\n")
     return str(version.version)
 
 

@@ -10,15 +10,15 @@ python promote.py relocate                 after the project's folder was moved 
 """
 
 import argparse
-import sys
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from understudy import errors
-from understudy.errors import UserError
+from understudy import errors, terminal
+from understudy.errors import Refused, UserError
 from understudy.table import TABLE
+from understudy.terminal import Reply
 from understudy.tracking import naming
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
     from understudy.gate.checks import Rule
     from understudy.gate.live import Pairs
-    from understudy.registry.records import Move
-
-RECORDS = 20  # that show prints, the latest ones
+    from understudy.registry.promotion import Judge
+    from understudy.registry.records import Move, SavedRecord
 
 
 def options() -> argparse.ArgumentParser:
-    # The name may stand before the verb as well; its default must not replace what stood there.
-    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    shared.add_argument("--name", help=f"registered model (default: {TABLE.name})")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", help=f"registered model (default: {TABLE.name})")
+    # Both may stand before the verb as well; their defaults behind it must not replace what stood there.
+    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    for of in (parser, shared):
+        of.add_argument("--name", help=f"registered model (default: {TABLE.name})")
+        terminal.add_json(of)
     verbs = parser.add_subparsers(dest="action", metavar="VERB")
     parser.set_defaults(action="show", version=None, at=None, card=False)
 
@@ -88,77 +88,51 @@ def main() -> None:
         verb = f"{args.action} --force" if is_forced else args.action
         given = " ".join(f'--{option} "..."' for option in needed)
         raise UserError(f"{verb} needs a --{missing[0]}", f"python promote.py {verb} {given}{naming.option(name)}")
+    terminal.answer(lambda: reply(name, args), args.json)
+
+
+def reply(name: str, args: argparse.Namespace) -> Reply:
+    """Do what a verb says."""
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy.registry import registered
+    from understudy.replies import state
     from understudy.tracking import connection, experiments
 
     if args.action == "relocate":
-        for line in experiments.relocate(connection.connect(is_moved=True)) or ["the project is where it was"]:
-            print(line)
-        print("next: python promote.py check")
-        return
+        done = experiments.relocate(connection.connect(is_moved=True))
+        return Reply({"done": done}, done or ["the project is where it was"], "python promote.py check")
     client = connection.connect()
     registered.registered_model(client, name)
-    fix = ACTIONS[args.action](client, name, args)
-    print(f"next: {fix or _next(client, name)}")
-    if fix:
-        sys.exit(4)
+    if args.action == "show" and args.card:
+        return state.card(client, name, TABLE, args.version)
+    if args.action == "show":
+        return state.show(client, name, TABLE, args.version, args.at)
+    if args.action == "check":
+        return state.check(client, name, TABLE, args.repair)
+    return replace(ACTIONS[args.action](client, name, args), next=state.next_command(client, name, TABLE))
 
 
-def show(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy.approval import requests
-    from understudy.figures import cards
-    from understudy.registry import history, records, registered, stages
-
-    decisions, aliases = records.find(client, name, latest=RECORDS), stages.aliases(client, name)
-    moved = {record.stage for record in history.completed(decisions)}
-    is_partial = TABLE.limits.approval or history.aliases(decisions) != aliases or not moved >= stages.STAGES.keys()
-    if args.at or args.version or is_partial:
-        decisions = records.find(client, name)  # a thousand take seconds to read
-    if args.card:
-        print(*map(errors.visible, registered.card_of(client, name, args.version).splitlines()), sep="\n")
-        return
-    if args.at:
-        print(f"in Production at {args.at}: {history.describe_at(decisions, history.milliseconds(args.at), aliases)}")
-        return
-    if args.version:
-        for label, value in history.lineage(client, name, args.version).items():
-            print(f"{label}: {value}")
-        decisions = [record for record in decisions if args.version in (record.version, record.before)]
-    else:
-        recorded = history.aliases(decisions)
-        for alias, stage in stages.STAGES.items():
-            current, expected = aliases.get(alias), recorded.get(alias)
-            differs = f" (the records say {registered.called(expected)}: python promote.py check{naming.option(name)})"
-            print(f"{stage}: {f'version {current}' if current else 'empty'}{differs if expected != current else ''}")
-        versions = registered.versions(client, name)
-        print(f"newest: {f'version {versions[-1].version}' if versions else 'none'}")
-        for request in requests.waiting(decisions):
-            print(f"request: {requests.described(request)}")
-    decisions = decisions[-RECORDS:]
-    for record, line in zip(decisions, history.story(decisions), strict=True):
-        print(line)
-        for figure, value in cards.headline(record.figures).items() if record.version == args.version else ():
-            print(errors.visible(f"    {figure}: {value}"))
-
-
-def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+def promote(client: "MlflowClient", name: str, args: argparse.Namespace) -> Reply:
     from understudy.registry import stages
     from understudy.registry.records import Move
 
     version = stages.choose(client, name, args.action, args.version)
     planned = Move(args.action, version, args.action, None, args.reason, args.force, args.breaking)
-    move(client, name, args, planned, getattr(args, "rule", "not-worse"))
+    return move(client, name, args, planned, getattr(args, "rule", "not-worse"))
 
 
-def move(client: "MlflowClient", name: str, args: argparse.Namespace, planned: "Move", rule: "Rule") -> None:
+def move(client: "MlflowClient", name: str, args: argparse.Namespace, planned: "Move", rule: "Rule") -> Reply:
     from understudy.gate import evidence
     from understudy.registry import promotion, stages
+    from understudy.replies import moves
+
+    def line(record: "SavedRecord | None") -> str:
+        archived = f", version {record.before} is archived" if record and record.before else ""
+        return f"{name} version {planned.version} is in {stages.STAGES[planned.stage]}{archived}"
 
     judge = evidence.decide(client, name, rule, getattr(args, "data", None), live_rows(client, name, args))
-    record = promotion.promote(client, name, planned, judge)
-    archived = f", version {record.before} is archived" if record and record.before else ""
-    print(f"{name} version {planned.version} is in {stages.STAGES[planned.stage]}{archived}")
+    known = {"version": planned.version, "stage": planned.stage}
+    return moves.reply(name, judge, lambda judge: promotion.promote(client, name, planned, judge), line, **known)
 
 
 def live_rows(client: "MlflowClient", name: str, args: argparse.Namespace) -> "Pairs | None":
@@ -181,14 +155,15 @@ def live_rows(client: "MlflowClient", name: str, args: argparse.Namespace) -> "P
     return partial(labels.of_both, client, name, Path(log), address)
 
 
-def production(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    (ask if TABLE.limits.approval else promote)(client, name, args)
+def production(client: "MlflowClient", name: str, args: argparse.Namespace) -> Reply:
+    return (ask if TABLE.limits.approval else promote)(client, name, args)
 
 
-def ask(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+def ask(client: "MlflowClient", name: str, args: argparse.Namespace) -> Reply:
     from understudy.approval import requests
     from understudy.registry import stages
     from understudy.registry.records import Move
+    from understudy.replies import moves, state
 
     if rows := [option for option in ("data", "labels", "log") if getattr(args, option, None)]:
         problem = f"the gate decides when somebody approves, and --{rows[0]} says on which rows"
@@ -196,104 +171,73 @@ def ask(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
     version = stages.choose(client, name, "production", args.version)
     planned = Move("production", version, "production", None, args.reason, args.force, args.breaking, args.rule)
     request = requests.ask(client, name, planned)
-    print(f"{name} {requests.described(request) if request else f'version {version} is in Production'}")
+    line = f"{name} {requests.described(request) if request else f'version {version} is in Production'}"
+    values = {"version": version, "stage": "production", "request": state.of_record(request) if request else None}
+    return Reply({"name": name, **moves.NOTHING, **values}, [line])
 
 
-def approve(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+def approve(client: "MlflowClient", name: str, args: argparse.Namespace) -> Reply:
     from understudy.approval import requests
 
     planned = requests.approve(client, name, args.version, args.reason)
     rule = cast("Rule", planned.rule)
     terms = f"{rule}{', forced' if planned.forced else ''}{', breaking' if planned.breaking else ''}"
     print(f"{planned.asker} has asked for version {planned.version} by the rule {terms}")
-    move(client, name, args, planned, rule)
+    return move(client, name, args, planned, rule)
 
 
-def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+def rollback(client: "MlflowClient", name: str, args: argparse.Namespace) -> Reply:
+    from understudy.registry import promotion
+    from understudy.replies import moves
+
+    def line(record: "SavedRecord") -> str:
+        archived = f", version {record.before} is archived" if record.before else ""
+        return f"{name} version {record.version} is in Production again{archived}"
+
+    def go_back(judge: "Judge") -> "SavedRecord":
+        return promotion.rollback(client, name, args.version, args.reason, judge)
+
+    return moves.reply(name, promotion.scores_a_row(client, name), go_back, line)
+
+
+def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> Reply:
     from understudy.registry import promotion
 
-    judge = promotion.scores_a_row(client, name)
-    record = promotion.rollback(client, name, args.version, args.reason, judge)
-    archived = f", version {record.before} is archived" if record.before else ""
-    print(f"{name} version {record.version} is in Production again{archived}")
+    values = {"name": name, "version": args.version}
+    try:
+        promotion.archive(client, name, args.version, args.reason)
+    except Refused as refused:
+        refused.values = values
+        raise
+    return Reply({**values, "refused": None}, [f"{name} version {args.version} is archived"])
 
 
-def archive(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
-    from understudy.registry import promotion
-
-    promotion.archive(client, name, args.version, args.reason)
-    print(f"{name} version {args.version} is archived")
-
-
-def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> None:
+def adopt(client: "MlflowClient", name: str, args: argparse.Namespace) -> Reply:
     from understudy.approval import requests
     from understudy.gate import evidence
     from understudy.registry import promotion, stages
+    from understudy.replies import moves
+
+    def line(record: "SavedRecord") -> str:
+        place = f"in {stages.STAGES[record.stage]}, with alias, stage and record" if record.stage else "adopted"
+        return f"{name} version {record.version} is {place}"
+
+    def take_over(judge: "Judge") -> "SavedRecord":
+        return promotion.adopt(client, name, args.version, args.reason, judge, args.force)
 
     judge = evidence.decide(client, name, "not-worse")
-    if TABLE.limits.approval:
-        judge = requests.approved_first(client, name, judge)
-    record = promotion.adopt(client, name, args.version, args.reason, judge, args.force)
-    place = f"in {stages.STAGES[record.stage]}, with alias, stage and record" if record.stage else "adopted"
-    print(f"{name} version {record.version} is {place}")
-
-
-def check(client: "MlflowClient", name: str, args: argparse.Namespace) -> str | None:
-    from understudy.approval import requests
-    from understudy.gate import budget
-    from understudy.probation import trials
-    from understudy.registry import audit, records, registered, stages
-
-    for repaired in [*requests.close_gone(client, name), *audit.repair(client, name)] if args.repair else []:
-        print(f"mended: {repaired}")
-    findings, decisions = audit.findings(client, name, TABLE.limits.approval), []
-    with suppress(UserError):  # it is among the findings
-        decisions = records.find(client, name)
-    numbers = [str(version.version) for version in registered.versions(client, name)]
-    findings += requests.findings(decisions, name, numbers, TABLE.limits.approval)
-    if TABLE.limits.probation and "production" in stages.aliases(client, name):
-        log = Path(TABLE.live.log) if TABLE.live.log else None
-        line, finding = trials.described(client, name, TABLE.limits.probation, log)
-        print(f"probation: {line}")
-        findings += [finding] if finding else []
-    for finding in findings:
-        print(finding)
-    for line in map(requests.described, requests.waiting(decisions)):
-        print(f"request: {line}")
-    if numbers and (left := budget.left(client, name, numbers[-1])):
-        print(f"budget: {left}")
-    print(f"{name}: {f'{len(findings)} found' if findings else 'all is well'}")
-    repair, fixes = audit.repair_command(name), [finding.fix for finding in findings]
-    return repair if any(repair in fix for fix in fixes) else next(iter(fixes), None)
-
-
-def _next(client: "MlflowClient", name: str) -> str:
-    from understudy.approval import requests
-    from understudy.registry import audit, records, registered, stages
-
-    aliases = stages.aliases(client, name)
-    versions = {str(version.version): version for version in registered.versions(client, name)}
-    if any(audit.staged_otherwise(name, aliases, versions)):
-        verb = "python promote.py check"
-    elif TABLE.limits.approval and (waiting := requests.waiting(records.find(client, name))):
-        verb = f'python promote.py approve {waiting[-1].version} --reason "..."'
-    elif "production" in aliases and "staging" not in aliases:
-        verb = "./serve.sh"
-    else:
-        verb = f"python promote.py {'production' if 'staging' in aliases else 'staging'}"
-    return f"{verb}{naming.option(name)}"
+    judge = requests.approved_first(client, name, judge) if TABLE.limits.approval else judge
+    return moves.reply(name, judge, take_over, line)
 
 
 NEEDED = {"approve": ("version", "reason"), "rollback": ("reason",), "archive": ("version",), "adopt": ("reason",)}
 ACTIONS = {
-    "show": show,
     "staging": promote,
     "production": production,
     "approve": approve,
     "rollback": rollback,
     "archive": archive,
     "adopt": adopt,
-    "check": check,
 }
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from understudy.registry import stages
 from understudy.serving import __main__ as serve
 
 PACKAGE = PROJECT / "understudy"
-# Each room imports only what stands before it; `errors`, `table` and `families` are the modules that are in no room.
-ORDER = ["errors", "cluster", "schema", "reading", "declare", "table", "families", "figures", "scoring", "tracking"]
-ORDER += ["report", "verification", "training", "registry", "approval", "gate", "batch", "monitoring", "probation"]
-ORDER += ["pages", "serving"]
+# Each room imports only what stands before it; `errors`, `terminal`, `table` and `families` are modules in no room.
+ORDER = ["errors", "terminal", "cluster", "schema", "reading", "declare", "table", "families", "figures", "scoring"]
+ORDER += ["tracking", "report", "verification", "training", "registry", "approval", "gate", "batch", "monitoring"]
+ORDER += ["probation", "replies", "pages", "serving"]
 ROOMS = [room for room in ORDER if (PACKAGE / room).is_dir()]
 MOST_MODULES = 8  # of a room
 ENTRY_POINTS = [("main", train), ("evaluate", evaluate), ("register", register)]

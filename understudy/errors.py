@@ -5,9 +5,9 @@ import gc
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # Python looks for garbage after so many new objects, by default 700. Importing MLflow and reading a thousand runs make
 # hundreds of thousands that stay: looking through them took a quarter of `promote.py show`.
@@ -37,11 +37,15 @@ class Refused(Exception):  # noqa: N818
 
     Args:
         why: One sentence, without a full stop.
+
+    Attributes:
+        values: What a script that answers in JSON says of it besides; filled in by whoever knows it.
     """
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
         self.why = why
+        self.values: Mapping[str, Any] = {}
 
 
 FREE_SPACE = "free some space there, and start again"

@@ -22,16 +22,25 @@ def interval(values: "Interval") -> str:
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, str]:
-    """The metrics of a run whose names have no prefix as text, by name, with their bounds where the run has them."""
+    """What `figures` finds, as text."""
+    return {
+        name: interval((values[0], values[1], values[2])) if values[1:] else number(values[0])
+        for name, values in figures(metrics).items()
+    }
+
+
+def figures(metrics: Mapping[str, float]) -> dict[str, tuple[float, ...]]:
+    """The metrics of a run whose names have no prefix, by name: the value, and its bounds where the run has them."""
     values = {name.removeprefix("interval/"): value for name, value in metrics.items()}
     pairs = {name: (f"{name} low", f"{name} high") for name in metrics}
     bounds = {name: (values[low], values[high]) for name, (low, high) in pairs.items() if {low, high} <= {*values}}
     beside = {bound for name in bounds for bound in pairs[name]}
-    return {
-        name: interval((values[name], *bounds[name])) if name in bounds else number(values[name])
-        for name in sorted({*values} - beside)
-        if "/" not in name
-    }
+    return {name: (values[name], *bounds.get(name, ())) for name in sorted({*values} - beside) if "/" not in name}
+
+
+def named(values: tuple[float, ...]) -> dict[str, float | None]:
+    """A value, and its bounds if it has some, as `--json` has them."""
+    return dict(zip(("value", "low", "high"), (*values, None, None), strict=False))
 
 
 def number(value: float) -> str:

@@ -1,6 +1,5 @@
 """May a version go to Staging or to Production? Answers and measurements in, a `Decision` out; nothing is read."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from understudy import terminal
 from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
 from understudy.gate import checks
@@ -137,12 +137,7 @@ class Decision:
     def as_dict(self) -> dict[str, Any]:
         """All but the draws, as JSON takes it: NaN and the infinite become null."""
         known = [asdict(check) for check in (*self.checks, *self.slices)]
-        finite = [{key: None if _is_not_finite(value) else value for key, value in check.items()} for check in known]
-        return {"allowed": self.allowed, "why": self.why, "checks": finite}
-
-
-def _is_not_finite(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+        return {"allowed": self.allowed, "why": self.why, "checks": terminal.finite(known)}
 
 
 def staging(challenger: Challenger, terms: Terms) -> Decision:

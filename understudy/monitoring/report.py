@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from understudy import terminal
 from understudy.figures.metrics import Scored
 from understudy.figures.windows import DrawnColumn
 from understudy.monitoring import drift, outcomes
@@ -108,7 +109,7 @@ class WindowReport:
         known = {name: value for name, value in vars(self.known).items() if name != "of"} if self.known else {}
         arrays = ("labels", "probabilities")
         joined = {name: value for name, value in vars(self.joined).items() if name not in arrays} if self.joined else {}
-        everything: dict[str, Any] = _finite(
+        everything: dict[str, Any] = terminal.finite(
             {
                 "exit": self.code,
                 "verdict": self.verdict,
@@ -127,15 +128,6 @@ class WindowReport:
             }
         )
         return everything
-
-
-def _finite(value: Any) -> Any:
-    """The value as JSON takes it, with None for each NaN in it."""
-    if isinstance(value, dict):
-        return {key: _finite(of) for key, of in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(of) for of in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def compare(

@@ -1,0 +1,82 @@
+"""How scripts answer: lines for people, or with `--json` one object for programs."""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from understudy import errors
+
+JSON_HELP = "print the result as one JSON object, see docs/terminal.md"
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of a verb.
+
+    Args:
+        values: What `--json` prints, by names in snake_case; docs/terminal.md says which they are.
+        lines: What people read instead.
+        next: The command that comes next; None where nothing follows, and after a refusal.
+        code: The exit code.
+    """
+
+    values: Mapping[str, Any]
+    lines: Sequence[str] = ()
+    next: str | None = None
+    code: int = 0
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the option `--json`, with the parser's own default if it has one."""
+    parser.add_argument("--json", action="store_true", default=parser.argument_default or False, help=JSON_HELP)
+
+
+def answer(work: Callable[[], Reply], as_json: bool) -> None:
+    """Do a verb's work and print what came of it, ending with the next command.
+
+    As JSON it is one object on stdout, and what is said while the verb works goes to stderr.
+
+    Raises:
+        Refused: It was; the object is printed before.
+        SystemExit: The exit code is another one than 0.
+    """
+    try:
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            reply = work()
+    except errors.Refused as refused:
+        if as_json:
+            _print_object({**refused.values, "refused": refused.why, "next": None})
+        raise
+    if as_json:
+        _print_object({**reply.values, "next": reply.next})
+    else:
+        for line in reply.lines:
+            print(line)
+        if reply.next:
+            print(f"next: {reply.next}")
+    if reply.code:
+        sys.exit(reply.code)
+
+
+def _print_object(values: Mapping[str, Any]) -> None:
+    print(json.dumps(finite(values), allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """The value as JSON takes it, with None for each number in it that is NaN or infinite."""
+    if isinstance(value, Mapping):
+        return {key: finite(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(of) for of in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def utc(milliseconds: int) -> str:
+    """Milliseconds since 1970 as a time in ISO 8601."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
