@@ -6,9 +6,11 @@ python evaluate.py --batch RUN_ID   another one
 """
 
 import argparse
+from dataclasses import replace
 
-from understudy import errors
+from understudy import errors, terminal
 from understudy.table import TABLE
+from understudy.terminal import Reply
 
 
 def options() -> argparse.ArgumentParser:
@@ -16,11 +18,17 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch", default="", help="run id of a batch (default: the newest)")
     parser.add_argument("--data", default="", help=f"file, URL or database of the table (default: {TABLE.path})")
     parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
+    terminal.add_json(parser)
     return parser
 
 
 def main() -> None:
     args = options().parse_args()
+    terminal.answer(lambda: evaluate(args), args.json)
+
+
+def evaluate(args: argparse.Namespace) -> Reply:
+    """Evaluate a batch."""
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy.reading import table_rows
     from understudy.tracking import connection, family_runs, provenance
@@ -29,8 +37,7 @@ def main() -> None:
     client = connection.connect(args.fail_fast)
     batch = family_runs.get_batch(client, TABLE, args.batch or None)
     address = provenance.recorded_address(batch, TABLE.path, args.data or None, "python evaluate.py")
-    evaluation.evaluate(client, batch, table_rows.read(TABLE, address))
-    print("next: python register.py")
+    return replace(evaluation.evaluate(client, batch, table_rows.read(TABLE, address)), next="python register.py")
 
 
 if __name__ == "__main__":

@@ -12,17 +12,15 @@ version on probation has gone back.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy import errors
-from understudy.errors import UserError
+from understudy import errors, terminal
+from understudy.errors import Refused, UserError
 from understudy.table import TABLE
+from understudy.terminal import Reply
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,14 +57,17 @@ def options() -> argparse.ArgumentParser:
         metavar="SERVER",
         help=f"watch the new version in Production on the live server at this address (default: {TABLE.live.server})",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    terminal.add_json(parser)
     return parser
 
 
 def main() -> None:
     args = options().parse_args()
-    if args.probation:
-        sys.exit(probation(args))
+    terminal.answer(lambda: probation(args) if args.probation else watch(args), args.json)
+
+
+def watch(args: argparse.Namespace) -> Reply:
+    """Look at a window, and train again if that is asked and the window gives reason to."""
     if not args.data:
         args.log, args.labels = args.log or TABLE.live.log or "", args.labels or TABLE.live.labels or ""
     if bool(args.log) == bool(args.data):
@@ -78,40 +79,48 @@ def main() -> None:
     from understudy.tracking import connection, naming, runs
 
     client, name, staged = connection.connect(), args.name or TABLE.name, None
-    with redirect_stdout(sys.stderr) if args.json else nullcontext():
-        for killed in runs.close_killed(client):
-            print(f"{errors.visible(killed)}: was killed, and says so now")
-        number = args.version or stages.in_stage(client, name, "production")
-        report, about = monitor(client, name, number, args)
-        if not args.json:
-            show(report, f"{name} version {number}")
-            print(f"run: {about['page']}")
-        if report.code and args.retrain:
+    for killed in runs.close_killed(client):
+        print(f"{errors.visible(killed)}: was killed, and says so now")
+    number = args.version or stages.in_stage(client, name, "production")
+    report, about = monitor(client, name, number, args)
+    values = {**about, **report.as_dict(), "staged": None, "refused": None}
+    if not args.json:  # before what training says
+        show(report, f"{name} version {number}")
+        print(f"run: {about['page']}")
+    if report.code and args.retrain:
+        try:
             staged = retrain(client, name, args.retrain, f"{report.verdict} (monitoring run {about['run']})")
-    if args.json:
-        print(json.dumps({**about, **report.as_dict(), "staged": staged}))
-    elif staged or (report.code and not args.retrain):
-        print(f"next: python {f'promote.py production{naming.option(name)}' if staged else 'train.py'}")
-    sys.exit(report.code)
+        except Refused as refused:
+            refused.values = values
+            raise
+    following = "python train.py" if report.code and not args.retrain else None
+    if staged:
+        following = f"python promote.py production{naming.option(name)}"
+    return Reply({**values, "staged": staged}, [], following, report.code)
 
 
-def probation(args: argparse.Namespace) -> int:
-    """Watch the version that is on probation; returns the exit code."""
-    if any((args.data, args.labels, args.since, args.version, args.retrain, args.json)):
-        raise UserError("--probation goes with --log and --name alone", "python monitor.py --log FOLDER --probation")
+def probation(args: argparse.Namespace) -> Reply:
+    """Watch the version that is on probation."""
+    if any((args.data, args.labels, args.since, args.version, args.retrain)):
+        problem = "--probation goes with --log, --name and --json alone"
+        raise UserError(problem, "python monitor.py --log FOLDER --probation")
     if TABLE.limits.probation is None:
         raise UserError("no version is on probation", "limits=Limits(probation=Probation()) in understudy/table.py")
     from understudy.probation import trials, watch
-    from understudy.registry import audit
+    from understudy.registry import audit, stages
     from understudy.tracking import connection
 
     client, name, log = connection.connect(), args.name or TABLE.name, args.log or TABLE.live.log
     audit.recover(client, name)
-    trial = trials.current(client, name)
+    trial, values = trials.current(client, name), {"name": name, "version": None, "before": None, "since": None}
     if isinstance(trial, str):
-        print(errors.visible(trial))
-        return 0
-    return watch.watch(client, name, trial, TABLE.limits, args.probation, Path(log) if log else None)
+        code, lines = 0, [errors.visible(trial)]
+    else:
+        code = watch.watch(client, name, trial, TABLE.limits, args.probation, Path(log) if log else None)
+        since, lines = trial.since.isoformat(timespec="seconds"), []
+        values |= {"version": trial.version, "before": trial.before, "since": since}
+    current = stages.aliases(client, name).get("production")
+    return Reply({**values, "production": current, "exit": code}, lines, code=code)
 
 
 def monitor(
@@ -257,8 +266,11 @@ def retrain(client: "MlflowClient", name: str, address: str, why: str) -> str | 
     if newest.tags.get(provenance.DATA_DIGEST) == digest:
         print(f"not trained again: the table is the one that version {newest.version} was trained on ({digest})")
         return None
-    batch_id = train.train(train.options().parse_args(given), None)
-    best = selection.best_family(family_runs.families(client, family_runs.get_batch(client, TABLE, batch_id)))
+    trained = train.train(train.options().parse_args(given), None)
+    print(*trained.lines, sep="\n")
+    best = selection.best_family(
+        family_runs.families(client, family_runs.get_batch(client, TABLE, trained.values["batch"]))
+    )
     version, _ = registration.register(client, best, TABLE, name)
     print(f"{name} version {version.version} registered: {errors.visible(family_runs.family_name(best))}")
     asked = ["staging", "--version", str(version.version), "--reason", why]

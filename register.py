@@ -7,12 +7,13 @@ python register.py reproduce 1                      train version 1 again: is it
 """
 
 import argparse
-import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from understudy import errors
+from understudy import errors, terminal
 from understudy.errors import UserError
 from understudy.table import TABLE
+from understudy.terminal import Reply
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +30,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--data", default="", help=f"for reproduce: the table's address (default: {TABLE.path})")
     parser.add_argument("--name", default="", help=f"registered model (default: {TABLE.name})")
     parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")
+    terminal.add_json(parser)
     return parser
 
 
@@ -36,35 +38,50 @@ def main() -> None:
     args = options().parse_args()
     if bool(args.version) != (args.action == "reproduce"):
         raise UserError("reproduce takes the number of a version, and nothing else does", "python register.py --help")
+    terminal.answer(lambda: reproduce(args) if args.action == "reproduce" else register(args), args.json)
+
+
+def reproduce(args: argparse.Namespace) -> Reply:
+    """Train a version again, and compare."""
     # MLflow takes seconds to load, and --help need not wait for it.
-    from understudy.registry import registered, registration, reproduction
-    from understudy.tracking import connection, family_runs, naming, runs
+    from understudy.registry import registered, reproduction
+    from understudy.tracking import connection
 
     client, name = connection.connect(args.fail_fast), args.name or TABLE.name
-    if args.action == "reproduce":
-        version = registered.get_version(client, name, args.version, "register.py reproduce")
-        reproduced = reproduction.reproduce(client, version, args.data or None)
-        print(reproduced)
-        sys.exit(4 if reproduced.differences else 0)
-    chosen = args.run or args.model
-    run = runs.get_run(client, args.run, runs.FAMILY) if args.run else _of_newest_batch(client, args.model or None)
-    version, is_new = registration.register(client, run, TABLE, name)
-    state = "registered" if is_new else "was registered already"
-    family = errors.visible(family_runs.family_name(run))
-    print(f"{version.name} version {version.version} {state}: {family}, {_score(run, is_chosen=not chosen)}")
-    print(f"next: python promote.py staging{naming.option(name)}")
+    version = registered.get_version(client, name, args.version, "register.py reproduce")
+    reproduced = reproduction.reproduce(client, version, args.data or None)
+    differences = reproduced.differences
+    values = {"name": name, "version": args.version, "same": not differences, **asdict(reproduced)}
+    return Reply({**values, "differences": differences}, [str(reproduced)], code=4 if differences else 0)
 
 
-def _score(run: "Run", is_chosen: bool) -> str:
-    """The mean CV score of a family's run, and if `is_chosen` what made it the best."""
-    from understudy.tracking import runs
+def register(args: argparse.Namespace) -> Reply:
+    """Register the run that is asked for, or the best."""
+    from understudy.registry import registration
+    from understudy.tracking import connection, family_runs, naming, runs
     from understudy.training import selection
 
-    score = f"mean CV score {runs.metric(run, 'Mean CV score'):.3f}"
-    if not is_chosen:
-        return score
-    value = selection.figure(TABLE.select_by, lambda name: runs.metric(run, name))
-    return f"{score}, the best by {TABLE.select_by}{'' if TABLE.select_by == 'accuracy' else f' ({value:.3f})'}"
+    client, name = connection.connect(args.fail_fast), args.name or TABLE.name
+    is_chosen = not (args.run or args.model)
+    run = runs.get_run(client, args.run, runs.FAMILY) if args.run else _of_newest_batch(client, args.model or None)
+    version, is_new = registration.register(client, run, TABLE, name)
+    score, family = runs.metric(run, "Mean CV score"), family_runs.family_name(run)
+    state = "registered" if is_new else "was registered already"
+    line = f"{version.name} version {version.version} {state}: {errors.visible(family)}, mean CV score {score:.3f}"
+    figure = selection.figure(TABLE.select_by, lambda name: runs.metric(run, name)) if is_chosen else None
+    if is_chosen:
+        line += f", the best by {TABLE.select_by}{'' if TABLE.select_by == 'accuracy' else f' ({figure:.3f})'}"
+    values = {
+        "name": version.name,
+        "version": str(version.version),
+        "is_new": is_new,
+        "family": family,
+        "run": run.info.run_id,
+        "mean_cv_score": score,
+        "selected_by": TABLE.select_by if is_chosen else None,
+        "figure": figure,
+    }
+    return Reply(values, [line], f"python promote.py staging{naming.option(name)}")
 
 
 def _of_newest_batch(client: "MlflowClient", family: str | None) -> "Run":

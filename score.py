@@ -7,7 +7,6 @@ python score.py 'mysql://host/db#select ...' mysql://host/db#scores
 """
 
 import argparse
-import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -16,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from understudy import cluster, errors
+from understudy import cluster, errors, terminal
 from understudy.table import TABLE
+from understudy.terminal import Reply
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -39,24 +39,30 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--keep", default="", help="columns to copy to the output, with commas between")
     parser.add_argument("--strict", action="store_true", help="write nothing if a row is not allowed")
     parser.add_argument("--cluster", default="", help="score on the Dask cluster at tcp://HOST:PORT")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    terminal.add_json(parser)
     return parser
 
 
 def main() -> None:
     args = options().parse_args()
-    with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:
-        result = score(args, workers)
-    if args.json:
-        print(json.dumps(result))
-        return
-    name = f"{args.name or TABLE.name} version {result['version']}"
-    print(f"{result['scored']:,} rows scored with {name} in {result['seconds']:.1f} s: {result['output']}")
+
+    def work() -> Reply:
+        with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:
+            return told(score(args, workers), args.name or TABLE.name)
+
+    terminal.answer(work, args.json)
+
+
+def told(result: dict[str, Any], name: str) -> Reply:
+    """A scoring for people too."""
+    called, following = f"{name} version {result['version']}", None
+    lines = [f"{result['scored']:,} rows scored with {called} in {result['seconds']:.1f} s: {result['output']}"]
     if result["reasons"]:
         named = some([f"{each['column']}: {each['reason']} ({each['rows']})" for each in result["reasons"]], "; ")
-        print(errors.visible(f"{result['rejected']:,} rows rejected: {named}"))
+        lines += [errors.visible(f"{result['rejected']:,} rows rejected: {named}")]
         if Path(result["rejected_to"]).is_file():
-            print(f"next: less {shlex.quote(result['rejected_to'])}")
+            following = f"less {shlex.quote(result['rejected_to'])}"
+    return Reply(result, lines, following)
 
 
 def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
@@ -83,7 +89,7 @@ def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
         asked = record.asked(version, digest, output.place, planned)
         before = held.run_of(asked)
         output.check_columns(planned.schema, asked if before is None else None)
-        if planned.ignored and not args.json:
+        if planned.ignored:
             print(errors.visible(f"columns that are ignored: {some(planned.ignored)}"))
         tags = record.tags(version, args.input, digest, output.place)
         experiment = experiments.make(client, record.experiment(name), experiments.SCORINGS_TAGS).experiment_id

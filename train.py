@@ -9,11 +9,14 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from understudy import cluster, errors
+from understudy import cluster, errors, terminal
 from understudy.table import TABLE
+from understudy.terminal import Reply
 
 if TYPE_CHECKING:
     from distributed import Client
+
+NO_PARAMS = ("experiment_name", "fail_fast", "json")  # options that change nothing of what is trained
 
 
 def whole_number(text: str) -> int:
@@ -38,18 +41,22 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--experiment-name", help=f"(default: MLFLOW_EXPERIMENT_NAME, MLFLOW_EXPERIMENT_ID, or else {TABLE.name})"
     )
+    terminal.add_json(parser)
     return parser
 
 
 def main() -> None:
     args = options().parse_args()
-    with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:
-        train(args, workers)
-    print("next: python register.py")
+
+    def work() -> Reply:
+        with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:
+            return train(args, workers)
+
+    terminal.answer(work, args.json)
 
 
-def train(args: argparse.Namespace, workers: "Client | None") -> str:
-    """Train and evaluate, with the searches on a cluster's workers if there are some; returns the batch's run id."""
+def train(args: argparse.Namespace, workers: "Client | None") -> Reply:
+    """Train and evaluate, with the searches on a cluster's workers if there are some."""
     # MLflow takes seconds to load, and --help need not wait for it.
     from understudy import families
     from understudy.reading import reader, table_rows
@@ -74,7 +81,9 @@ def train(args: argparse.Namespace, workers: "Client | None") -> str:
         plan += [(f"{name}{family_runs.WITH}", runs.REFERENCE, TABLE) for name in names[:-1]]
     results = {}
     with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch_id:
-        params = {name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast")}
+        params = {
+            name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast", "json")
+        }
         family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
         batch_rows.log_rows(client, batch_id, held_out, training[[column.name for column in seen.labelled]])
         for name, kind, table in plan:
@@ -95,10 +104,12 @@ def train(args: argparse.Namespace, workers: "Client | None") -> str:
             if not is_converted and name != families.FLOOR:
                 milliseconds = pipelines.seconds_a_row(result.pipeline, training) * 1000
                 print(f"{name}: served by its own library, about {milliseconds:.1f} ms a row")
-        evaluation.evaluate(client, client.get_run(batch_id), rows, results)
-    for doubt in selection.doubts(TABLE, {name: result.metrics for name, result in results.items()}):
-        print(f"warning: {doubt}")
-    return batch_id
+        evaluated = evaluation.evaluate(client, client.get_run(batch_id), rows, results)
+    warnings = [*selection.doubts(TABLE, {name: result.metrics for name, result in results.items()})]
+    searched = [{**family, "params": results[family["name"]].params} for family in evaluated.values["families"]]
+    found = {**evaluated.values, "families": searched, "warnings": warnings}
+    lines = [*evaluated.lines, *(f"warning: {doubt}" for doubt in warnings)]
+    return Reply(found, lines, "python register.py")
 
 
 if __name__ == "__main__":

@@ -333,8 +333,9 @@ def test_a_retrained_version_that_the_gate_refuses_ends_with_3_and_is_not_made_t
 ) -> None:
     monkeypatch.setattr("understudy.gate.evidence.TABLE", replace(TABLE, limits=Limits(megabytes=0)))
     refused = watch("--retrain", "--json")
-    assert (refused.code, refused.out) == (3, "")
-    assert "refused: " in refused.err
+    answer = json.loads(refused.out)
+    assert (refused.code, answer["exit"], answer["staged"]) == (3, 5, None)
+    assert refused.err.endswith(f"refused: {answer['refused']}\n")
     assert "version 3 registered" in refused.err
     again = watch("--retrain", "--json", "--since", "3d")
     assert (again.code, json.loads(again.out)["staged"]) == (5, None)

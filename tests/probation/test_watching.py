@@ -152,7 +152,7 @@ def test_what_is_not_on_probation_is_said(in_production: str, watches: Call, cal
     assert "and no record says why: python promote.py check" in watches("http://127.0.0.1:9").out
 
 
-@pytest.mark.parametrize("options", [("--data", "a"), ("--since", "7d"), ("--json",), ("--retrain",)])
+@pytest.mark.parametrize("options", [("--data", "a"), ("--since", "7d"), ("--retrain",)])
 def test_probation_has_few_options(options: tuple[str, ...], in_production: str, watches: Call) -> None:
     assert is_refusal(watches("http://127.0.0.1:9", *options))
 

@@ -88,7 +88,7 @@ def family(name: str, probabilities: Floats, labels: Labels = LABELS) -> Evaluat
     scored = Scored(probabilities, 0.5)
     groups = [metrics.slices(labels, scored.called, pd.Series(np.arange(len(labels)) // 100, name="quarter"))]
     costs = {"held out": threshold.curve(TABLE, labels, probabilities)}
-    return Evaluated(name, scored, metrics.evaluate(labels, scored), 0.5, {"C": "1"}, costs, pd.concat(groups))
+    return Evaluated(name, "run", scored, metrics.evaluate(labels, scored), 0.5, {"C": "1"}, costs, pd.concat(groups))
 
 
 def test_families_that_differ_are_told_apart_and_others_are_not() -> None:

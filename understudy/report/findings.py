@@ -25,6 +25,7 @@ class Evaluated:
 
     Args:
         name: The family's.
+        run: The id of its run.
         scored: The model on these rows.
         metrics: On these rows, each with its 95 % interval.
         cv_score: The mean score in cross-validation.
@@ -34,6 +35,7 @@ class Evaluated:
     """
 
     name: str
+    run: str
     scored: Scored
     metrics: Mapping[str, Interval]
     cv_score: float

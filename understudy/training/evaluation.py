@@ -14,12 +14,13 @@ from sklearn.pipeline import Pipeline
 from understudy.errors import UserError
 from understudy.families import FLOOR
 from understudy.figures import cards, metrics, plots
-from understudy.figures.metrics import Labels, Scored
+from understudy.figures.metrics import Interval, Labels, Scored
 from understudy.report import batch_page, page
 from understudy.report.batch_page import Origin
 from understudy.report.findings import Evaluated
 from understudy.scoring import pipelines
 from understudy.table import TABLE
+from understudy.terminal import Reply
 from understudy.tracking import connection, family_runs, provenance, runs
 from understudy.tracking.family_runs import Report
 from understudy.training import selection, threshold
@@ -32,8 +33,8 @@ HEADLINE = ["Family", "Mean CV score", "Accuracy", "AUC"]
 
 def evaluate(
     client: mlflow.MlflowClient, batch: Run, rows: pd.DataFrame, results: Mapping[str, SearchResult] | None = None
-) -> None:
-    """Evaluate every family of a batch on the held-out side of its whole table, log and print the comparison.
+) -> Reply:
+    """Evaluate every family of a batch on the held-out side of its whole table; logs and returns the comparison.
 
     What training has found need not be loaded where it is at hand, by the families' names.
 
@@ -61,7 +62,7 @@ def evaluate(
         family_runs.log_best(client, batch, best.name, best.cv_score, best.metrics)
         in_order = [families[name] for name in dict.fromkeys([*ranked, *sorted(families, key=FLOOR.__eq__)])]
         pages[page.FILE] = batch_page.html(TABLE, held_out, in_order, _origin(batch))
-    _compare(client, batch, TABLE.labels(held_out), families, pages)
+    return _compare(client, batch, TABLE.labels(held_out), families, pages)
 
 
 def _loaded(client: mlflow.MlflowClient, run: Run, held_out: pd.DataFrame) -> Pipeline:
@@ -80,6 +81,7 @@ def _evaluate_family(
     tables = {family_runs.SLICES: pd.concat(slices).assign(value=_cells)} if slices else {}
     evaluated = Evaluated(
         name=name,
+        run=run.info.run_id,
         scored=scored,
         metrics=metrics.evaluate(labels, scored),
         cv_score=runs.metric(run, "Mean CV score"),
@@ -151,34 +153,48 @@ def _compare(
     labels: Labels,
     families: Mapping[str, Evaluated],
     pages: Mapping[str, str],
-) -> None:
-    """Log the comparison of a batch's families on its run, with pages by the names of their files, and print it."""
+) -> Reply:
+    """Log the comparison of a batch's families on its run, with pages by the names of their files, and return it."""
     results = {name: family.metrics for name, family in families.items()}
     comparison = cards.intervals(results)
     comparison.insert(1, "Mean CV score", [f"{family.cv_score:.3f}" for family in families.values()])
     costs = _costs_without_sensitive(labels, families)
-    tables = {"comparison": comparison, **({} if costs is None else {"cost_without_sensitive": costs})}
+    tables = {"comparison": comparison, **({"cost_without_sensitive": cards.intervals(costs)} if costs else {})}
     probabilities = {name: family.scored.probabilities for name, family in families.items()}
     figures = {"ROC_curve": plots.roc(labels, probabilities), "comparison": plots.comparison(results)}
     caption = f"{len(labels)} held-out rows, value (95 % interval):"
     report = Report(figures, tables, f"{caption}\n\n{cards.markdown(comparison[HEADLINE])}", pages)
     family_runs.log_report(client, batch, report, connection.PROJECT / "plots")
-    print(caption)
-    print(comparison[HEADLINE].to_string(index=False))
-    if costs is not None:
-        print("without sensitive columns less with them, on the same rows:")
-        print(costs[["Family", "Accuracy", "AUC"]].to_string(index=False))
-    for name in pages:
-        print(f"report: plots/{name}")
+    lines = [caption, comparison[HEADLINE].to_string(index=False)]
+    if costs:
+        lines += ["without sensitive columns less with them, on the same rows:"]
+        lines += [tables["cost_without_sensitive"][["Family", "Accuracy", "AUC"]].to_string(index=False)]
     server_first = "" if connection.is_server() else " (after make ui)"
-    print(f"compare{server_first}: {connection.page(batch.info.experiment_id)}")
+    address = connection.page(batch.info.experiment_id)
+    values = {
+        "batch": batch.info.run_id,
+        "rows": len(labels),
+        "families": [
+            {"name": name, "run": of.run, "mean_cv_score": of.cv_score, "metrics": _named(of.metrics)}
+            for name, of in families.items()
+        ],
+        "cost_without_sensitive": {name: _named(cost) for name, cost in costs.items()},
+        "plots": "plots/",
+        "report": next((f"plots/{name}" for name in pages), None),
+        "page": address,
+    }
+    reports = [f"report: plots/{name}" for name in pages]
+    return Reply(values, [*lines, "plots: plots/", *reports, f"compare{server_first}: {address}"])
 
 
-def _costs_without_sensitive(labels: Labels, families: Mapping[str, Evaluated]) -> pd.DataFrame | None:
-    """What hiding the sensitive columns costs; None unless the batch was trained to show it."""
-    differences = {
+def _named(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    return {name: cards.named(interval) for name, interval in metrics.items()}
+
+
+def _costs_without_sensitive(labels: Labels, families: Mapping[str, Evaluated]) -> dict[str, dict[str, Interval]]:
+    """What hiding the sensitive columns costs each family; empty unless the batch was trained to show it."""
+    return {
         name: metrics.difference(labels, family.scored, families[f"{name}{family_runs.WITH}"].scored)
         for name, family in families.items()
         if f"{name}{family_runs.WITH}" in families
     }
-    return cards.intervals(differences) if differences else None
