@@ -14,7 +14,7 @@ from understudy.terminal import Reply
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**terminal.explained(__doc__))
     parser.add_argument("--batch", default="", help="run id of a batch (default: the newest)")
     parser.add_argument("--data", default="", help=f"file, URL or database of the table (default: {TABLE.path})")
     parser.add_argument("--fail-fast", action="store_true", help="do not wait for a tracking server that goes away")

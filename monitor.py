@@ -32,7 +32,7 @@ SHOWN = 20  # columns, and faults, that are printed
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**terminal.explained(__doc__))
     parser.add_argument("--log", default="", help="folder of the row log that ./serve.sh --live --log writes")
     parser.add_argument("--data", default="", help="or rows that were not logged: a file, URL or database's table")
     parser.add_argument("--labels", default="", help="file, URL or database's table of ids and what came true")

@@ -1,12 +1,12 @@
 """Move registered versions through the stages; each move is recorded, and can be taken back.
 
-python promote.py                          what is where, and what happened (the same as show)
-python promote.py staging                  the newest version to Staging
-python promote.py production               the version in Staging to Production
-python promote.py approve 2 --reason "..." version 2 to Production, which somebody else has asked for
-python promote.py rollback --reason "..."  back to the version that the one in Production replaced
-python promote.py check                    whether everything fits together; exit 4 if not
-python promote.py relocate                 after the project's folder was moved or copied
+python promote.py                            what is where, and what happened (the same as show)
+python promote.py staging                    the newest version to Staging
+python promote.py production                 the version in Staging to Production
+python promote.py approve 2 --reason "..."   version 2 to Production, which somebody else has asked for
+python promote.py rollback --reason "..."    back to the version that the one in Production replaced
+python promote.py check                      whether everything fits together; exit 4 if not
+python promote.py relocate                   after the project's folder was moved or copied
 """
 
 import argparse
@@ -29,9 +29,29 @@ if TYPE_CHECKING:
     from understudy.registry.promotion import Judge
     from understudy.registry.records import Move, SavedRecord
 
+EXAMPLES = {
+    "show": """python promote.py show             the stages, and the latest decisions
+python promote.py show 2           where version 2 comes from, and what was decided about it
+python promote.py show --at 2026-11-01T12:00""",
+    "staging": """python promote.py staging          the newest version
+python promote.py staging 2 --reason "it knows the new district\"""",
+    "production": """python promote.py production       the version in Staging, if it is not worse
+python promote.py production --rule better --data new.csv
+python promote.py production 2 --force --reason "the champion is broken\"""",
+    "approve": """python promote.py approve 2 --reason "the card reads well\"""",
+    "rollback": """python promote.py rollback --reason "complaints"        to the version before
+python promote.py rollback --to 1 --reason "complaints"  to version 1""",
+    "archive": """python promote.py archive 2 --reason "trained on half of the table\"""",
+    "check": """python promote.py check            exit 4 if something does not fit together
+python promote.py check --repair   mends what needs no judgement""",
+    "relocate": "python promote.py relocate",
+    "adopt": """python promote.py adopt --reason "moved in the UI while I was away"
+python promote.py adopt 3 --reason "registered by hand\"""",
+}
+
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**terminal.explained(__doc__))
     # Both may stand before the verb as well; their defaults behind it must not replace what stood there.
     shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     for of in (parser, shared):
@@ -41,10 +61,11 @@ def options() -> argparse.ArgumentParser:
     parser.set_defaults(action="show", version=None, at=None, card=False)
 
     def verb(name: str, purpose: str, version: str | None = None) -> argparse.ArgumentParser:
-        parser = verbs.add_parser(name, help=purpose, description=purpose, parents=[shared])
+        around = terminal.explained(f"{purpose[0].upper()}{purpose[1:]}.\n\n{EXAMPLES[name]}")
+        parser = verbs.add_parser(name, help=purpose, parents=[shared], **around)
         if version:
             parser.add_argument("--version", metavar="N", help=version)
-            parser.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same")
+            parser.add_argument("version", nargs="?", default=argparse.SUPPRESS, help="the same as --version")
         return parser
 
     show = verb("show", "what is where, and what happened", "that version: its lineage, and what was measured of it")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**terminal.explained(__doc__))
     parser.add_argument("action", nargs="?", default="register", choices=["register", "reproduce"])
     # `mlflow run` gives every option, the empty text where a person gave none.
     parser.add_argument("version", nargs="?", default="", help="number of the version to reproduce")

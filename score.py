@@ -26,7 +26,7 @@ SHOWN = 20  # columns, and reasons, that are named
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**terminal.explained(__doc__))
     parser.add_argument("input", help="CSV or Parquet files: one, a folder or a pattern in quotes, by path or in an "
                         "object store; or the table or query of a database")  # fmt: skip
     parser.add_argument("output", help="a .parquet or .csv file, or a folder, that is not there yet; or a database's "

@@ -25,7 +25,7 @@ def whole_number(text: str) -> int:
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(**terminal.explained(__doc__))
     parser.add_argument("--models", default="all", help="families by name, with commas between (default: all)")
     parser.add_argument("--grid", default="quick", choices=["quick", "book"], help="values to search (default: quick)")
     parser.add_argument("--data", default="", help=f"file, URL or database of the table (default: {TABLE.path})")

@@ -1,6 +1,7 @@
 """The server's accounts, and what each may do; doing it again brings them back to this.
 
-python -m deploy.accounts URI [FOLDER]   FOLDER holds the passwords, deploy/secrets by default
+python -m deploy.accounts http://HOST:5000           the passwords are in deploy/secrets
+python -m deploy.accounts http://HOST:5000 FOLDER    or in another folder
 
 A trainer logs runs, scorings and windows in the table's experiments and reads models. Only a promoter registers and
 moves versions. A reader reads. MLflow asks for the same right, to update the registered model, wherever a version is
@@ -17,7 +18,7 @@ from mlflow import MlflowClient, MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from deploy import secrets
-from understudy import errors
+from understudy import errors, terminal
 from understudy.batch import record
 from understudy.monitoring import record as monitoring
 from understudy.registry import records, registration
@@ -85,12 +86,17 @@ def set_user(accounts: AuthServiceClient, name: str, password: str, role_id: int
             accounts.unassign_role(name, other)
 
 
+def options() -> argparse.ArgumentParser:
+    """The server's address and where the passwords are."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.accounts", **terminal.explained(__doc__))
+    parser.add_argument("uri", metavar="URI", help="of the tracking server")
+    parser.add_argument("folder", nargs="?", type=Path, default=secrets.FOLDER, help="of passwords")
+    return parser
+
+
 def main() -> None:
     """Make the roles, and one account for each."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("uri", metavar="URI")
-    parser.add_argument("folder", nargs="?", type=Path, default=secrets.FOLDER)
-    args = parser.parse_args()
+    args = options().parse_args()
     os.environ |= {
         "MLFLOW_TRACKING_URI": args.uri,
         "MLFLOW_TRACKING_USERNAME": "admin",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from understudy import errors
+from understudy import errors, terminal
 from understudy.errors import UserError
 
 WORKERS = 2
@@ -17,7 +17,7 @@ WORKERS = 2
 
 def options() -> argparse.ArgumentParser:
     """The port alone: all else follows from this machine."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m deploy.cluster", **terminal.explained(__doc__))
     parser.add_argument("--port", type=int, default=8786, help="of the scheduler (default: %(default)s)")
     return parser
 

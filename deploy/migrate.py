@@ -1,6 +1,6 @@
 """Bring MLflow's two databases to this MLflow's schema; doing it again changes nothing.
 
-python -m deploy.migrate HOST FILE   FILE holds the migrating accounts, see deploy/secrets.py
+python -m deploy.migrate db:3306 deploy/secrets/migrator.cnf   with accounts of deploy/secrets.py
 
 `mlflow db upgrade` alone knows one of the two, is given its address with the password in it on a command line, and
 leaves half a schema where MySQL refuses something on the way.
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from deploy import secrets
-from understudy import errors
+from understudy import errors, terminal
 from understudy.errors import UserError
 
 # MySQL's codes for what exists already, or is gone already: an earlier migration was cut off, whose steps stay.
@@ -89,12 +89,17 @@ def _without_name(connection: Connection, cursor: Any, statement: str, parameter
 STEPS: dict[str, Callable[[Engine], None]] = {"tracking": _tracking, "auth": _auth}
 
 
+def options() -> argparse.ArgumentParser:
+    """The databases' server, and who migrates."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.migrate", **terminal.explained(__doc__))
+    parser.add_argument("host", help="HOST or HOST:PORT")
+    parser.add_argument("accounts", type=Path, metavar="FILE", help="holds the migrating accounts")
+    return parser
+
+
 def main() -> None:
     """Migrate both databases."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("host", help="HOST or HOST:PORT")
-    parser.add_argument("accounts", type=Path, metavar="FILE")
-    args = parser.parse_args()
+    args = options().parse_args()
     for database in secrets.DATABASES:
         upgrade(args.host, database, args.accounts)
         print(f"{database}: migrated")

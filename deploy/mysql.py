@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy import secrets
-from understudy import errors
+from understudy import errors, terminal
 from understudy.errors import UserError
 
 FOLDER = Path(__file__).resolve().parents[1] / ".mysql"
@@ -174,9 +174,14 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def options() -> argparse.ArgumentParser:
+    """Nothing but help."""
+    return argparse.ArgumentParser(prog="python -m deploy.mysql", **terminal.explained(__doc__))
+
+
 def main() -> None:
     """Start both, and wait."""
-    argparse.ArgumentParser(prog="make mysql", description=__doc__.partition("\n")[0]).parse_args()
+    options().parse_args()
     check()
     from deploy import migrate  # loads MLflow, which --help need not wait for
 

@@ -1,6 +1,7 @@
 """Random passwords for the database and the server, as files that git ignores; what is there stays as it is.
 
-python -m deploy.secrets [FOLDER]   (make secrets), deploy/secrets by default
+python -m deploy.secrets           (make secrets) in deploy/secrets
+python -m deploy.secrets FOLDER    in another folder
 """
 
 import argparse
@@ -11,7 +12,7 @@ import secrets
 from configparser import ConfigParser
 from pathlib import Path
 
-from understudy import errors
+from understudy import errors, terminal
 from understudy.errors import UserError
 
 FOLDER = Path(__file__).parent / "secrets"
@@ -129,11 +130,16 @@ def address(host: str, database: str, accounts: Path) -> str:
     return f"mysql://{host}/{database}?read_default_file={accounts}&read_default_group={database}"
 
 
+def options() -> argparse.ArgumentParser:
+    """Where the secrets go."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.secrets", **terminal.explained(__doc__))
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="(default: %(default)s)")
+    return parser
+
+
 def main() -> None:
     """Make the secrets of a folder."""
-    parser = argparse.ArgumentParser(prog="make secrets", description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
-    folder = parser.parse_args().folder
+    folder = options().parse_args().folder
     os.umask(0o077)
     make(folder)
     print(f"secrets: {folder}")

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -30,6 +31,17 @@ class Reply:
     lines: Sequence[str] = ()
     next: str | None = None
     code: int = 0
+
+
+def explained(text: str) -> dict[str, Any]:
+    """What a parser's help says around the options, for `ArgumentParser`: a purpose above them, examples below.
+
+    The text's first paragraph is the purpose, the second one has an example a line: the command, and behind two
+    spaces what it does. More paragraphs come last.
+    """
+    purpose, examples, *more = text.strip().split("\n\n")
+    below = "\n\n".join([f"examples:\n{textwrap.indent(examples, '  ')}", *more])
+    return {"description": purpose, "epilog": below, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

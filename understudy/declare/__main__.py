@@ -10,18 +10,14 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from understudy import errors
+from understudy import errors, terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 def options() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m understudy.declare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m understudy.declare", **terminal.explained(__doc__))
     parser.add_argument("data", help="file, URL or database of the table, as train.py --data takes it")
     parser.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict, of two values")
     parser.add_argument("--positive", metavar="VALUE", help="the positive one (default: a guess, which is said)")

@@ -14,12 +14,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from understudy import errors
+from understudy import errors, terminal
 from understudy.errors import UserError
 from understudy.serving import supervisor
 from understudy.table import TABLE
 from understudy.tracking import naming
 
+HELP = """Serve the version in a stage with `mlflow models serve`, or live.
+
+./serve.sh                                       the version in Production, on port 1234
+./serve.sh --live --log kept                     follows the stage, and keeps rows and answers
+./serve.sh --live --log kept --shadow staging    asks the version in Staging too
+./serve.sh --stage Staging --port 1235"""
 LONGEST = 60  # seconds that granian waits at most for a head
 HEAD = 65_536  # bytes that granian reads at once; it refuses a head of twice as many
 CONNECTIONS = 2048  # of a worker; as many more wait
@@ -27,9 +33,7 @@ END = 5  # seconds for the answers that are on their way when the server is stop
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="serve.sh", description="Serve the version in a stage with `mlflow models serve`, or live."
-    )
+    parser = argparse.ArgumentParser(prog="serve.sh", **terminal.explained(HELP))
     parser.add_argument("--name", default=TABLE.name, help="registered model (default: %(default)s)")
     parser.add_argument(
         "--stage", default="Production", choices=["Staging", "Production"], help="(default: %(default)s)"
