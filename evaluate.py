@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Score a batch's models on the held-out rows: metrics with intervals, plots and a comparison, onto the same runs.
 
 python evaluate.py                  the newest batch, on the project's own table
@@ -23,7 +24,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = options().parse_args()
+    args = terminal.parse(options())
     terminal.answer(lambda: evaluate(args), args.json)
 
 

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Compare what a version has answered with what it was trained on, and with what came true; exit 5 or 6 if it differs.
 
 python monitor.py --log kept                             the rows since the last time that this was run
@@ -62,7 +63,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = options().parse_args()
+    args = terminal.parse(options())
     terminal.answer(lambda: probation(args) if args.probation else watch(args), args.json)
 
 

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Move registered versions through the stages; each move is recorded, and can be taken back.
 
 python promote.py                            what is where, and what happened (the same as show)
@@ -101,7 +102,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = options().parse_args()
+    args = terminal.parse(options())
     name = args.name or TABLE.name
     is_forced = getattr(args, "force", False)
     needed = NEEDED.get(args.action, ("reason",) if is_forced else ())

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Register a model as a version: by default the best of the newest batch by cross-validation.
 
 python register.py                                  the best family
@@ -35,7 +36,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = options().parse_args()
+    args = terminal.parse(options())
     if bool(args.version) != (args.action == "reproduce"):
         raise UserError("reproduce takes the number of a version, and nothing else does", "python register.py --help")
     terminal.answer(lambda: reproduce(args) if args.action == "reproduce" else register(args), args.json)

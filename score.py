@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Score the rows of files with the version in Production; those that the table does not allow go to OUTPUT.rejected.
 
 python score.py new.csv scores.parquet             a file to a file, CSV or Parquet by its ending
@@ -44,7 +45,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = options().parse_args()
+    args = terminal.parse(options())
 
     def work() -> Reply:
         with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# PYTHON_ARGCOMPLETE_OK
 # Serve the Production version over REST, in the foreground: ./serve.sh [--name NAME] [--stage Production]
 # [--port 1234] [--host 127.0.0.1] [--workers 1]
 # [--live [--poll 5] [--cache FOLDER] [--log FOLDER] [--shadow staging] [--keep-alive 8]]

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Train every model family on the table and evaluate it: one batch of MLflow runs.
 
 python train.py                          the quick grid on the project's own table
@@ -46,7 +47,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = options().parse_args()
+    args = terminal.parse(options())
 
     def work() -> Reply:
         with cluster.connect(args.cluster) if args.cluster else nullcontext() as workers:

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The server's accounts, and what each may do; doing it again brings them back to this.
 
 python -m deploy.accounts http://HOST:5000           the passwords are in deploy/secrets
@@ -96,7 +97,7 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Make the roles, and one account for each."""
-    args = options().parse_args()
+    args = terminal.parse(options())
     os.environ |= {
         "MLFLOW_TRACKING_URI": args.uri,
         "MLFLOW_TRACKING_USERNAME": "admin",

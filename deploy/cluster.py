@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """A Dask scheduler and two workers of one core each on this machine, until Ctrl-C.
 
 python -m deploy.cluster   (make cluster); only this machine reaches them, by 127.0.0.1
@@ -45,7 +46,7 @@ def local(port: int) -> Iterator[str]:
 
 def main() -> None:
     """Start them, and wait."""
-    args = options().parse_args()
+    args = terminal.parse(options())
     with local(args.port) as address:
         print(f"a Dask scheduler at {address}, with {WORKERS} workers: python train.py --cluster {address}", flush=True)
         while True:  # signal.pause() sleeps on when a signal comes just before, or to another thread

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Bring MLflow's two databases to this MLflow's schema; doing it again changes nothing.
 
 python -m deploy.migrate db:3306 deploy/secrets/migrator.cnf   with accounts of deploy/secrets.py
@@ -99,7 +100,7 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Migrate both databases."""
-    args = options().parse_args()
+    args = terminal.parse(options())
     for database in secrets.DATABASES:
         upgrade(args.host, database, args.accounts)
         print(f"{database}: migrated")

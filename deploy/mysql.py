@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """A private database server and an MLflow server on it, without Docker, until Ctrl-C.
 
 python -m deploy.mysql   (make mysql); the data stay in .mysql/ of the project's folder
@@ -181,7 +182,7 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Start both, and wait."""
-    options().parse_args()
+    terminal.parse(options())
     check()
     from deploy import migrate  # loads MLflow, which --help need not wait for
 

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Random passwords for the database and the server, as files that git ignores; what is there stays as it is.
 
 python -m deploy.secrets           (make secrets) in deploy/secrets
@@ -139,7 +140,7 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Make the secrets of a folder."""
-    folder = options().parse_args().folder
+    folder = terminal.parse(options()).folder
     os.umask(0o077)
     make(folder)
     print(f"secrets: {folder}")

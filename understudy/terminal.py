@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,15 @@ def explained(text: str) -> dict[str, Any]:
     purpose, examples, *more = text.strip().split("\n\n")
     below = "\n\n".join([f"examples:\n{textwrap.indent(examples, '  ')}", *more])
     return {"description": purpose, "epilog": below, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was typed; where a shell asks how it may go on, that is answered and the process ends."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    return parser.parse_args()
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Print the declaration of a table, for understudy/table.py. It trains as it is, and asks what only you can answer.
 
 python -m understudy.declare data.csv --target COLUMN > understudy/table.py
@@ -27,7 +28,7 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Print the declaration once it is whole."""
-    args = options().parse_args()
+    args = terminal.parse(options())
     # They load pandas, for which --help need not wait.
     from understudy.declare import source
     from understudy.declare.draft import draft

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """What `serve.sh` runs: MLflow's own model server on a verified copy of the version that is in a stage, or ours.
 
 MLflow's serves one version until it is stopped; ours (`--live`) follows the stage, and docs/scoring.md is its page.
@@ -57,7 +58,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = options().parse_args()
+    args = terminal.parse(options())
     address = free_address(args.host, args.port)
     if args.live:
         serve_live(args, address)
