@@ -69,8 +69,6 @@ def told(result: dict[str, Any], name: str) -> Reply:
 def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
     """Score the rows, on a cluster's workers if there are some; returns what `--json` prints."""
     # MLflow takes seconds to load, and --help need not wait for it.
-    from tqdm import tqdm
-
     from understudy.batch import inputs, job, outputs, parts, queries, record
     from understudy.reading import reader
     from understudy.registry import registered, stages
@@ -98,7 +96,7 @@ def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
         with runs.inactive(client, experiment, runs.SCORING, named, tags, before) as run_id:
             held.begin(asked, run_id)
             try:
-                with tqdm(unit=" rows", unit_scale=True, disable=None, leave=False) as progress:
+                with terminal.bar(unit=" rows", unit_scale=True) as progress:
                     on_cluster = workers and job.on_cluster(workers, planned, folder, units, held)
                     for rows in on_cluster or job.here(planned, model, units, held):
                         progress.update(rows)

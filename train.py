@@ -87,7 +87,9 @@ def train(args: argparse.Namespace, workers: "Client | None") -> Reply:
         }
         family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
         batch_rows.log_rows(client, batch_id, held_out, training[[column.name for column in seen.labelled]])
-        for name, kind, table in plan:
+        progress = terminal.bar(plan, unit=" families")
+        for name, kind, table in progress:
+            progress.set_description(name)
             family = families.FAMILIES[name.removesuffix(family_runs.WITH)]
             with runs.run(name, kind, {**tags, family_runs.FAMILY_NAME: name}) as run_id:
                 started = time.perf_counter()
@@ -101,10 +103,12 @@ def train(args: argparse.Namespace, workers: "Client | None") -> Reply:
                 is_converted = family_runs.log_family(client, run_id, trained)
             results[name] = result
             values = ", ".join(f"{key} {value}" for key, value in result.params.items())
-            print(f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({values or 'nothing to search'})")
+            terminal.say(
+                f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({values or 'nothing to search'})"
+            )
             if not is_converted and name != families.FLOOR:
                 milliseconds = pipelines.seconds_a_row(result.pipeline, training) * 1000
-                print(f"{name}: served by its own library, about {milliseconds:.1f} ms a row")
+                terminal.say(f"{name}: served by its own library, about {milliseconds:.1f} ms a row")
         evaluated = evaluation.evaluate(client, client.get_run(batch_id), rows, results)
     warnings = [*selection.doubts(TABLE, {name: result.metrics for name, result in results.items()})]
     searched = [{**family, "params": results[family["name"]].params} for family in evaluated.values["families"]]

@@ -6,14 +6,18 @@ import math
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from understudy import errors
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+SHORT = 2.0  # seconds, for which nobody needs a bar
 JSON_HELP = "print the result as one JSON object, see docs/terminal.md"
 
 
@@ -88,6 +92,25 @@ def answer(work: Callable[[], Reply], as_json: bool) -> None:
 
 def _print_object(values: Mapping[str, Any]) -> None:
     print(json.dumps(finite(values), allow_nan=False))
+
+
+def bar(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
+    """A bar on stderr for what takes more than two seconds, gone at its end, and not there where nobody looks on.
+
+    Args:
+        items: What is gone through; None to call `update` with what is done.
+        options: More of tqdm's.
+    """
+    from tqdm import tqdm
+
+    return tqdm(items, disable=None, leave=False, delay=SHORT, **options)
+
+
+def say(line: str) -> None:
+    """Print a line while a bar may be shown, which goes on below it."""
+    from tqdm import tqdm
+
+    tqdm.write(line)
 
 
 def finite(value: Any) -> Any:

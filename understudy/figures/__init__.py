@@ -1,4 +1,5 @@
 """Numbers, plots and texts about a model's probabilities: arrays in, nothing read and nothing written.
 
-It imports `understudy.schema`. Others use `metrics`, `plots`, `windows` and `cards`.
+It imports `understudy.schema`, and `understudy.terminal` to show how far resampling has come. Others use `metrics`,
+`plots`, `windows` and `cards`.
 """

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from understudy import terminal
+
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int_]
 Interval = tuple[float, float, float]
@@ -123,8 +125,10 @@ def _resamples(n: int, resamples: int, seed: int) -> Iterator[Floats]:
     rng = np.random.default_rng(seed)
     at_once = max(10, CELLS // n)
     resamples = resamples if n <= MANY_ROWS else resamples // 5
-    for done in range(0, resamples, at_once):
-        yield rng.multinomial(n, np.full(n, 1 / n), min(at_once, resamples - done)).astype(float)
+    with terminal.bar(total=resamples, unit=" resamples") as progress:
+        for done in range(0, resamples, at_once):
+            yield rng.multinomial(n, np.full(n, 1 / n), min(at_once, resamples - done)).astype(float)
+            progress.update(at_once)
 
 
 def areas(labels: Labels, scores: Sequence[Floats], resamples: int, seed: int = 0) -> tuple[Floats, Floats]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import dataset
 
+from understudy import terminal
 from understudy.errors import UserError
 from understudy.registry.stages import STAGES
 from understudy.schema import logged
@@ -59,7 +60,7 @@ def read(folder: Path, names: Sequence[str], since: datetime | None) -> Iterator
         raise UserError(f"there is no folder {folder}", "name the one that ./serve.sh --live --log has")
     condition = None if since is None else pc.field(logged.TIME) > pa.scalar(since, TIME)
     first = "" if since is None else f"{logged.DAY}={since.astimezone(UTC):%Y-%m-%d}"
-    for path in sorted(folder.glob(f"{logged.DAY}=*/*.parquet")):
+    for path in terminal.bar(sorted(folder.glob(f"{logged.DAY}=*/*.parquet")), unit=" files"):
         if path.parent.name < first or path.name[0] == ".":  # which is not written to its end
             continue
         try:

@@ -11,6 +11,7 @@ from mlflow.entities import Run
 from mlflow.utils import mlflow_tags
 from sklearn.pipeline import Pipeline
 
+from understudy import terminal
 from understudy.errors import UserError
 from understudy.families import FLOOR
 from understudy.figures import cards, metrics, plots
@@ -49,7 +50,8 @@ def evaluate(
     _, held_out = TABLE.split(rows)
     families: dict[str, Evaluated] = {}
     candidates = family_runs.families(client, batch)
-    for run in [*candidates, *family_runs.families(client, batch, runs.REFERENCE)]:
+    evaluated = [*candidates, *family_runs.families(client, batch, runs.REFERENCE)]
+    for run in terminal.bar(evaluated, unit=" families"):
         name = family_runs.family_name(run)
         if results:
             pipeline, thresholds = results[name].pipeline, results[name].thresholds
