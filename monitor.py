@@ -172,8 +172,10 @@ def show(report: "WindowReport", called: str) -> None:
         agreement = f"{shadow.agreement:.1%} of {shadow.rows - shadow.refused:,} labels agree"
         lines += [f"shadow version {shadow.version}: {agreement}, {shadow.refused:,} rows refused"]
     lines += _outcome(report) if report.outcome else _estimate(report.estimate)
-    for line in [*lines, f"verdict: {report.verdict}"]:
+    for line in lines:
         print(errors.visible(line))
+    colour = errors.RED if report.code else errors.GREEN
+    print(f"{errors.painted('verdict:', colour)} {errors.visible(report.verdict)}")
 
 
 def _table(report: "WindowReport") -> list[str]:

@@ -2,12 +2,13 @@
 
 import errno
 import gc
+import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 # Python looks for garbage after so many new objects, by default 700. Importing MLflow and reading a thousand runs make
 # hundreds of thousands that stay: looking through them took a quarter of `promote.py show`.
@@ -48,6 +49,7 @@ class Refused(Exception):  # noqa: N818
         self.values: Mapping[str, Any] = {}
 
 
+RED, GREEN, BOLD = "31", "32", "1"  # what a terminal calls them
 FREE_SPACE = "free some space there, and start again"
 MAKE_WRITABLE = "make it writable, or use another folder"
 # What the operating system says of a file or a disk: the verb that failed, and the fix.
@@ -101,7 +103,7 @@ def run(main: Callable[[], None]) -> None:
     except UserError as error:
         _end(error)
     except Refused as refused:
-        print(f"refused: {visible(refused.why)}", file=sys.stderr)
+        print(f"{painted('refused:', RED, sys.stderr)} {visible(refused.why)}", file=sys.stderr)
         sys.exit(3)
     except Exception as error:
         # What a signal cuts off may fail in its own way while it is unwound, as joblib's workers do.
@@ -128,6 +130,16 @@ def visible(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
+def painted(text: str, style: str, stream: TextIO | None = None) -> str:
+    """The text in a style, for a stream (stdout by default) that is a terminal where nobody has asked for none.
+
+    Source:
+        What asks for none: a NO_COLOR that is not empty (no-color.org), and a terminal that is called dumb.
+    """
+    shows = (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
+    return f"\033[{style}m{text}\033[0m" if shows and text else text
+
+
 def is_known(error: Exception) -> bool:
     """Whether it says something of a disk, a server or an account that `run` puts into two lines."""
     return known(error) is not None
@@ -141,7 +153,8 @@ def known(error: Exception) -> UserError | None:
 def _end(error: UserError) -> NoReturn:
     # Two lines, whatever a file's header or a query brings along.
     problem, fix = (visible(" ".join(text.split())) for text in (error.problem, error.fix))
-    print(f"error: {problem}\nfix: {fix}", file=sys.stderr)
+    said, then = painted("error:", RED, sys.stderr), painted("fix:", BOLD, sys.stderr)
+    print(f"{said} {problem}\n{then} {fix}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -85,7 +85,7 @@ def answer(work: Callable[[], Reply], as_json: bool) -> None:
         for line in reply.lines:
             print(line)
         if reply.next:
-            print(f"next: {reply.next}")
+            print(f"{errors.painted('next:', errors.BOLD)} {reply.next}")
     if reply.code:
         sys.exit(reply.code)
 

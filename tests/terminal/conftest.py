@@ -7,15 +7,18 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Mapping
 
 from tests.conftest import PROJECT, environment
 
+NONE: Mapping[str, str] = {}
 
-def in_terminal(program: str, *arguments: str, columns: int = 80, **settings: str) -> str:
+
+def in_terminal(program: str, *arguments: str, columns: int = 80, settings: Mapping[str, str] = NONE) -> str:
     """What a Python program writes to a terminal so many columns wide, stderr too, with its control characters."""
     main, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    ours = environment(TERM="xterm", **settings)
+    ours = environment(**{"TERM": "xterm", **settings})
     left = {name: value for name, value in ours.items() if name not in {"COLUMNS", "NO_COLOR"} - settings.keys()}
     command = [sys.executable, "-c", program, *arguments]
     with subprocess.Popen(command, stdin=side, stdout=side, stderr=side, cwd=PROJECT, env=left) as process:

@@ -105,7 +105,8 @@ def check(client: MlflowClient, name: str, table: Table, is_repair: bool) -> Rep
     lines = [f"mended: {each}" for each in mended] + ([f"probation: {probation}"] if probation else [])
     lines += [str(finding) for finding in findings] + [f"request: {requests.described(each)}" for each in waiting]
     lines += [f"budget: {left}"] if left else []
-    lines += [f"{name}: {f'{len(findings)} found' if findings else 'all is well'}"]
+    found, colour = (f"{len(findings)} found", errors.RED) if findings else ("all is well", errors.GREEN)
+    lines += [f"{name}: {errors.painted(found, colour)}"]
     values = {
         "name": name,
         "findings": [asdict(finding) for finding in findings],
