@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from understudy.monitoring.outcomes import Estimate
     from understudy.monitoring.report import WindowReport
 
+ALARMS = ("values", "missing", "values and missing")
 SHOWN = 20  # columns, and faults, that are printed
 
 
@@ -158,22 +159,23 @@ def show(report: "WindowReport", called: str) -> None:
 
     window, scores = report.window, report.scores
     begin = f"after {shown(window.since)}" if window.since else "from the first one"
-    lines = [f"{called}: {window.accepted:,} rows {begin} to {shown(window.until)}, {window.refused:,} refused"]
+    rows = f"{window.accepted:,} rows {begin} to {shown(window.until)}, {window.refused:,} refused"
+    lines = [errors.visible(f"{called}: {rows}")]
     sample = "" if len(window.probabilities) == window.accepted else f"{len(window.probabilities):,} of them "
     kept = "rows that it was trained on" if report.is_trained_on else "held-out rows, since training kept no others"
     lines += [f"{sample}beside the {report.compared_with:,} {kept}:", *_table(report)]
     lines += [f"scores: {scores.test}, p {_p(scores.p)}, mean {scores.mean:.3f}, before {scores.mean_before:.3f}"]
     for form, of in report.together.items():
-        tells = f" by {', '.join(of.columns)}" if of.columns else ""
+        tells = f" by {errors.visible(', '.join(of.columns))}" if of.columns else ""
         area = "" if of.auc is None else f" at AUC {of.auc:.3f}{tells}, p {_p(of.p)}"
         lines += [f"all {form} columns together: {of.test}{area}"]
-    lines += [f"refused: {fault} ({rows:,})" for fault, rows in window.faults.most_common(SHOWN)]
+    lines += [errors.visible(f"refused: {fault} ({rows:,})") for fault, rows in window.faults.most_common(SHOWN)]
     for shadow in window.shadows:
         agreement = f"{shadow.agreement:.1%} of {shadow.rows - shadow.refused:,} labels agree"
         lines += [f"shadow version {shadow.version}: {agreement}, {shadow.refused:,} rows refused"]
     lines += _outcome(report) if report.outcome else _estimate(report.estimate)
     for line in lines:
-        print(errors.visible(line))
+        print(line)
     colour = errors.RED if report.code else errors.GREEN
     print(f"{errors.painted('verdict:', colour)} {errors.visible(report.verdict)}")
 
@@ -194,7 +196,7 @@ def _table(report: "WindowReport") -> list[str]:
         "missing": table["missing"].map("{:.1%}".format),
         "alarm": [_alarm(*tests) for tests in table[["p", "missing_p", "level"]].itertuples(index=False)],
     }
-    return pd.DataFrame(printed).to_string(index=False).splitlines()
+    return terminal.table(pd.DataFrame(printed).to_dict("records"), dict.fromkeys(ALARMS, errors.RED))
 
 
 def _alarm(p: float | None, missing_p: float | None, level: float) -> str:
@@ -217,8 +219,11 @@ def _outcome(report: "WindowReport") -> Iterator[str]:
 
     known, joined, outcome = report.known, report.joined, report.outcome
     assert known is not None and joined is not None and outcome is not None  # noqa: S101, PT018 - there are labels
-    positive = f"{outcome.positive:,} of them {report.positive}, {outcome.answered_positive:,} answered so"
-    yield f"labels: {outcome.rows:,} answered rows have one, {positive}; {joined.unlabelled:,} have none"
+    positive = (
+        f"{outcome.positive:,} of them {errors.visible(report.positive)}, {outcome.answered_positive:,} answered so"
+    )
+    have = f"labels: {outcome.rows:,} answered rows have one, {positive}; {joined.unlabelled:,} have none"
+    yield errors.visible(have)
     counts = {
         "late (answered before this window)": joined.late,
         "repeated": known.repeated,
@@ -235,10 +240,12 @@ def _outcome(report: "WindowReport") -> Iterator[str]:
         yield f"outcome: too few labels to tell, at least {needed} are needed"
         return
     columns = {"now": outcome.metrics, "at promotion": outcome.before, "change": outcome.change}
-    yield f"{'outcome':12}" + "".join(f"{name:>27}" for name in columns)
-    for metric in outcome.metrics:
-        worse = "  worse" if metric in outcome.worse else ""
-        yield f"{metric:12}" + "".join(f"{cards.interval(of[metric]):>27}" for of in columns.values()) + worse
+    rows = [
+        {"outcome": metric, **{name: cards.interval(of[metric]) for name, of in columns.items()}}
+        | {"result": "worse" if metric in outcome.worse else ""}
+        for metric in outcome.metrics
+    ]
+    yield from terminal.table(rows, {"worse": errors.RED})
     yield "note: only rows whose truth came to light count; a refused loan never shows whether it would have been paid"
 
 

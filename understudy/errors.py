@@ -137,7 +137,7 @@ def painted(text: str, style: str, stream: TextIO | None = None) -> str:
         What asks for none: a NO_COLOR that is not empty (no-color.org), and a terminal that is called dumb.
     """
     shows = (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
-    return f"\033[{style}m{text}\033[0m" if shows and text else text
+    return f"\033[{style}m{text}\033[0m" if shows and style else text
 
 
 def is_known(error: Exception) -> bool:

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from understudy import errors
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+INDENT, HARD_SPACE = "    ", "\N{NO-BREAK SPACE}"
 SHORT = 2.0  # seconds, for which nobody needs a bar
 JSON_HELP = "print the result as one JSON object, see docs/terminal.md"
 
@@ -92,6 +94,44 @@ def answer(work: Callable[[], Reply], as_json: bool) -> None:
 
 def _print_object(values: Mapping[str, Any]) -> None:
     print(json.dumps(finite(values), allow_nan=False))
+
+
+def table(rows: Sequence[Mapping[Any, str]], styles: Mapping[str, str] | None = None) -> list[str]:
+    """The lines of a table, none of them wider than the terminal; where there is none, of any width.
+
+    Where the columns do not fit side by side, the first one gets a line of its own above the others; where these do not
+    fit either, they follow each other. No figure is cut.
+
+    Args:
+        rows: Column to text, the same columns in each; one row at least.
+        styles: Text of a cell to its style, see `errors.painted`.
+    """
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    shown = [{errors.visible(name): errors.visible(cell) for name, cell in row.items()} for row in rows]
+    shown = [{name: name for name in shown[0]}, *shown]
+    widths = {name: max(len(row[name]) for row in shown) for name in shown[0]}
+    first, *others = widths
+    aligned = [[errors.painted(row[name].rjust(widths[name]), (styles or {}).get(row[name], "")) for name in widths]
+               for row in shown]  # fmt: skip
+    if sum(widths.values()) + len(others) <= room:
+        return [" ".join(cells).rstrip() for cells in aligned]
+    if len(INDENT) + sum(widths[name] for name in others) + len(others) - 1 <= room:
+        below = [[f"{INDENT}{' '.join(cells[1:])}".rstrip()] for cells in aligned]
+    else:
+        below = [_wrapped(", ".join(_kept(row, others, room)), room, INDENT) for row in shown]
+        shown, below = shown[1:], below[1:]
+    return [line for row, lines in zip(shown, below, strict=True) for line in [*_wrapped(row[first], room), *lines]]
+
+
+def _kept(row: Mapping[str, str], names: Sequence[str], room: int) -> list[str]:
+    """The cells of a row that say something, each behind its column's name and kept together where a line has room."""
+    cells = [f"{name} {row[name]}".strip() for name in names if row[name]]
+    return [cell.replace(" ", HARD_SPACE) if len(cell) < room - len(INDENT) else cell for cell in cells]
+
+
+def _wrapped(text: str, room: int, indent: str = "") -> list[str]:
+    lines = textwrap.wrap(text, room - len(indent), break_on_hyphens=False)
+    return [f"{indent}{line.replace(HARD_SPACE, ' ')}" for line in lines]
 
 
 def bar(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from understudy import terminal
+from understudy import errors, terminal
 from understudy.figures import metrics
 from understudy.figures.metrics import Floats, Labels
 from understudy.gate import checks
@@ -132,7 +132,8 @@ class Decision:
     def __str__(self) -> str:
         """That table, and below it what is to be known of checks that passed."""
         notes = [f"note: {check.note}" for check in (*self.checks, *self.slices) if check.passed and check.note]
-        return "\n".join([self.table().to_string(index=False), *notes])
+        rows = self.table().to_dict("records")
+        return "\n".join([*terminal.table(rows, {"pass": errors.GREEN, "fail": errors.RED}), *notes])
 
     def as_dict(self) -> dict[str, Any]:
         """All but the draws, as JSON takes it: NaN and the infinite become null."""

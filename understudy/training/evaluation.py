@@ -167,10 +167,10 @@ def _compare(
     caption = f"{len(labels)} held-out rows, value (95 % interval):"
     report = Report(figures, tables, f"{caption}\n\n{cards.markdown(comparison[HEADLINE])}", pages)
     family_runs.log_report(client, batch, report, connection.PROJECT / "plots")
-    lines = [caption, comparison[HEADLINE].to_string(index=False)]
+    lines = [caption, *terminal.table(comparison[HEADLINE].to_dict("records"))]
     if costs:
         lines += ["without sensitive columns less with them, on the same rows:"]
-        lines += [tables["cost_without_sensitive"][["Family", "Accuracy", "AUC"]].to_string(index=False)]
+        lines += terminal.table(tables["cost_without_sensitive"][["Family", "Accuracy", "AUC"]].to_dict("records"))
     server_first = "" if connection.is_server() else " (after make ui)"
     address = connection.page(batch.info.experiment_id)
     values = {
