@@ -64,7 +64,7 @@ def test_a_version_that_stands_is_recorded_and_not_watched_again(
     [record] = stood(client)
     assert (record.version, record.outcome, record.by) == ("2", "completed", "probation")
     assert record.figures["rows"] == 40
-    assert "completed: probation, version 2 has stood it; reason: " in call(promote).out
+    assert "  probation   version 2 has stood it  " in call(promote).out
     assert (again.code, again.out) == (0, f"version 2 of {NAME} has stood its probation\n")
     assert len(stood(client)) == 1
     assert call(promote, "check").code == 0

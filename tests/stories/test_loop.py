@@ -114,4 +114,4 @@ def test_a_model_is_watched_and_its_successor_plays_along(
         ended = call(monitor, "--probation", f"http://127.0.0.1:{live.port}")
         assert (ended.code, ended.err) == (7, ""), ended.out
         until(lambda: live.version() == "2")
-    assert "rollback, version 2 in place of version 4, by probation; reason: refused" in does(promote)
+    assert "  rollback    version 2 in place of version 4  " in does(promote)

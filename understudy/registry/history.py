@@ -1,17 +1,17 @@
 """What the records say: which versions were in Production, when, and what people are told of it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import accumulate
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import mlflow_tags
 
-from understudy.errors import UserError, visible
+from understudy.errors import RED, UserError, painted, visible
 from understudy.figures import cards
 from understudy.registry import registered
-from understudy.registry.records import ADOPT, ARCHIVE, COMPLETED, LATEST, ROLLBACK, SUPERSEDED, SavedRecord, sentence
+from understudy.registry.records import ADOPT, ARCHIVE, COMPLETED, LATEST, ROLLBACK, SUPERSEDED, SavedRecord, about
 from understudy.tracking import family_runs, provenance, runs
 
 RUN_TAGS = {
@@ -151,12 +151,25 @@ def _moves_around(records: Iterable[SavedRecord], when: int) -> tuple[SavedRecor
     return (moves[count - 1] if count else None), (moves[count] if count < len(moves) else None)
 
 
-def story(records: Iterable[SavedRecord]) -> Iterator[str]:
-    """Records as lines for people, in their order."""
-    for record in records:
-        notes = {"its run is deleted": record.is_deleted, "of an earlier registered model": record.is_earlier}
-        aside = "".join(f" ({note})" for note, applies in notes.items() if applies)
-        yield f"{clock(record.time or record.opened)}  {visible(f'{record.who}: {sentence(record)}')}{aside}"
+def story(records: Sequence[SavedRecord]) -> list[str]:
+    """Records as a log, a line for each in their order: when, which verb, about what, who, why, and what came of it."""
+    cells = [_cells(record) for record in records]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for record, (*columns, ending) in zip(records, cells, strict=True):
+        when, verb, *rest = (cell.ljust(width) for cell, width in zip(columns, widths, strict=False))
+        is_done = record.outcome in (COMPLETED, None)
+        lines.append("  ".join([when, verb if is_done else painted(verb, RED), *rest, ending]).rstrip())
+    return lines
+
+
+def _cells(record: SavedRecord) -> list[str]:
+    what, *terms = about(record)
+    verb = record.action if record.outcome == COMPLETED else f"{record.action} {record.outcome or 'open'}"
+    notes = {"its run is deleted": record.is_deleted, "of an earlier registered model": record.is_earlier}
+    known = [f'"{record.reason}"' if record.reason else "", ", ".join(terms), record.why or ""]
+    ending = "; ".join(filter(None, [*known, *(note for note, applies in notes.items() if applies)]))
+    return [*map(visible, [clock(record.time or record.opened), verb, what, str(record.who), ending])]
 
 
 def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
@@ -177,8 +190,8 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
 
 
 def clock(milliseconds: int) -> str:
-    """Milliseconds since 1970 as local time."""
-    return datetime.fromtimestamp(milliseconds / 1000).astimezone().isoformat(" ", "seconds")
+    """Milliseconds since 1970 as a short time in UTC, which `--at` takes too."""
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%MZ}"
 
 
 def milliseconds(text: str) -> int:

@@ -173,22 +173,29 @@ def who() -> str:
 
 def sentence(record: Record) -> str:
     """What was decided, for people."""
-    what = "production" if record.action == REQUEST else record.action
-    what += f", version {record.version}" if record.version else ""
-    what += f" in place of version {record.before}" if record.before else ""
-    what += ", which a person had put there by hand" if record.before and record.by_hand else ""
-    if record.stage == "production" and record.against not in (None, record.before):
-        what += f", compared with version {record.against}"
-    what += f", by {record.decided_by}" if record.decided_by else ""
-    if record.action == REQUEST:
-        what += f", by the rule {record.rule}{', breaking' if record.breaking else ''}"
-    what += ", forced" if record.forced else ""
-    what += f", asked for by {record.asker} and approved by {record.who}" if record.asker else ""
-    what += " has stood it" if record.action == PROBATION else ""
-    what += f", by {record.by}" if record.by and record.by != record.action else ""
+    what = ", ".join(filter(None, ["production" if record.action == REQUEST else record.action, *about(record)]))
     reason = f"reason: {record.reason}" if record.reason else None
     ended = "asked" if record.action == REQUEST and record.outcome == COMPLETED else record.outcome or "open"
     return "; ".join(filter(None, [f"{ended}: {what}", record.why, reason]))
+
+
+def about(record: Record) -> tuple[str, ...]:
+    """Which version a decision is about, "" for none, and the terms that it was made on, for people."""
+    what = f"version {record.version}" if record.version else ""
+    what += f" in place of version {record.before}" if record.before else ""
+    what += " has stood it" if record.action == PROBATION else ""
+    terms = {
+        "which a person had put there by hand": record.before and record.by_hand,
+        f"compared with version {record.against}": record.stage == "production"
+        and record.against not in (None, record.before),
+        f"by {record.decided_by}": record.decided_by,
+        f"by the rule {record.rule}": record.action == REQUEST,
+        "breaking": record.action == REQUEST and record.breaking,
+        "forced": record.forced,
+        f"asked for by {record.asker} and approved by {record.who}": record.asker,
+        f"by {record.by}": record.by and record.by != record.action,
+    }
+    return what, *(term for term, applies in terms.items() if applies)
 
 
 def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> SavedRecord:
