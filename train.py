@@ -87,7 +87,7 @@ def train(args: argparse.Namespace, workers: "Client | None") -> Reply:
         }
         family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
         batch_rows.log_rows(client, batch_id, held_out, training[[column.name for column in seen.labelled]])
-        progress = terminal.bar(plan, unit=" families")
+        progress = terminal.bar(plan, unit="family")
         for name, kind, table in progress:
             progress.set_description(name)
             family = families.FAMILIES[name.removesuffix(family_runs.WITH)]

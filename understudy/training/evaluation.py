@@ -51,7 +51,7 @@ def evaluate(
     families: dict[str, Evaluated] = {}
     candidates = family_runs.families(client, batch)
     evaluated = [*candidates, *family_runs.families(client, batch, runs.REFERENCE)]
-    for run in terminal.bar(evaluated, unit=" families"):
+    for run in terminal.bar(evaluated, unit="family"):
         name = family_runs.family_name(run)
         if results:
             pipeline, thresholds = results[name].pipeline, results[name].thresholds
