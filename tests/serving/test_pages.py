@@ -1,6 +1,7 @@
 """The live server's pages in a real browser, and its OpenAPI document against what it answers."""
 
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -18,9 +19,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from deploy.mysql import free_port
+from tests.conftest import PROJECT
 from tests.schema.test_declaration import AGE, ISSUED, LOANS, STATE
 from tests.scoring.test_scoring import APPLICANT
-from tests.serving.conftest import NAME, NAMES, Live, answering, promote, served
+from tests.serving.conftest import NAME, NAMES, Live, answering, promote, served, until
 from tests.serving.test_requests import Half
 from tests.stories.test_ui import BROWSER, DRIVER, browser, see
 from understudy.pages import bodies, openapi, site
@@ -32,6 +35,7 @@ from understudy.serving.following import ServedVersion
 from understudy.serving.request import PATH
 from understudy.verification.version_cache import VersionKey
 
+NGINX = shutil.which("nginx") or ""
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed")
 SCREENS = [(scheme, width) for scheme in ("light", "dark") for width in (390, 1280)]
 JSON = "application/json"
@@ -419,6 +423,39 @@ def test_every_command_of_the_document_can_be_copied_and_works(driver: Chrome, l
             ["bash", "-c", f"{code} -w ' %{{http_code}}'"], capture_output=True, text=True, check=True
         )
         assert ended.stdout.endswith(" 400" if "true" in code else " 200"), code
+
+
+@pytest.fixture(scope="module")
+def proxy(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Live]]:
+    """deploy/nginx before the live server: what answers at its ports 5000 and 8080 in a container."""
+    folder = tmp_path_factory.mktemp("nginx")
+    ports = {port: Live(free_port(), folder) for port in (5000, 8080)}
+    written = (PROJECT / "deploy" / "nginx" / "nginx.conf").read_text().replace("model:1234", f"127.0.0.1:{live.port}")
+    written = written.replace("$server_port = 5000", f"$server_port = {ports[5000].port}")
+    for port, place in ports.items():
+        written = written.replace(f"listen {port};", f"listen 127.0.0.1:{place.port};")
+    (folder / "nginx.conf").write_text(written.replace("/tmp/", f"{folder}/"))  # noqa: S108 - the container's
+    process = subprocess.Popen([NGINX, "-c", folder / "nginx.conf", "-g", "daemon off;"])
+    until(ports[8080].is_listening)
+    yield ports
+    process.terminate()
+    process.wait(20)
+
+
+@needs_browser
+@pytest.mark.skipif(not NGINX, reason="nginx is not installed")
+def test_the_pages_work_below_the_proxys_prefix(driver: Chrome, proxy: dict[int, Live]) -> None:
+    address = f"http://127.0.0.1:{proxy[8080].port}/model"
+    look(driver, f"{address}/")
+    see(driver, "#served", "Version 1, in Production")
+    ask(driver)
+    see(driver, "#answer", "Answered by version 1 in Production.")
+    stays_within(driver, address)
+    driver.find_element(By.LINK_TEXT, "API").click()
+    see(driver, "h2", "POST /invocations")
+    assert f"{address}/invocations" in see(driver, ".command").text
+    stays_within(driver, address)
+    assert {proxy[5000].ask(path=f"/model/{page}").status for page in ("", "invocations")} == {404}
 
 
 @needs_browser
