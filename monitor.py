@@ -150,7 +150,8 @@ def monitor(
         found = report.compare(before, rows, known, joined)
         run.write(found)
     about = {"name": name, "version": number, "run": run.run_id, "window": run.number}
-    return found, {**about, "page": connection.page(client.get_run(run.run_id).info.experiment_id)}
+    experiment_id = client.get_run(run.run_id).info.experiment_id
+    return found, {**about, "page": connection.page(f"experiments/{experiment_id}/runs/{run.run_id}")}
 
 
 def show(report: "WindowReport", called: str) -> None:

@@ -91,7 +91,7 @@ def score(args: argparse.Namespace, workers: "Client | None") -> dict[str, Any]:
         if planned.ignored:
             print(errors.visible(f"columns that are ignored: {some(planned.ignored)}"))
         tags = record.tags(version, args.input, digest, output.place)
-        experiment = experiments.make(client, record.experiment(name), experiments.SCORINGS_TAGS).experiment_id
+        experiment = experiments.make(client, record.experiment(name), experiments.SCORINGS).experiment_id
         named = reader.name(output.place)
         with runs.inactive(client, experiment, runs.SCORING, named, tags, before) as run_id:
             held.begin(asked, run_id)

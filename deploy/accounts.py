@@ -38,12 +38,12 @@ Grants = set[tuple[str, str, str]]
 def prepare(client: MlflowClient) -> dict[str, Grants]:
     """Make the table's experiments and its registered model; returns what each role may do: type, which, permission."""
     runs, scorings, windows, decisions = (
-        experiments.make(client, name, tags).experiment_id
-        for name, tags in [
-            (TABLE.name, experiments.EXPERIMENT_TAGS),
-            (record.experiment(TABLE.name), experiments.SCORINGS_TAGS),
-            (monitoring.experiment(TABLE.name), experiments.MONITORING_TAGS),
-            (records.experiment(TABLE.name), experiments.RECORDS_TAGS),
+        experiments.make(client, name, about).experiment_id
+        for name, about in [
+            (TABLE.name, experiments.TRAINING),
+            (record.experiment(TABLE.name), experiments.SCORINGS),
+            (monitoring.experiment(TABLE.name), experiments.MONITORING),
+            (records.experiment(TABLE.name), experiments.RECORDS),
         ]
     )
     registration.create(client, TABLE, TABLE.name)

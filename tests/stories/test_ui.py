@@ -26,16 +26,15 @@ from understudy import families
 from understudy.registry import promotion, registration
 from understudy.registry.records import Move, Verdict
 from understudy.table import TABLE
-from understudy.tracking import connection, family_runs
+from understudy.tracking import connection, experiments, family_runs
 from understudy.training import selection
 
 BROWSER, DRIVER = shutil.which("chromium") or "", shutil.which("chromedriver") or ""
 pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed")
 
 FAMILIES = [name for name in families.FAMILIES if name != families.FLOOR]
-# In windows narrower than about 2,050 pixels MLflow's compare page leaves its list of files no room beside three plots.
 SWITCHES = ["headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync", "lang=en-US"]
-SWITCHES += ["disable-background-networking", "disable-component-update", "window-size=2286,2300"]
+SWITCHES += ["disable-background-networking", "disable-component-update", "window-size=1280,1900"]
 # What a first visit would set, after popping up the assistant and the registry's promotion.
 VISITED = {
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
@@ -124,20 +123,17 @@ def see(driver: Chrome, css: str, text: str = "") -> WebElement:
     return element
 
 
-def compare(driver: Chrome, page: str, batch: Run, runs: dict[str, Run]) -> None:
-    """Open the families of a batch side by side, with their ROC curves, from the page of their experiment."""
+def follow(driver: Chrome, text: str) -> None:
+    """Click a link of a description, which opens in a tab of its own, and go on there."""
+    see(driver, "main a", text).click()
+    driver.switch_to.window(driver.window_handles[-1])
+
+
+def compare(driver: Chrome, page: str) -> None:
+    """Open the families of a batch side by side, from the batch's page."""
     visit(driver, page)
-    row = "[role=row][row-id='{}'] "  # the row's id is the run's
-    see(driver, row.format(batch.info.run_id) + ".ag-cell button").click()
-    for name in FAMILIES:
-        see(driver, row.format(runs[name].info.run_id) + ".ag-selection-checkbox input").click()
-    see(driver, "[data-testid=runs-compare-button]").click()
+    follow(driver, "Compare the families")
     see(driver, "h1, h2, h3", "Comparing 3 Runs from 1 Experiment")
-    see(driver, "[role=button], .du-bois-light-collapse-header", "Visualizations").click()
-    see(driver, "[data-testid=artifact-tree-node][aria-label='ROC_curve.png']").click()
-    plots = """return [...document.images].filter(
-        i => i.src.startsWith('blob:') && i.naturalWidth && i.getClientRects().length && i.width > 100).length"""
-    WebDriverWait(driver, 30).until(lambda d: d.execute_script(plots) == 3, "the plots are not all there")
 
 
 def metric(driver: Chrome, name: str) -> list[str]:
@@ -160,11 +156,17 @@ def runs(store: MlflowClient, batch: Run) -> dict[str, Run]:
     return {family_runs.family_name(run): run for run in family_runs.families(store, batch)}
 
 
-def test_families_are_nested_and_compare_side_by_side(
-    driver: Chrome, address: str, batch: Run, runs: dict[str, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def batch_page(address: str, batch: Run, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page that training prints, once the UI is at this address."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    compare(driver, connection.page(batch.info.experiment_id), batch, runs)
+    return connection.page(f"experiments/{batch.info.experiment_id}/runs/{batch.info.run_id}")
+
+
+def test_families_compare_side_by_side_from_the_page_that_training_prints(
+    driver: Chrome, batch_page: str, runs: dict[str, Run]
+) -> None:
+    compare(driver, batch_page)
     for name in FAMILIES:
         see(driver, "table.mlflow-compare-run-table td", name)
     for name in ("criterion", "max_depth", "n_estimators", "penalty"):
@@ -172,7 +174,29 @@ def test_families_are_nested_and_compare_side_by_side(
     for name in ("AUC", "Accuracy", "Mean CV score"):
         shown = [round(float(value), 3) for value in metric(driver, name)]
         assert shown == [round(runs[family].data.metrics[name], 3) for family in FAMILIES]
-    driver.save_screenshot(str(tmp_path / "compare.png"))
+
+
+def test_the_curves_of_all_families_are_one_click_away(driver: Chrome, batch_page: str) -> None:
+    visit(driver, batch_page)
+    follow(driver, "their ROC curves")
+    shown = """return [...document.images].filter(
+        i => i.src.startsWith('blob:') && i.naturalWidth && i.getClientRects().length && i.width > 500).length"""
+    WebDriverWait(driver, 30).until(lambda d: d.execute_script(shown) == 1, "the curves are not there")
+
+
+def test_each_experiment_links_to_the_columns_that_matter(driver: Chrome, address: str, store: MlflowClient) -> None:
+    decisions = f"{TABLE.name} promotions"
+    for name, about, column, cell in [
+        (TABLE.name, experiments.TRAINING, "tags.`best family`", "LogisticRegression"),
+        (decisions, experiments.RECORDS, "tags.`promotion.outcome`", "completed"),
+    ]:
+        experiment = store.get_experiment_by_name(name)
+        assert experiment
+        visit(driver, f"{address}/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning")
+        follow(driver, "Show the columns that matter")
+        header = see(driver, f"[role=columnheader][col-id='{column}']")
+        assert header.rect["width"] == about.columns[column]
+        see(driver, "[role=gridcell]", cell)
 
 
 def test_runs_and_versions_say_what_they_are(driver: Chrome, address: str, batch: Run, runs: dict[str, Run]) -> None:

@@ -194,7 +194,9 @@ def test_the_experiment_that_a_person_names_is_the_one(
     monkeypatch.setattr(experiments, "GIVEN", {experiments.NAME: None, experiments.ID: None, **environ})
     experiments.choose(client, given, "default")
     described = [
-        each.name for each in client.search_experiments() if each.tags.keys() >= experiments.EXPERIMENT_TAGS.keys()
+        each.name
+        for each in client.search_experiments()
+        if each.tags.items() >= experiments.TRAINING.tags(each.experiment_id).items()
     ]
     assert described == [chosen]
 

@@ -110,7 +110,7 @@ def test_experiments_that_a_person_has_put_elsewhere_stay_there(store: str, tmp_
 @pytest.mark.parametrize("name", ["../esc", "a/../../b", "..", ".", "Größe/ß" * 20, "100 %", "what?", "a b.c-d_1"])
 def test_whatever_an_experiment_is_called_its_artifacts_lie_in_mlruns(store: str, tmp_path: Path, name: str) -> None:
     client, before = MlflowClient(store), {*tmp_path.iterdir()}
-    run = client.create_run(experiments.make(client, name, {}).experiment_id)
+    run = client.create_run(experiments.make(client, name, experiments.TRAINING).experiment_id)
     client.log_text(run.info.run_id, "text", "note.txt")
     [note] = tmp_path.rglob("note.txt")
     assert note.relative_to(tmp_path).parts[::2] == ("mlruns", run.info.run_id, "note.txt")

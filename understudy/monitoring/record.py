@@ -56,7 +56,7 @@ class Course:
     @contextmanager
     def window(self, source: str, window: Window) -> Iterator["WindowRun"]:
         """A run for a window of rows from a place, which ends as `runs.run` does."""
-        made = experiments.make(self._client, self._experiment, experiments.MONITORING_TAGS).experiment_id
+        made = experiments.make(self._client, self._experiment, experiments.MONITORING).experiment_id
         course = self._course(made)
         history = self._client.get_metric_history(course, "rows")
         number = 1 + max((point.step for point in history), default=0)

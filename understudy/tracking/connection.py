@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 import mlflow
 import sqlalchemy
@@ -124,12 +125,21 @@ def _is_project(folder: Path) -> bool:
     return folder.exists() and folder.samefile(PROJECT)
 
 
-def page(experiment_id: str) -> str:
-    """Where MLflow's UI shows an experiment as model training, whatever the browser showed last."""
-    address = f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+def page(path: str) -> str:
+    """The address of a page of MLflow's UI, such as `experiments/1/runs`, once `make ui` or a server shows it."""
+    server = uri().rstrip("/") if is_server() else "http://127.0.0.1:5000"
+    return f"{server}/{link(path)}"
+
+
+def link(path: str, **query: str) -> str:
+    """What follows a server's address to show a page as model training, whatever the browser showed last.
+
+    As it is, it leads there from any other page of the UI, as from a description.
+    """
+    shown = {**query, "workflowType": "machine_learning"}
     if is_server():  # which may have workspaces, and else asks each browser once for one
-        return f"{uri().rstrip('/')}{address}&workspace=default"
-    return f"http://127.0.0.1:5000{address}"
+        shown["workspace"] = "default"
+    return f"#/{path}?{urlencode(shown)}"
 
 
 def pages(search: Callable[..., PagedList[T]], *arguments: Any, **options: Any) -> Iterator[T]:

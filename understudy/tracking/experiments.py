@@ -1,7 +1,9 @@
 """Experiments: the ones that training and decisions are in, made where they are new; and where their artifacts lie."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,22 +20,61 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstrumentedAttribute
 
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-EXPERIMENT_TAGS = {
-    **KIND,
-    mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a batch: open it, tick its model families, and press Compare.",
-}
-RECORDS_TAGS = {
-    **KIND,
-    mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a decision about a version: who asked for what, and what came of it.",
-}
-SCORINGS_TAGS = {
-    **KIND,
-    mlflow_tags.MLFLOW_RUN_NOTE: "Each row is a scoring: of what, with which version, for whom, and where it went.",
-}
-MONITORING_TAGS = {
-    **KIND,
-    mlflow_tags.MLFLOW_RUN_NOTE: "A row for each version, whose charts show its windows, and one for each window.",
-}
+VIEW = "understudy"  # the name of the view that MLflow keeps as a tag of the experiment, as its button "Share" does
+
+
+@dataclass(frozen=True)
+class About:
+    """What MLflow's UI says of an experiment.
+
+    Args:
+        note: What its rows are.
+        columns: Those that its view shows, in the spelling of MLflow's UI, and their widths in pixels. By itself the UI
+            shows none that tell much.
+    """
+
+    note: str
+    columns: Mapping[str, int]
+
+    def tags(self, experiment_id: str) -> dict[str, str]:
+        """The experiment's tags."""
+        view = connection.link(f"experiments/{experiment_id}/runs", viewStateShareKey=VIEW)
+        names = [*self.columns]
+        state = {"selectedColumns": names, "columnOrder": names, "columnWidths": dict(self.columns)}
+        return {
+            **KIND,
+            mlflow_tags.MLFLOW_RUN_NOTE: f"{self.note} [Show the columns that matter]({view})",
+            f"mlflow.sharedViewState.{VIEW}": json.dumps(state),
+        }
+
+
+TRAINING = About(
+    "Each row is a batch: open it for its report, and to compare its families.",
+    {"metrics.`AUC`": 100, "metrics.`Accuracy`": 100, "metrics.`Mean CV score`": 130, "tags.`best family`": 190},
+)
+RECORDS = About(
+    "Each row is a decision about a version: who asked for what, and what came of it.",
+    {
+        "tags.`promotion.outcome`": 150,
+        "tags.`promotion.before`": 150,
+        "tags.`promotion.who`": 130,
+        "tags.`promotion.reason`": 180,
+    },
+)
+SCORINGS = About(
+    "Each row is a scoring: of what, with which version, for whom, and where it went.",
+    {
+        "metrics.`rows`": 80,
+        "metrics.`rejected`": 100,
+        "tags.`scoring.version`": 150,
+        "tags.`scoring.input`": 200,
+        "tags.`scoring.output`": 200,
+    },
+)
+MONITORING = About(
+    "A row for each version, whose charts show its windows, and one for each window.",
+    {"metrics.`rows`": 80, "metrics.`refused`": 90, "metrics.`exit code`": 100, "tags.`monitoring.verdict`": 400},
+)
 NAME, ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 GIVEN = {name: os.environ.get(name) for name in (NAME, ID)}  # by a person; MLflow overwrites the id
 
@@ -63,9 +104,9 @@ def choose(client: mlflow.MlflowClient, given: str | None, default: str) -> None
     else:
         name = (GIVEN[NAME] or default) if given is None else given
         naming.check_experiment(name)
-        make(client, name, EXPERIMENT_TAGS)
+        make(client, name, TRAINING)
         chosen = mlflow.set_experiment(name)
-    for tag, value in EXPERIMENT_TAGS.items():
+    for tag, value in TRAINING.tags(chosen.experiment_id).items():
         if tag not in chosen.tags:
             client.set_experiment_tag(chosen.experiment_id, tag, value)
 
@@ -77,8 +118,8 @@ def _known(client: mlflow.MlflowClient, experiment_id: str) -> str:
     return experiment_id
 
 
-def make(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Experiment:
-    """The experiment of that name, made with these tags if there is none.
+def make(client: mlflow.MlflowClient, name: str, about: About) -> Experiment:
+    """The experiment of that name, made and described if there is none.
 
     Raises:
         UserError: It is deleted.
@@ -89,7 +130,9 @@ def make(client: mlflow.MlflowClient, name: str, tags: Mapping[str, str]) -> Exp
         is_ours = connection.is_embedded()
         location = naming.artifact_location(connection.PROJECT, name) if is_ours else None
         try:
-            client.create_experiment(name, location, dict(tags))
+            made = client.create_experiment(name, location)
+            for tag, value in about.tags(made).items():
+                client.set_experiment_tag(made, tag, value)
         except mlflow.MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):  # another process was faster
                 raise

@@ -239,7 +239,7 @@ def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) 
     """
     check_names("metrics", opening.metrics)
     check_names("tags", opening.tags)
-    experiment_id = experiments.make(client, experiment, experiments.RECORDS_TAGS).experiment_id
+    experiment_id = experiments.make(client, experiment, experiments.RECORDS).experiment_id
     tags = {**opening.tags, KIND: RECORD, **process_tags()}
     run = client.create_run(experiment_id, tags=tags, run_name=opening.name)
     run_id, now = run.info.run_id, int(time.time() * 1000)

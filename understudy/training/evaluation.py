@@ -1,5 +1,6 @@
 """A batch's models on the held-out rows: what `train.py` ends with, and `evaluate.py` does again."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -165,14 +166,14 @@ def _compare(
     probabilities = {name: family.scored.probabilities for name, family in families.items()}
     figures = {"ROC_curve": plots.roc(labels, probabilities), "comparison": plots.comparison(results)}
     caption = f"{len(labels)} held-out rows, value (95 % interval):"
-    report = Report(figures, tables, f"{caption}\n\n{cards.markdown(comparison[HEADLINE])}", pages)
+    text = f"{_links(batch, families, pages)}\n\n{caption}\n\n{cards.markdown(comparison[HEADLINE])}"
+    report = Report(figures, tables, text, pages)
     family_runs.log_report(client, batch, report, connection.PROJECT / "plots")
     lines = [caption, *terminal.table(comparison[HEADLINE].to_dict("records"))]
     if costs:
         lines += ["without sensitive columns less with them, on the same rows:"]
         lines += terminal.table(tables["cost_without_sensitive"][["Family", "Accuracy", "AUC"]].to_dict("records"))
-    server_first = "" if connection.is_server() else " (after make ui)"
-    address = connection.page(batch.info.experiment_id)
+    address = connection.page(f"experiments/{batch.info.experiment_id}/runs/{batch.info.run_id}")
     values = {
         "batch": batch.info.run_id,
         "rows": len(labels),
@@ -186,7 +187,26 @@ def _compare(
         "page": address,
     }
     reports = [f"report: plots/{name}" for name in pages]
-    return Reply(values, [*lines, "plots: plots/", *reports, f"compare{server_first}: {address}"])
+    return Reply(
+        values, [*lines, "plots: plots/", *reports, f"{'compare' if connection.is_server() else 'make ui'}: {address}"]
+    )
+
+
+def _links(batch: Run, families: Mapping[str, Evaluated], pages: Mapping[str, str]) -> str:
+    """Where MLflow's UI shows a batch's families together, as Markdown.
+
+    MLflow's own page of several runs leaves its list of files no room beside three plots in windows narrower than some
+    2,050 pixels, so the curves of all families are one file of the batch.
+    """
+    experiment_id, run_id = batch.info.experiment_id, batch.info.run_id
+    ids = json.dumps([of.run for name, of in families.items() if name != FLOOR])
+    side_by_side = connection.link("compare-runs", runs=ids, experiments=json.dumps([experiment_id]))
+    curves, *reports = (
+        connection.link(f"experiments/{experiment_id}/runs/{run_id}/artifacts/{file}")
+        for file in ("ROC_curve.png", *pages)
+    )
+    report = "".join(f", read [the report]({address})" for address in reports)
+    return f"[Compare the families]({side_by_side}){report}, or see [their ROC curves]({curves})."
 
 
 def _named(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
