@@ -129,7 +129,7 @@ def test_records_of_an_earlier_registered_model_count_for_nothing(three: MlflowC
     refused = call(promote, "production")
     assert refused.code == 3
     assert "version 2 of an earlier registered model of that name was in Production" in refused.err
-    assert "; of an earlier registered model\n" in call(promote).out
+    assert "of an earlier registered model\n" in call(promote).out
     call(register, "--model", "LogisticRegression")
     put(three, "2")
     assert stack(three) == ["2"]
@@ -253,7 +253,7 @@ def test_a_deleted_record_counts_and_is_missed(three: MlflowClient, call: Call) 
     assert f"is deleted: completed: production, version 2 in place of version 1, forced\n  fix: {restore(record)}" in (
         check(three)
     )
-    assert "; its run is deleted\n" in call(promote).out
+    assert "its run is deleted\n" in call(promote).out
     three.restore_run(record.run_id)
     assert check(three) == ""
 
