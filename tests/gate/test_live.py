@@ -104,7 +104,7 @@ def test_live_rows_decide_where_they_are_enough(both: Both, ask: Ask, call: Call
     record = last(client)
     assert (record.outcome, record.decided_by, record.against) == ("completed", "300 live rows", "1")
     [*_, line, _] = call(promote, "show").out.splitlines()
-    assert "production  version 2 in place of version 1  " in line
+    assert re.search("  production +version 2 in place of version 1  ", line)
     assert line.endswith("  by 300 live rows")
     assert {"live/ROC AUC", "live/ROC AUC less champions low", "ROC AUC"} <= {*record.figures}
     assert (record.figures["live rows"], record.figures["rows"]) == (300, 186)

@@ -1,5 +1,7 @@
 """How a probation goes on and ends: started again, with servers that are away, and when others move the version."""
 
+import json
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from tests.conftest import environment, is_refusal
 from tests.monitoring.conftest import WrittenLog, drawn
 from tests.probation.conftest import HARMFUL, NAME, Call, address, ask, is_forward, watching
 from tests.serving.conftest import served, until
+from tests.terminal.test_documented import KEYS
 from understudy.monitoring import window
 from understudy.probation import trials
 from understudy.probation.evidence import ServerEvidence
@@ -64,7 +67,7 @@ def test_a_version_that_stands_is_recorded_and_not_watched_again(
     [record] = stood(client)
     assert (record.version, record.outcome, record.by) == ("2", "completed", "probation")
     assert record.figures["rows"] == 40
-    assert "  probation   version 2 has stood it  " in call(promote).out
+    assert re.search("  probation +version 2 has stood it  ", call(promote).out)
     assert (again.code, again.out) == (0, f"version 2 of {NAME} has stood its probation\n")
     assert len(stood(client)) == 1
     assert call(promote, "check").code == 0
@@ -148,6 +151,9 @@ def test_what_is_not_on_probation_is_said(in_production: str, watches: Call, cal
     ended = watches("http://127.0.0.1:9")
     nothing = f"version 1 of {NAME} replaced none, so there is nothing to go back to\n"
     assert (ended.code, ended.err, ended.out) == (0, "", nothing)
+    answer = json.loads(watches("http://127.0.0.1:9", "--json").out)
+    assert answer.keys() == KEYS["monitor.py --probation"] | {"next"}
+    assert (answer["version"], answer["production"], answer["exit"]) == (None, "1", 0)
     MlflowClient(in_production).set_registered_model_alias(NAME, "production", "2")
     assert "and no record says why: python promote.py check" in watches("http://127.0.0.1:9").out
 

@@ -1,6 +1,7 @@
 """The loop after a promotion: rows are answered and kept, a shadow plays along, labels come, the world moves."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -114,4 +115,4 @@ def test_a_model_is_watched_and_its_successor_plays_along(
         ended = call(monitor, "--probation", f"http://127.0.0.1:{live.port}")
         assert (ended.code, ended.err) == (7, ""), ended.out
         until(lambda: live.version() == "2")
-    assert "  rollback    version 2 in place of version 4  " in does(promote)
+    assert re.search("  rollback +version 2 in place of version 4  ", does(promote))
