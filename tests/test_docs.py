@@ -177,6 +177,10 @@ def shown(name: str) -> dict[str, list[str]]:
     return printed
 
 
+def test_every_printed_output_is_of_a_page_that_is_tested_below() -> None:
+    assert [name for name in NAMES if shown(name)] == ["docs/batch.md", "docs/monitoring.md", "docs/promotion.md"]
+
+
 def assert_printed(lines: list[str], output: str) -> None:
     """Three points stand for lines that are left out."""
 
