@@ -101,6 +101,14 @@ def test_families_that_differ_are_told_apart_and_others_are_not() -> None:
     assert "nothing to tell apart" in findings.told_apart(findings.differences(LABELS, [good]), 400)
 
 
+def test_differences_are_those_of_the_areas_and_as_uncertain_as_resamples_say() -> None:
+    families = [family("good", np.round(0.3 * LABELS + 0.7 * NOISE, 1)), family("noise", NOISE)]
+    value, low, high = findings.differences(LABELS, families)["good", "noise"]
+    values, draws = metrics.areas(LABELS, [each.scored.probabilities for each in families], 1_000)
+    assert value == pytest.approx(values[0] - values[1])
+    assert (high - low) / 2 / 1.96 == pytest.approx((draws[0] - draws[1]).std(), rel=0.1)
+
+
 def test_the_gaps_are_those_of_the_groups_with_enough_rows() -> None:
     slices = pd.DataFrame(
         [("a", "x", 100, 0.9), ("a", "y", 50, 0.7), ("a", "z", 29, 0.0), ("b", 0.0, 30, 0.5), ("b", 1.0, 30, 0.6)],
