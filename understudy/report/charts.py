@@ -160,7 +160,7 @@ def _bars(measured: Sequence[Measured], place: dict[str, Any], ticks: int) -> li
         for each in measured
         for value, low, high in [each.interval]
     ]
-    x = {"type": "quantitative", "scale": {"zero": False}, "axis": {"tickCount": ticks}, "title": None}
+    x = {"type": "quantitative", "scale": {"zero": False, "padding": 8}, "axis": {"tickCount": ticks}, "title": None}
     encoding = place | {"color": {"field": "colour", "type": "nominal", "scale": None}} | SAID
     bar = encoding | {"x": x | {"field": "low"}, "x2": {"field": "high"}}
     return [
