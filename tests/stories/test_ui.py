@@ -212,3 +212,13 @@ def test_runs_and_versions_say_what_they_are(driver: Chrome, address: str, batch
     see(driver, "main", "LogisticRegression (C 1, penalty l2)")
     visit(driver, f"{experiment}/models/{family_runs.model_id(runs['LogisticRegression'])}")
     see(driver, "main", f"{TABLE.name} v1")
+
+
+def test_the_page_of_a_batch_opens_among_its_artifacts(driver: Chrome, address: str, batch: Run) -> None:
+    visit(driver, f"{address}/#/experiments/{batch.info.experiment_id}/runs/{batch.info.run_id}/artifacts/report.html")
+    driver.switch_to.frame(see(driver, "iframe"))
+    try:
+        see(driver, "h2", "Families")
+        see(driver, "figure svg")
+    finally:
+        driver.switch_to.default_content()
