@@ -40,7 +40,9 @@ def batch(count: int) -> tuple[pd.DataFrame, list[Evaluated]]:
         scored = Scored(0.3 * labels + 0.7 * rng.random(count), 0.5)
         costs = {side: threshold.curve(TABLE, labels, scored.probabilities) for side in ("out of fold", "held out")}
         slices = metrics.slices(labels, scored.called, values)
-        families.append(Evaluated(name, scored, metrics.evaluate(labels, scored), 0.7, {"C": "1"}, costs, slices))
+        families.append(
+            Evaluated(name, "run", scored, metrics.evaluate(labels, scored), 0.7, {"C": "1"}, costs, slices)
+        )
     return rows, families
 
 

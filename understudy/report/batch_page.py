@@ -16,7 +16,7 @@ from understudy.report.findings import Evaluated
 from understudy.schema.declaration import Table
 
 Cells = tuple[list[str], list[list[str]]]  # names of columns, and rows of texts
-DRAWN = ("Accuracy", "AUC", "Log loss", "Brier score")
+DRAWN = ("Accuracy", "AUC", "Log loss")  # as many as fit beside each other on a desk
 
 
 @dataclass(frozen=True)
