@@ -22,7 +22,7 @@ function hint(property) {
   if (property.description) parts.push(property.description);
   const said = parts.join(" ");
   if (!mayBeEmpty(property)) return said;
-  return said ? `${said}; may be empty` : "may be not known";
+  return said ? `${said}; may be empty` : "may be unknown";
 }
 
 /** The control of a column: get and set are its cell as JSON has it. */
@@ -30,7 +30,7 @@ function control(id, property) {
   if (property.enum) {
     const values = property.enum.toSorted((a, b) => (a === null) - (b === null));
     const select = element("select", { id });
-    select.append(...values.map((value, place) => element("option", { value: place }, value === null ? "not known" : `${value}`)));
+    select.append(...values.map((value, place) => element("option", { value: place }, value === null ? "unknown" : `${value}`)));
     const set = (cell) => { select.selectedIndex = values.indexOf(cell); };
     return { input: select, get: () => values[select.selectedIndex] ?? null, set };
   }
