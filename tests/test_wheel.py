@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -39,7 +40,7 @@ def _run(*command: str | Path) -> None:
 def test_the_wheel_answers_as_the_project_does_without_scikit_learn_and_plots(trained: Path, tmp_path: Path) -> None:
     _run("uv", "build", "-q", "--wheel", "--out-dir", tmp_path, PROJECT)
     [wheel], python = tmp_path.glob("*.whl"), tmp_path / "venv" / "bin" / "python"
-    _run("uv", "venv", "-q", tmp_path / "venv")
+    _run("uv", "venv", "-q", "--python", sys.executable, tmp_path / "venv")
     _run("uv", "pip", "install", "-q", "--python", python, "-c", "requirements.lock", f"{wheel}[score]")
 
     client = mlflow.MlflowClient(f"sqlite:///{trained / 'mlflow.db'}")
