@@ -156,11 +156,11 @@ def monitor(
 
 def show(report: "WindowReport", called: str) -> None:
     """Print what is found, for people."""
-    from understudy.monitoring.window import shown
+    from understudy.figures.cards import shown_time
 
     window, scores = report.window, report.scores
-    begin = f"after {shown(window.since)}" if window.since else "from the first one"
-    rows = f"{window.accepted:,} rows {begin} to {shown(window.until)}, {window.refused:,} refused"
+    begin = f"after {shown_time(window.since)}" if window.since else "from the first one"
+    rows = f"{window.accepted:,} rows {begin} to {shown_time(window.until)}, {window.refused:,} refused"
     lines = [errors.visible(f"{called}: {rows}")]
     sample = "" if len(window.probabilities) == window.accepted else f"{len(window.probabilities):,} of them "
     kept = "rows that it was trained on" if report.is_trained_on else "held-out rows, since training kept no others"

@@ -103,7 +103,7 @@ def test_what_goes_with_a_model_needs_no_other_room() -> None:
         assert {words[1] for words in named if words[0] == "understudy"} <= {"errors", "schema", "scoring"}, path
 
 
-@pytest.mark.parametrize("room", ["schema", "figures", "scoring.scorer"])
+@pytest.mark.parametrize("room", ["schema", "figures", "report", "scoring.scorer"])
 def test_what_is_pure_never_loads_mlflow(room: str) -> None:
     modules = [f"{room}.{path.stem}" for path in (PACKAGE / room).glob("*.py")] if room in ROOMS else [room]
     program = (

@@ -1,6 +1,7 @@
 """Numbers as text: the comparison of a batch, and how runs describe themselves."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -66,3 +67,8 @@ def family_card(params: Mapping[str, str], cv_score: float, metrics: "Mapping[st
     values = ", ".join(f"{key} {value}" for key, value in params.items()) or "nothing to search"
     held_out = ", ".join(f"{name} {interval(metrics[name])}" for name in ("Accuracy", "AUC"))
     return f"Best of its grid: {values}. Mean CV score {cv_score:.3f}; held out: {held_out}."
+
+
+def shown_time(time: datetime) -> str:
+    """A time to the second, in UTC."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

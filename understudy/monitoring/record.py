@@ -10,9 +10,9 @@ from mlflow.entities import Metric, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils import mlflow_tags
 
-from understudy.figures import windows
+from understudy.figures import cards, windows
 from understudy.monitoring.report import WindowReport
-from understudy.monitoring.window import Window, shown
+from understudy.monitoring.window import Window
 from understudy.registry import records
 from understudy.report import page, window_page
 from understudy.tracking import connection, experiments, naming, provenance, runs, waiting
@@ -111,7 +111,9 @@ class WindowRun:
         found = report.as_dict()
         self._client.log_text(self.run_id, json.dumps(found, indent=1), "report.json")
         self._client.log_text(self.run_id, window_page.html(self.name, found, report.drawn), page.FILE)
-        title = f"{self.name}: {report.window.accepted:,} rows to {shown(report.window.until)}\n{report.verdict}"
+        title = (
+            f"{self.name}: {report.window.accepted:,} rows to {cards.shown_time(report.window.until)}\n{report.verdict}"
+        )
         self._client.log_figure(self.run_id, windows.figure(report.drawn, title), "columns.png")
         runs.tag_record(
             self._client, self.run_id, {VERDICT: report.verdict, mlflow_tags.MLFLOW_RUN_NOTE: report.verdict}

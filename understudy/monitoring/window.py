@@ -16,6 +16,7 @@ from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 
 from understudy.errors import UserError
+from understudy.figures import cards
 from understudy.figures.metrics import Floats, Labels, Scored
 from understudy.monitoring import log_rows
 from understudy.monitoring.log_rows import SAMPLE, Sample, ShadowAnswers, Shadows
@@ -125,7 +126,11 @@ def from_log(folder: Path, number: str, table: Table, since: datetime | None) ->
             accepted += rows.num_rows
             shadows.add(rows)
             sample.add(rows.select(kept))
-    _check(accepted, faults, f"{folder} has no rows of version {number}{f' after {shown(since)}' if since else ''}")
+    _check(
+        accepted,
+        faults,
+        f"{folder} has no rows of version {number}{f' after {cards.shown_time(since)}' if since else ''}",
+    )
     compared = sample.rows()
     frames = {}
     for form, names in cells.items():
@@ -196,11 +201,6 @@ def reference(client: MlflowClient, version: ModelVersion) -> Reference:
 def typed_ids(cells: "pd.Series[Any]") -> "pd.Series[Any]":
     """Ids as the log has them: text, missing ones as NaN."""
     return table_rows.typed(cells, Identifier("id"))
-
-
-def shown(time: datetime) -> str:
-    """A time for people."""
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _check(accepted: int, faults: Counter[str], nothing: str) -> None:

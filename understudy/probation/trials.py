@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from understudy.monitoring.window import shown
+from understudy.figures.cards import shown_time
 from understudy.probation import counts
 from understudy.registry import history, promotion, records, registered, stages
 from understudy.registry.audit import Finding
@@ -79,7 +79,7 @@ def described(client: MlflowClient, name: str, probation: Probation, log: Path |
     if log and log.is_dir():
         rows = int(counts.logged_requests(log, trial.version, trial.since).rows.sum())
     seen = "" if rows is None else f", {rows:,} of {probation.rows:,} rows"
-    called = f"version {trial.version} of {name} is on probation since {shown(trial.since)}"
+    called = f"version {trial.version} of {name} is on probation since {shown_time(trial.since)}"
     line = f"{called}: {minutes:,.0f} of {probation.minutes:g} minutes{seen}"
     tags = registered.get_version(client, name, trial.version).tags
     nobody = "and nobody has watched it" if tags.get(WATCHED) != trial.move else "and nobody watches it any more"

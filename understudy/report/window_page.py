@@ -1,6 +1,7 @@
 """The page of a window of the monitor: what has drifted, and whether the answers have become worse."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -30,8 +31,8 @@ def html(name: str, found: Mapping[str, Any], drawn: Sequence[DrawnColumn]) -> s
         tone="bad" if outcome and outcome["worse"] else "warn" if found["exit"] else "good",
         about={
             "Rows": f"{rows['accepted']:,}, and {rows['refused']:,} refused",
-            "From": found["since"] or "the first row",
-            "To": found["until"],
+            "From": _time(found["since"]) if found["since"] else "the first row",
+            "To": _time(found["until"]),
             "Compared with": _compared_with(found["compared_with"]),
         },
         columns_caption=f"{len(ordered)} of {len(drawn)} columns",
@@ -45,6 +46,10 @@ def html(name: str, found: Mapping[str, Any], drawn: Sequence[DrawnColumn]) -> s
         shadows=[_shadow(shadow) for shadow in found["shadows"]],
         faults=[[fault, f"{count:,}"] for fault, count in [*found["faults"].items()][:MOST_FAULTS]],
     )
+
+
+def _time(text: str) -> str:
+    return cards.shown_time(datetime.fromisoformat(text))
 
 
 def _sentence(text: str) -> str:
