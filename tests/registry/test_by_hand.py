@@ -156,7 +156,7 @@ def test_a_version_that_was_put_back_by_hand_is_what_a_rollback_leads_to(three: 
     assert "version 1 of Loan_prediction replaced none" in call(promote, *BACK).err
     put(three, "3")
     assert stack(three) == ["1", "3"]
-    assert "in place of version 1, which a person had put there by hand" in call(promote).out
+    assert "  a person had put version 1 there by hand, forced\n" in call(promote).out
     assert "version 1 is in Production again" in call(promote, *BACK).out
     assert "version 1 of Loan_prediction replaced none" in call(promote, *BACK).err
     three.set_registered_model_alias(NAME, "production", "2")

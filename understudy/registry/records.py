@@ -185,7 +185,7 @@ def about(record: Record) -> tuple[str, ...]:
     what += f" in place of version {record.before}" if record.before else ""
     what += " has stood it" if record.action == PROBATION else ""
     terms = {
-        "which a person had put there by hand": record.before and record.by_hand,
+        f"a person had put version {record.before} there by hand": record.before and record.by_hand,
         f"compared with version {record.against}": record.stage == "production"
         and record.against not in (None, record.before),
         f"by {record.decided_by}": record.decided_by,
