@@ -1,55 +1,181 @@
-"""Draw docs/compare.png anew, MLflow's page that compares the families of a batch: python -m docs.pictures.
+"""Draw the pictures in docs/img anew, what people look at in a browser: python -m docs.pictures.
 
-It trains on the sample in a temporary folder, and looks at that in Chromium as tests/stories/test_ui.py does. What the
-picture shows is written to docs/pictures.json as digests, so that a test can tell when it has become old.
+It trains, promotes, serves and monitors on the sample in a temporary folder, and looks at that in Chromium, in light
+and in dark. What a picture shows is written to docs/pictures.json as digests, so that a test can tell when it has
+become old.
 """
 
 import hashlib
 import json
+import sys
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
+from urllib.parse import quote
 
+import pandas as pd
+import pytest
 from mlflow import MlflowClient
 from mlflow.version import VERSION
+from selenium.webdriver import Chrome
+from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.conftest import PROJECT, one_batch
-from tests.stories.test_ui import browser, compare, see, served_ui
+import monitor
+import promote
+import register
+import train
+from tests.conftest import PROJECT, connected
+from tests.serving.conftest import Live, served, until
+from tests.serving.test_pages import ask
+from tests.stories.test_loop import send
+from tests.stories.test_ui import browser, compare, screen, see, served_ui, visit
+from understudy import errors
+from understudy.monitoring import record
+from understudy.registry import records
+from understudy.report import page
 from understudy.table import TABLE
-from understudy.tracking import family_runs
+from understudy.tracking import connection, experiments, family_runs
 
-WIDTH = 1440  # pixels of the picture
+WIDTH, HEIGHT = 1280, 860  # pixels of a picture
+SCHEMES = ("light", "dark")
+FOLDER = Path(__file__).with_name("img")
 DIGESTS = Path(__file__).with_name("pictures.json")
+DARK = "_mlflow_dark_mode_toggle_enabled"  # where MLflow's UI keeps the choice
 # Of each picture, the files that decide what is to be seen on it.
-TRAINED = ("data/loans.csv", "understudy/table.py", "understudy/families.py", "understudy/figures/plots.py")
-SOURCES = {"compare.png": ("docs/pictures.py", *TRAINED)}
+SHARED = ("docs/pictures.py", "data/loans.csv", "understudy/table.py", "understudy/families.py")
+SOURCES = {
+    "runs": ("understudy/tracking/experiments.py",),
+    "batch": ("understudy/training/evaluation.py",),
+    "compare": ("understudy/tracking/family_runs.py",),
+    "version": ("understudy/report/card.py",),
+    "promotions": ("understudy/tracking/experiments.py", "understudy/registry/records.py"),
+    "gate": ("understudy/report/gate_page.py", "understudy/report/templates/base.css"),
+    "monitoring": ("understudy/report/window_page.py", "understudy/report/templates/base.css"),
+    "report": ("understudy/report/batch_page.py", "understudy/report/templates/base.css"),
+    "try": (
+        "understudy/pages/static/try.html",
+        "understudy/pages/static/try.js",
+        "understudy/report/templates/base.css",
+    ),
+    "docs": ("understudy/pages/static/docs.js", "understudy/pages/openapi.py", "understudy/report/templates/base.css"),
+}
+PICTURES = {f"{name}-{scheme}.png": name for name in SOURCES for scheme in SCHEMES}
 
 
 def digests(picture: str) -> dict[str, str]:
     """The SHA-256 of a picture and of what it shows, by path, and the version of MLflow."""
-    files = (f"docs/{picture}", *SOURCES[picture])
+    files = (f"docs/img/{picture}", *SHARED, *SOURCES[PICTURES[picture]])
     return {"MLflow": VERSION} | {name: hashlib.sha256((PROJECT / name).read_bytes()).hexdigest() for name in files}
 
 
-def main(folder: Path) -> None:
-    """Train in an empty folder, and put the picture beside this script."""
-    one_batch(folder)
-    store = f"sqlite:///{folder / 'mlflow.db'}"
-    client = MlflowClient(store)
+def does(script: ModuleType, *arguments: str) -> None:
+    """Run a script in this process; a refusal is part of the story."""
+    sys.argv = [str(script.__file__), *arguments]
+    try:
+        errors.run(script.main)
+    except SystemExit as end:
+        if end.code not in (0, 3):
+            raise
+
+
+def tell(folder: Path, store: str, look_at: Callable[[Live], None]) -> None:
+    """Train, have a tree refused and a forest promoted, answer the table's rows, and see what came true of them."""
+    rows, log = pd.read_csv(folder / TABLE.path, dtype={"Dependents": str}), str(folder / "kept")
+    does(train)
+    for family, *given in (
+        ("LogisticRegression",),
+        ("DecisionTreeClassifier",),
+        ("RandomForestClassifier", "--reason", "fewer good customers lost"),
+    ):
+        does(register, "--model", family)
+        does(promote, "staging")
+        does(promote, "production", *given)
+    with served(folder, store, "--log", log) as live:
+        until(lambda: live.version() == "3")
+        send(live, rows)
+        look_at(live)
+    rows[[TABLE.row_id, TABLE.target.name]].to_csv(folder / "labels.csv", index=False)
+    does(monitor, "--log", log, "--labels", str(folder / "labels.csv"))
+
+
+def draw(driver: Chrome, name: str, scheme: str, height: int = HEIGHT) -> None:
+    """Write what the browser shows as a picture."""
+    screen(driver, scheme, WIDTH, height)  # of this tab
+    driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {})
+    (FOLDER / f"{name}-{scheme}.png").write_bytes(b64decode(shot["data"]))
+
+
+def draw_pages(driver: Chrome, live: Live, report: Path, scheme: str) -> None:
+    """The live server's two pages, and the report of a batch."""
+    for name, address in (("try", ""), ("docs", "docs")):
+        driver.get(f"http://127.0.0.1:{live.port}/{address}")
+        see(driver, "label" if name == "try" else "h2")
+        if name == "try":
+            ask(driver)
+        draw(driver, name, scheme)
+    draw_report(driver, "report", report, scheme)
+
+
+def draw_report(driver: Chrome, name: str, report: Path, scheme: str) -> None:
+    """A page that the project has written."""
+    driver.get(report.as_uri())
+    see(driver, "svg")
+    draw(driver, name, scheme)
+
+
+def draw_ui(driver: Chrome, address: str, client: MlflowClient, scheme: str) -> None:
+    """The pages of MLflow's UI that the project leads to."""
+
+    def opened(name: str, path: str, css: str, text: str = "", **query: str) -> None:
+        visit(driver, f"{address}/{connection.link(path, **query)}")
+        see(driver, css, text)
+        fonts = "return document.fonts.status === 'loaded' && !document.querySelector('[class*=skeleton]')"
+        WebDriverWait(driver, 30).until(lambda shown: shown.execute_script(fonts))
+        draw(driver, name, scheme)
+
+    driver.execute_script("localStorage.setItem(arguments[0], arguments[1])", DARK, json.dumps(scheme == "dark"))
+    screen(driver, scheme, WIDTH, HEIGHT)
     batch = family_runs.get_batch(client, TABLE)
-    runs = {family_runs.family_name(run): run for run in family_runs.families(client, batch)}
-    with served_ui(store) as address, browser(address, folder / "profile") as driver:
-        page = f"{address}/#/experiments/{batch.info.experiment_id}/runs?workflowType=machine_learning"
-        compare(driver, page, batch, runs)
-        first, last = (see(driver, "[role=button]", name).rect for name in ("Parameters", "Artifacts"))
-        x, y = first["x"] - 10, first["y"] - 10
-        clip = {"x": x, "y": y, "width": driver.get_window_size()["width"] - x - 14, "height": last["y"] + 620 - y}
-        clip["scale"] = WIDTH / clip["width"]
-        shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
-        Path(__file__).with_name("compare.png").write_bytes(b64decode(shot["data"]))
+    training, view = f"experiments/{batch.info.experiment_id}", {"viewStateShareKey": experiments.VIEW}
+    opened("runs", f"{training}/runs", "[role=gridcell]", "LogisticRegression", **view)
+    opened("batch", f"{training}/runs/{batch.info.run_id}", "main a", "their ROC curves")
+    compare(driver, driver.current_url)
+    see(driver, "[role=button], .du-bois-light-collapse-header", "Visualizations").click()
+    draw(driver, "compare", scheme, HEIGHT + 300)
+    opened("version", f"models/{quote(TABLE.name)}/versions/3", "main", "Model Details")
+    decisions = _named(client, records.experiment(TABLE.name))
+    opened("promotions", f"experiments/{decisions}/runs", "[role=gridcell]", "fewer good", **view)
+    for name, experiment_id in (("gate", decisions), ("monitoring", _named(client, record.experiment(TABLE.name)))):
+        newest = client.search_runs([experiment_id], max_results=1)[0].info.run_id
+        draw_report(driver, name, Path(client.download_artifacts(newest, page.FILE)), scheme)
+
+
+def _named(client: MlflowClient, experiment: str) -> str:
+    """The id of an experiment."""
+    return next(each.experiment_id for each in client.search_experiments() if each.name == experiment)
+
+
+def main(folder: Path) -> None:
+    """Let the story happen in an empty folder, and draw it."""
+    FOLDER.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for store in connected(folder, monkeypatch):
+
+            def look_at(live: Live) -> None:
+                with browser(f"http://127.0.0.1:{live.port}/ping", folder / "pages") as driver:
+                    for scheme in SCHEMES:
+                        draw_pages(driver, live, folder / "plots" / page.FILE, scheme)
+
+            tell(folder, store, look_at)
+            with served_ui(store) as address, browser(address, folder / "profile") as driver:
+                for scheme in SCHEMES:
+                    draw_ui(driver, address, MlflowClient(store), scheme)
 
 
 if __name__ == "__main__":
     with TemporaryDirectory() as folder:
         main(Path(folder))
-    DIGESTS.write_text(json.dumps({picture: digests(picture) for picture in SOURCES}, indent=2) + "\n")
+    DIGESTS.write_text(json.dumps({picture: digests(picture) for picture in PICTURES}, indent=2) + "\n")

@@ -236,7 +236,7 @@ def test_the_monitor_prints_what_its_page_shows(story: Path, call: Callable[...,
 def test_pictures_are_younger_than_what_they_show() -> None:
     drawn_exactly = {f"{flow}-{scheme}.svg" for flow in flows.FLOWS for scheme in flows.SCHEMES}
     files = [path for path in (PROJECT / "docs").rglob("*") if path.suffix in (".png", ".svg", ".gif", ".jpg")]
-    assert {path.name for path in files} == drawn_exactly | pictures.SOURCES.keys()
+    assert {path.name for path in files} == drawn_exactly | pictures.PICTURES.keys()
     written = json.loads(pictures.DIGESTS.read_text())
-    for name in pictures.SOURCES:
-        assert written[name] == pictures.digests(name), f"look at docs/{name} after: python -m docs.pictures"
+    for name in pictures.PICTURES:
+        assert written[name] == pictures.digests(name), f"look at docs/img/{name} after: python -m docs.pictures"

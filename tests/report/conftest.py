@@ -8,7 +8,7 @@ import pytest
 from axe_core_python.selenium import Axe  # type: ignore[import-untyped]
 from selenium.webdriver import Chrome
 
-from tests.stories.test_ui import BROWSER, DRIVER, browser
+from tests.stories.test_ui import BROWSER, DRIVER, browser, screen
 
 DESK, PHONE = 1280, 390  # pixels
 
@@ -31,11 +31,8 @@ def looked_at(chrome: Chrome, tmp_path: Path) -> Callable[[str], None]:
         path = tmp_path / "page.html"
         path.write_text(html, encoding="utf-8")
         for scheme in ("light", "dark"):
-            media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-            chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
             for width in (DESK, PHONE):
-                size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width == PHONE}
-                chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+                screen(chrome, scheme, width)
                 chrome.get(path.as_uri())
                 where = f"{scheme}, {width} pixels"
                 assert chrome.execute_script("return document.documentElement.scrollWidth") <= width, where

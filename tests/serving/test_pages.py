@@ -26,7 +26,7 @@ from tests.schema.test_declaration import AGE, ISSUED, LOANS, STATE
 from tests.scoring.test_scoring import APPLICANT
 from tests.serving.conftest import NAME, NAMES, Live, answering, promote, served, until
 from tests.serving.test_requests import Half
-from tests.stories.test_ui import BROWSER, DRIVER, browser, see
+from tests.stories.test_ui import BROWSER, DRIVER, browser, screen, see
 from understudy.pages import bodies, openapi, site
 from understudy.schema.declaration import Table
 from understudy.scoring.scorer import Scorer
@@ -209,10 +209,7 @@ def complaints(driver: Chrome) -> list[Any]:
 
 def look(driver: Chrome, address: str, scheme: str = "light", width: int = 1280) -> None:
     """Open a page on a screen of this width, in light or in dark."""
-    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    preferred = [{"name": "prefers-color-scheme", "value": scheme}]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": preferred})
+    screen(driver, scheme, width)
     complaints(driver)  # of earlier pages
     driver.get(address)
 

@@ -106,6 +106,14 @@ def driver(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         yield driver
 
 
+def screen(driver: Chrome, scheme: str, width: int, height: int = 900) -> None:
+    """Let pages be shown in light or in dark, on a screen of so many pixels; below 500 it is a phone's."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    preferred = [{"name": "prefers-color-scheme", "value": scheme}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": preferred})
+
+
 def visit(driver: Chrome, url: str) -> None:
     driver.get("about:blank")  # else only the fragment changes, and nothing is loaded anew
     driver.get(url)

@@ -160,7 +160,8 @@ def _bars(measured: Sequence[Measured], place: dict[str, Any], ticks: int) -> li
         for each in measured
         for value, low, high in [each.interval]
     ]
-    x = {"type": "quantitative", "scale": {"zero": False, "padding": 8}, "axis": {"tickCount": ticks}, "title": None}
+    axis = {"tickCount": ticks, "format": "~g", "labelOverlap": "parity", "labelSeparation": 12, "labelBound": True}
+    x = {"type": "quantitative", "scale": {"zero": False, "padding": 8}, "axis": axis, "title": None}
     encoding = place | {"color": {"field": "colour", "type": "nominal", "scale": None}} | SAID
     bar = encoding | {"x": x | {"field": "low"}, "x2": {"field": "high"}}
     return [
