@@ -44,6 +44,10 @@ def test_a_window_has_a_page_that_says_what_has_drifted(
     labelled = window_page.html("A", {**found, "outcome": OUTCOME}, [])
     for text in ("90 answered rows have a label, 60 of them positive", "-0.100 (-0.150 to -0.050)", "✗ worse"):
         assert text in labelled
+    shadows = [{"version": "2", "rows": 100, "refused": 10, "agreeing": 80, "apart": 0.25}]
+    seen = window_page.html("A", {**found, "shadows": shadows, "faults": {"Gender: unknown category": 4}}, [])
+    for text in ("Version 2: 80 of 90 labels agree, 10 rows refused", "Gender: unknown category"):
+        assert text in seen
     few = {**OUTCOME, "metrics": {}, "worse": []}
     assert "too few labels to tell" in window_page.html("A", {**found, "outcome": few}, [])
 

@@ -242,13 +242,9 @@ def close(client: MlflowClient, name: str, record: SavedRecord, outcome: str, wh
     tags = _tags(ended, "outcome", "time", "number", "why") | {mlflow_tags.MLFLOW_RUN_NOTE: sentence(ended)}
     runs.close_record(client, record.run_id, tags, STATUS[outcome])
     if ended.version:
-        when = f"{datetime.fromtimestamp((ended.time or 0) // 1000, UTC):%Y-%m-%d %H:%M} UTC"
-        passed = (
-            f"; the gate let it pass by {ended.rule}"
-            if ended.rule and not (ended.why or ended.action == REQUEST)
-            else ""
-        )
-        registered.note(client, name, ended.version, f"{when}, {ended.who}: {sentence(ended)}{passed}")
+        passed = f"; the gate let it pass by {ended.rule}" if ended.rule and not ended.why else ""
+        said = f"{sentence(ended)}{passed if ended.action != REQUEST else ''}"
+        registered.note(client, name, ended.version, f"{tags[WHEN]}, {ended.who}: {said}")
     return ended
 
 

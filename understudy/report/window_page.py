@@ -97,8 +97,8 @@ def _together(form: str, of: Mapping[str, Any]) -> str:
 
 
 def _shadow(of: Mapping[str, Any]) -> str:
-    agreed = f"{_share(of['agreement'])} of its labels agree" if of["agreement"] is not None else "nothing to compare"
-    return f"Version {of['version']}: {agreed}, over {of['rows'] - of['refused']:,} rows"
+    answered = of["rows"] - of["refused"]
+    return f"Version {of['version']}: {of['agreeing']:,} of {answered:,} labels agree, {of['refused']:,} rows refused"
 
 
 def _outcome(outcome: Mapping[str, Any] | None, estimate: Mapping[str, Any]) -> dict[str, object]:
