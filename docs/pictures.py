@@ -50,7 +50,7 @@ SOURCES = {
     "batch": ("understudy/training/evaluation.py",),
     "compare": ("understudy/tracking/family_runs.py",),
     "version": ("understudy/report/card.py",),
-    "promotions": ("understudy/tracking/experiments.py", "understudy/registry/records.py"),
+    "promotions": ("understudy/tracking/experiments.py",),
     "gate": ("understudy/report/gate_page.py", "understudy/report/templates/base.css"),
     "monitoring": ("understudy/report/window_page.py", "understudy/report/templates/base.css"),
     "report": ("understudy/report/batch_page.py", "understudy/report/templates/base.css"),

@@ -39,9 +39,9 @@ PROGRAMS = ("make", "python", "./serve.sh", "mlflow run", "bash .ci/run")
 # What differs from run to run; columns are as wide as their widest cell, so that spaces differ too.
 MASKS = {
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d": "TIME",
-    r"\b[0-9a-f]{32}\b": "RUN",
+    r"\b[0-9a-f]{32}\b|(?<=runs/)[0-9a-f]{4}\.\.\.": "RUN",
     r"in [\d.]+ s\b": "in N s",
-    r"(milliseconds for one row) +[\d.]+": r"\1 N",
+    r"(milliseconds for one row|megabytes of files) +[\d.]+": r"\1 N",
     r" +": " ",
 }
 

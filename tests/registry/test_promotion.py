@@ -523,4 +523,4 @@ def test_a_container_without_a_user_name_promotes_all_the_same(monkeypatch: pyte
     for name in ["MLFLOW_TRACKING_USERNAME", "LOGNAME", "USER", "LNAME", "USERNAME"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987654)
-    assert records.who() == "987654"
+    assert provenance.who() == "987654"

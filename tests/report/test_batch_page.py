@@ -29,10 +29,11 @@ def html(trained: Path) -> str:
 
 
 def row(html: str, name: str) -> list[str]:
-    """The cells of the first row of that name."""
+    """The cells of the first row of that name, figures with their intervals in brackets."""
     found = re.search(f'<th scope="row">{name}</th>(.*?)</tr>', html, re.DOTALL)
     assert found
-    return [unescape(cell) for cell in re.findall("<td[^>]*>(.*?)</td>", found[1])]
+    cells = re.findall("<td[^>]*>(.*?)</td>", found[1])
+    return [unescape(re.sub("<small> (.*)</small>", r" (\1)", cell)) for cell in cells]
 
 
 def test_the_page_stands_alone(html: str) -> None:

@@ -10,7 +10,6 @@ from mlflow.utils import mlflow_tags
 from understudy.batch import csv_rows, inputs, parts
 from understudy.batch.job import Job
 from understudy.batch.parts import Figures
-from understudy.registry import records
 from understudy.tracking import provenance, runs
 from understudy.verification.digests import DIGEST
 
@@ -38,7 +37,7 @@ def tags(version: ModelVersion, address: str, digest: str, output: str) -> dict[
         "scoring.input": source,
         "scoring.digest": digest,
         "scoring.output": target,
-        mlflow_tags.MLFLOW_USER: records.who(),
+        mlflow_tags.MLFLOW_USER: provenance.who(),
         mlflow_tags.MLFLOW_RUN_NOTE: f"{source} with version {version.version} of {version.name} to {target}",
     }
 

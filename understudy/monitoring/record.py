@@ -13,7 +13,6 @@ from mlflow.utils import mlflow_tags
 from understudy.figures import cards, windows
 from understudy.monitoring.report import WindowReport
 from understudy.monitoring.window import Window
-from understudy.registry import records
 from understudy.report import page, window_page
 from understudy.tracking import connection, experiments, naming, provenance, runs, waiting
 from understudy.verification.digests import DIGEST
@@ -68,7 +67,7 @@ class Course:
             UNTIL: window.until.isoformat(),
             ROWS: str(window.accepted),
             NUMBER: str(number),
-            mlflow_tags.MLFLOW_USER: records.who(),
+            mlflow_tags.MLFLOW_USER: provenance.who(),
         }
         with runs.inactive(self._client, made, runs.MONITORING, name, tags, None) as run_id:
             yield WindowRun(self._client, run_id, course, number, f"{self._version.name} {name}")

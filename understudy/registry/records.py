@@ -4,10 +4,8 @@ The runs of a registered model are in the experiment `<name> promotions`. A reco
 and closed after it, so that one which a killed process left open can be closed by what the aliases say.
 """
 
-import getpass
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.utils import mlflow_tags
 
 from understudy.registry import registered
-from understudy.tracking import runs, waiting
+from understudy.tracking import provenance, runs, waiting
 
 if TYPE_CHECKING:  # matplotlib takes half a second, and most who ask for records draw nothing
     from matplotlib.figure import Figure
@@ -163,14 +161,6 @@ def now() -> int:
     return int(time.time() * 1000)
 
 
-def who() -> str:
-    """The user of the tracking server, or else the login name."""
-    try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        return str(os.getuid())
-
-
 def sentence(record: Record) -> str:
     """What was decided, for people."""
     what = ", ".join(filter(None, ["production" if record.action == REQUEST else record.action, *about(record)]))
@@ -202,7 +192,7 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     """Open the record of a decision, with what it rests on, and let its version name it."""
     model = registered.registered_model(client, name).creation_timestamp
     judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against, rows=verdict.rows)
-    record = replace(judged, decided_by=verdict.decided_by, who=planned.who or who(), model=model)
+    record = replace(judged, decided_by=verdict.decided_by, who=planned.who or provenance.who(), model=model)
     people = {mlflow_tags.MLFLOW_USER: str(record.who), mlflow_tags.MLFLOW_RUN_NOTE: sentence(record)}
     called = " ".join(filter(None, [record.action, record.version]))
     files = {**verdict.files, **_page(name, record, verdict)}

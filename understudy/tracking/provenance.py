@@ -1,5 +1,6 @@
 """What a run was made from: its data, code, packages and seed."""
 
+import getpass
 import hashlib
 import json
 import os
@@ -166,3 +167,11 @@ def check_location(location: str, called: str) -> None:
     if not (is_path or is_servers or place.scheme in STORES):
         problem = f"the artifacts of {called} are at {reader.USERINFO.sub('', location)}, which is not followed"
         raise UserError(problem, "train again in an experiment of the table's: python train.py")
+
+
+def who() -> str:
+    """The user of the tracking server, or else the login name."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return str(os.getuid())

@@ -173,6 +173,7 @@ def _compare(
     if costs:
         lines += ["without sensitive columns less with them, on the same rows:"]
         lines += terminal.table(tables["cost_without_sensitive"][["Family", "Accuracy", "AUC"]].to_dict("records"))
+    server_first = "" if connection.is_server() else " (after make ui)"
     address = connection.page(f"experiments/{batch.info.experiment_id}/runs/{batch.info.run_id}")
     values = {
         "batch": batch.info.run_id,
@@ -187,9 +188,7 @@ def _compare(
         "page": address,
     }
     reports = [f"report: plots/{name}" for name in pages]
-    return Reply(
-        values, [*lines, "plots: plots/", *reports, f"{'compare' if connection.is_server() else 'make ui'}: {address}"]
-    )
+    return Reply(values, [*lines, "plots: plots/", *reports, f"compare{server_first}: {address}"])
 
 
 def _links(batch: Run, families: Mapping[str, Evaluated], pages: Mapping[str, str]) -> str:
