@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[ModuleType, tuple[str, ...]]] = {
     "promote.py adopt": (promote, ("adopt", *REASON)),
     "promote.py show": (promote, ()),
     "promote.py show N": (promote, ("show", "1")),
+    "promote.py show N --card": (promote, ("show", "1", "--card")),
     "promote.py show --at TIME": (promote, ("show", "--at", "2026-01-01")),
     "promote.py check": (promote, ("check",)),
     "promote.py relocate": (promote, ("relocate",)),

@@ -58,8 +58,8 @@ def get_version(client: MlflowClient, name: str, number: str | None, option: str
     return known[number]
 
 
-def card_of(client: MlflowClient, name: str, number: str | None) -> str:
-    """The model card of a version by its number, the newest one's for None.
+def with_card(client: MlflowClient, name: str, number: str | None) -> ModelVersion:
+    """A version by its number, the newest one for None, whose description is its model card.
 
     Raises:
         UserError: There is no such version, or its description is gone.
@@ -68,7 +68,7 @@ def card_of(client: MlflowClient, name: str, number: str | None) -> str:
     if not version.description:
         problem = f"version {version.version} of {name} has no description, which is where its card is kept"
         raise UserError(problem, f"python promote.py show {version.version}{naming.option(name)}, for its lineage")
-    return str(version.description)
+    return version
 
 
 def note(client: MlflowClient, name: str, number: str, decision: str) -> None:

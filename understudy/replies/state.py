@@ -58,11 +58,13 @@ def show(client: MlflowClient, name: str, table: Table, version: str | None, at:
     return Reply({"name": name, **values}, [*lines, *history.story(decisions)], following)
 
 
-def card(client: MlflowClient, name: str, table: Table, version: str) -> Reply:
-    """A version's model card."""
-    text = registered.card_of(client, name, version)
+def card(client: MlflowClient, name: str, table: Table, version: str | None) -> Reply:
+    """The model card of a version, of the newest for None."""
+    described = registered.with_card(client, name, version)
+    text = str(described.description)
+    values = {"name": name, "version": str(described.version), "card": text}
     lines = [errors.visible(line) for line in text.splitlines()]
-    return Reply({"name": name, "version": version, "card": text}, lines, next_command(client, name, table))
+    return Reply(values, lines, next_command(client, name, table))
 
 
 def _of_version(
