@@ -82,9 +82,7 @@ def train(args: argparse.Namespace, workers: "Client | None") -> Reply:
         plan += [(f"{name}{family_runs.WITH}", runs.REFERENCE, TABLE) for name in names[:-1]]
     results = {}
     with runs.run(f"{reader.name(address)} {args.grid}", runs.BATCH, tags) as batch_id:
-        params = {
-            name: value for name, value in vars(args).items() if name not in ("experiment_name", "fail_fast", "json")
-        }
+        params = {name: value for name, value in vars(args).items() if name not in NO_PARAMS}
         family_runs.log_batch(client, batch_id, {**params, "data": reader.shown(args.data)}, inputs)
         batch_rows.log_rows(client, batch_id, held_out, training[[column.name for column in seen.labelled]])
         progress = terminal.bar(plan, unit="family")
@@ -102,19 +100,17 @@ def train(args: argparse.Namespace, workers: "Client | None") -> Reply:
                 reference.check_trained(name.removesuffix(family_runs.WITH), result.pipeline, table, held_out)
                 is_converted = family_runs.log_family(client, run_id, trained)
             results[name] = result
-            values = ", ".join(f"{key} {value}" for key, value in result.params.items())
-            terminal.say(
-                f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({values or 'nothing to search'})"
-            )
+            best = ", ".join(f"{key} {value}" for key, value in result.params.items())
+            terminal.say(f"{name}: mean CV score {result.metrics['Mean CV score']:.3f} ({best or 'nothing to search'})")
             if not is_converted and name != families.FLOOR:
                 milliseconds = pipelines.seconds_a_row(result.pipeline, training) * 1000
                 terminal.say(f"{name}: served by its own library, about {milliseconds:.1f} ms a row")
         evaluated = evaluation.evaluate(client, client.get_run(batch_id), rows, results)
     warnings = [*selection.doubts(TABLE, {name: result.metrics for name, result in results.items()})]
     searched = [{**family, "params": results[family["name"]].params} for family in evaluated.values["families"]]
-    found = {**evaluated.values, "families": searched, "warnings": warnings}
+    values = {**evaluated.values, "families": searched, "warnings": warnings}
     lines = [*evaluated.lines, *(f"warning: {doubt}" for doubt in warnings)]
-    return Reply(found, lines, "python register.py")
+    return Reply(values, lines, "python register.py")
 
 
 if __name__ == "__main__":

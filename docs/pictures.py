@@ -8,6 +8,7 @@ become old.
 import hashlib
 import json
 import sys
+import time
 from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.version import VERSION
 from selenium.webdriver import Chrome
-from selenium.webdriver.support.ui import WebDriverWait
 
 import monitor
 import promote
@@ -39,6 +39,7 @@ from understudy.table import TABLE
 from understudy.tracking import connection, experiments, family_runs
 
 WIDTH, HEIGHT = 1280, 860  # pixels of a picture
+QUIET = 4  # looks at a page that find the same
 SCHEMES = ("light", "dark")
 FOLDER = Path(__file__).with_name("img")
 DIGESTS = Path(__file__).with_name("pictures.json")
@@ -126,14 +127,21 @@ def draw_report(driver: Chrome, name: str, report: Path, scheme: str) -> None:
     draw(driver, name, scheme)
 
 
+def settle(driver: Chrome) -> None:
+    """Wait until what a page says has not changed for two seconds."""
+    texts: list[str] = []
+    while len(texts) < QUIET or len({*texts[-QUIET:]}) > 1:
+        time.sleep(0.5)
+        texts.append(driver.execute_script("return document.fonts.status + document.body.innerText"))
+
+
 def draw_ui(driver: Chrome, address: str, client: MlflowClient, scheme: str) -> None:
     """The pages of MLflow's UI that the project leads to."""
 
     def opened(name: str, path: str, css: str, text: str = "", **query: str) -> None:
         visit(driver, f"{address}/{connection.link(path, **query)}")
         see(driver, css, text)
-        fonts = "return document.fonts.status === 'loaded' && !document.querySelector('[class*=skeleton]')"
-        WebDriverWait(driver, 30).until(lambda shown: shown.execute_script(fonts))
+        settle(driver)
         draw(driver, name, scheme)
 
     driver.execute_script("localStorage.setItem(arguments[0], arguments[1])", DARK, json.dumps(scheme == "dark"))

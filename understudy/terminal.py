@@ -93,7 +93,12 @@ def answer(work: Callable[[], Reply], as_json: bool) -> None:
 
 
 def _print_object(values: Mapping[str, Any]) -> None:
-    print(json.dumps(finite(values), allow_nan=False))
+    print(json.dumps(finite(values), allow_nan=False, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has no form for: numpy's numbers as Python's, all else, as a grid may hold, as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def table(rows: Sequence[Mapping[Any, str]], styles: Mapping[str, str] | None = None) -> list[str]:
@@ -111,8 +116,11 @@ def table(rows: Sequence[Mapping[Any, str]], styles: Mapping[str, str] | None = 
     shown = [{name: name for name in shown[0]}, *shown]
     widths = {name: max(len(row[name]) for row in shown) for name in shown[0]}
     first, *others = widths
-    aligned = [[errors.painted(row[name].rjust(widths[name]), (styles or {}).get(row[name], "")) for name in widths]
-               for row in shown]  # fmt: skip
+    painted = [{}, *[styles or {}] * len(rows)]  # names of columns are not
+    aligned = [
+        [errors.painted(row[name].rjust(widths[name]), of.get(row[name], "")) for name in widths]
+        for row, of in zip(shown, painted, strict=True)
+    ]
     if sum(widths.values()) + len(others) <= room:
         return [" ".join(cells).rstrip() for cells in aligned]
     if len(INDENT) + sum(widths[name] for name in others) + len(others) - 1 <= room:
@@ -164,4 +172,4 @@ def finite(value: Any) -> Any:
 
 def utc(milliseconds: int) -> str:
     """Milliseconds since 1970 as a time in ISO 8601."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")

@@ -99,7 +99,7 @@ def test_a_card_says_where_nothing_is_on_record() -> None:
 @pytest.mark.parametrize("count", [1, 40, 3_000])
 def test_a_card_of_any_table_fits_and_leaves_room_for_decisions(count: int) -> None:
     wide = replace(TABLE, features=(), columns=tuple(Number(f"measured_{n}", "metres", 0, 1) for n in range(count)))
-    text = card.written(wide, wide, BARE)
+    text = card.written(wide, wide, replace(BARE, tags={"data": "select " + "a, " * 900}))
     assert len(text) <= card.ROOM
     assert ("more, which the version's schema lists" in text) == (count > 40)
     for number in range(60):

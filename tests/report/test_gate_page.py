@@ -43,9 +43,21 @@ def test_a_refusal_has_a_page_that_says_each_check_as_it_was(
     looked_at(refused[0])
 
 
-def test_what_passes_and_what_is_forced_say_so() -> None:
-    passed = gate_page.html("A", asdict(Record("staging", "1", "staging", who="anna")), {})
-    assert "The gate lets it pass" in passed
+def test_what_passes_says_so_and_leaves_no_check_out(in_production: str, client: mlflow.MlflowClient) -> None:
+    run = records.find(client, TABLE.name)[-1].run_id
+    html, kept = (mlflow.artifacts.load_text(f"runs:/{run}/{name}") for name in (page.FILE, records.GATE))
+    checks = json.loads(kept)["checks"]
+    assert "The gate lets it pass" in html
+    assert html.count("✓ pass") == sum(check["passed"] is True for check in checks) > 3
+    assert "none, since there is none to compare with" in html
+    unmeasured = {**checks[0], "value": None, "low": None, "high": None, "passed": None, "note": "a note"}
+    aside = gate_page.html("A", asdict(Record("staging", "1", "staging", who="anna")), {"checks": [unmeasured]})
+    assert "not measured" in aside
+    assert "decides nothing" in aside
+    assert "a note" not in aside
+
+
+def test_what_is_forced_says_so() -> None:
     forced = Record("production", "2", "production", forced=True, why="too slow", who="bo", asker="anna", reason="now")
     html = gate_page.html("A", asdict(forced), {})
     assert "Forced by a person, although the gate refuses it: too slow." in html
@@ -58,3 +70,20 @@ def test_a_gate_that_cannot_decide_has_a_page_without_checks() -> None:
     html = gate_page.html("A", asdict(record), {})
     assert "the gate cannot decide: &lt;gone&gt;." in html
     assert "Nothing was measured." in html
+    assert "Compared with" not in html
+
+
+def test_a_page_that_cannot_be_drawn_keeps_nobody_from_promoting(
+    registered: str, client: mlflow.MlflowClient, call: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> str:
+        raise ValueError("no font")
+
+    monkeypatch.setattr(gate_page, "html", fail)
+    ended = call(promote, "staging", "--version", "1")
+    assert ended.code == 0
+    assert "ValueError: no font" in ended.err
+    assert ended.err.endswith("warning: report.html could not be drawn, and is left out\n")
+    record = records.find(client, TABLE.name)[-1]
+    assert (record.outcome, record.version) == ("completed", "1")
+    assert page.FILE not in {file.path for file in client.list_artifacts(record.run_id)}

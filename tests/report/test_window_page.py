@@ -48,6 +48,10 @@ def test_a_window_has_a_page_that_says_what_has_drifted(
     seen = window_page.html("A", {**found, "shadows": shadows, "faults": {"Gender: unknown category": 4}}, [])
     for text in ("Version 2: 80 of 90 labels agree, 10 rows refused", "Gender: unknown category"):
         assert text in seen
+    nothing = {"expected": {"AUC": None}, "expected_before": {"AUC": None}, "true_before": {"AUC": 0.7}}
+    assert "0.700" in window_page.html("A", {**found, "estimate": nothing}, [])
+    untested = DrawnColumn("Age", np.zeros(3), np.zeros(3), (), None, None, alarm=False)
+    assert "not tested" in window_page.html("A", found, [untested])
     few = {**OUTCOME, "metrics": {}, "worse": []}
     assert "too few labels to tell" in window_page.html("A", {**found, "outcome": few}, [])
 
@@ -60,3 +64,4 @@ def test_the_shares_of_a_column_are_named_by_value_range_and_lack() -> None:
     names, before, _ = windows.shares(DrawnColumn("a", numbers, numbers, (), None, None, alarm=False))
     assert len(names) == len(before) == windows.BINS
     assert before.sum() == 1
+    assert (names[0], names[-1]) == ("up to 1.42", "from 22.6 on")

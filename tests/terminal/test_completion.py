@@ -31,7 +31,11 @@ def test_bash_completes_verbs_options_and_choices(line: str, answer: set[str]) -
     assert ACTIVATE
     words = [*shlex.split(line), *([""] if line.endswith(" ") else [])]
     script = ASK.format(
-        activate=ACTIVATE[1], words=shlex.join(words), line=shlex.quote(line), point=len(line), last=len(words) - 1
+        activate=ACTIVATE[1].replace(".venv/bin/", ""),
+        words=shlex.join(words),
+        line=shlex.quote(line),
+        point=len(line),
+        last=len(words) - 1,
     )
     asked = subprocess.run(
         ["bash", "-c", script], cwd=PROJECT, env=environment(), capture_output=True, text=True, check=True

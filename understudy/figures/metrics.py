@@ -127,8 +127,9 @@ def _resamples(n: int, resamples: int, seed: int) -> Iterator[Floats]:
     resamples = resamples if n <= MANY_ROWS else resamples // 5
     with terminal.bar(total=resamples, unit=" resamples") as progress:
         for done in range(0, resamples, at_once):
-            yield rng.multinomial(n, np.full(n, 1 / n), min(at_once, resamples - done)).astype(float)
-            progress.update(at_once)
+            drawn = min(at_once, resamples - done)
+            yield rng.multinomial(n, np.full(n, 1 / n), drawn).astype(float)
+            progress.update(drawn)
 
 
 def areas(labels: Labels, scores: Sequence[Floats], resamples: int, seed: int = 0) -> tuple[Floats, Floats]:

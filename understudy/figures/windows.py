@@ -83,7 +83,9 @@ def by_alarm(columns: Sequence[DrawnColumn]) -> list[DrawnColumn]:
 def shares(column: DrawnColumn) -> tuple[list[str], Floats, Floats]:
     """What each bin of a column is called, its share in the reference, and that in the window, shape (bins,) each."""
     edges, missing, before, now = _binned(column)
-    names = column.values or [f"{low:,.4g} to {high:,.4g}" for low, high in pairwise(edges.tolist())]
+    names = column.values or [f"{low} to {high}" for low, high in pairwise(map(_end, edges.tolist()))]
+    if not column.values:  # what lies outside is counted in the nearest bin
+        names = [f"up to {_end(edges[1])}", *names[1:-1], f"from {_end(edges[-2])} on"]
     return [*names, *["missing"] * missing], before, now
 
 
@@ -121,7 +123,12 @@ def _bins(column: DrawnColumn) -> tuple[Floats, dict[float, str]]:
     ends = {0.0: low, BINS - 1.0: high} if high > low else {(BINS - 1) / 2: low}
     air = 0 if high > low else 0.5
     edges: Floats = np.linspace(low - air, high + air, BINS + 1, dtype=float)
-    return edges, {at: f"{end:,.0f}" if abs(end) >= 1_000 else f"{end:.3g}" for at, end in ends.items()}
+    return edges, {at: _end(end) for at, end in ends.items()}
+
+
+def _end(value: float) -> str:
+    """An end of a bin."""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 def _shares(cells: Floats, edges: Floats, missing: bool) -> Floats:

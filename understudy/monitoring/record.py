@@ -109,7 +109,8 @@ class WindowRun:
         self._client.log_text(self.run_id, report.table().to_csv(index=False), "columns.csv")
         found = report.as_dict()
         self._client.log_text(self.run_id, json.dumps(found, indent=1), "report.json")
-        self._client.log_text(self.run_id, window_page.html(self.name, found, report.drawn), page.FILE)
+        for file, html in page.drawn(lambda: window_page.html(self.name, found, report.drawn)).items():
+            self._client.log_text(self.run_id, html, file)
         title = (
             f"{self.name}: {report.window.accepted:,} rows to {cards.shown_time(report.window.until)}\n{report.verdict}"
         )

@@ -190,7 +190,7 @@ def lineage(client: MlflowClient, name: str, number: str) -> dict[str, str]:
 
 
 def clock(milliseconds: int) -> str:
-    """Milliseconds since 1970 as a short time in UTC, which `--at` takes too."""
+    """Milliseconds since 1970 as a time in UTC, to the minute."""
     return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%MZ}"
 
 

@@ -209,7 +209,8 @@ def _page(name: str, record: Record, verdict: Verdict) -> dict[str, str]:
         return {}
     from understudy.report import gate_page, page  # draws, which most who ask for records do not
 
-    return {page.FILE: gate_page.html(name, asdict(record), json.loads(verdict.files.get(GATE, "{}")))}
+    decided = json.loads(verdict.files.get(GATE, "{}"))
+    return page.drawn(lambda: gate_page.html(name, asdict(record), decided))
 
 
 def place(client: MlflowClient, name: str, record: SavedRecord) -> SavedRecord:
@@ -231,7 +232,7 @@ def close(client: MlflowClient, name: str, record: SavedRecord, outcome: str, wh
     ended = replace(record, outcome=outcome, time=record.time or now(), number=number, why=why or record.why)
     tags = _tags(ended, "outcome", "time", "number", "why") | {mlflow_tags.MLFLOW_RUN_NOTE: sentence(ended)}
     runs.close_record(client, record.run_id, tags, STATUS[outcome])
-    if ended.version:
+    if ended.version and not ended.is_earlier:
         passed = f"; the gate let it pass by {ended.rule}" if ended.rule and not ended.why else ""
         said = f"{sentence(ended)}{passed if ended.action != REQUEST else ''}"
         registered.note(client, name, ended.version, f"{tags[WHEN]}, {ended.who}: {said}")

@@ -75,11 +75,10 @@ def note(client: MlflowClient, name: str, number: str, decision: str) -> None:
     """Let the card in a version's description say what was decided about it, unless the version is gone."""
     try:
         known = client.get_model_version(name, number).description or ""
+        waiting.insist(client.update_model_version, name, number, card.with_decision(known, decision))
     except MlflowException as error:
         if error.error_code not in connection.NOT_THERE:
             raise
-        return
-    waiting.insist(client.update_model_version, name, number, card.with_decision(known, decision))
 
 
 def called(number: str | None) -> str:

@@ -5,16 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 from understudy.errors import Refused
+from understudy.registry import records
 from understudy.registry.promotion import Judge
 from understudy.registry.records import Move, SavedRecord, Verdict
+from understudy.report import gate_page
 from understudy.terminal import Reply
 
-GATE = ("allowed", "why", "checks", "rule", "decided by")  # of the file; the rest are counts of rows
-
-
 # What a verb answers that has done nothing yet.
-NOTHING = {"version": None, "stage": None, "before": None, "moved": False}
-NOTHING |= {"refused": None, "request": None, "record": None, "gate": None}
+NOTHING = dict.fromkeys(("version", "stage", "before", "refused", "request", "record", "gate")) | {"moved": False}
 
 
 def reply(
@@ -52,13 +50,13 @@ def reply(
 
 def gate(verdict: Verdict) -> dict[str, Any]:
     """What the gate has decided and on what, by names that stay the same."""
-    told = json.loads(verdict.files.get("gate.json", "{}"))
+    told = json.loads(verdict.files.get(records.GATE, "{}"))
     return {
         "allowed": verdict.why is None,
         "why": verdict.why,
         "rule": verdict.rule,
         "against": verdict.against,
         "decided_by": verdict.decided_by,
-        "counts": {name.replace(" ", "_"): count for name, count in told.items() if name not in GATE},
+        "counts": {name.replace(" ", "_"): count for name, count in told.items() if name not in gate_page.DECIDED},
         "checks": told.get("checks", []),
     }

@@ -21,7 +21,8 @@ from understudy.terminal import Reply, utc
 from understudy.tracking import naming
 
 RECORDS = 20  # that are shown, the latest ones
-OURS = ("run_id", "opened", "time", "figures", "model", "rows", "is_left")  # what a reader has no use for, or otherwise
+# Parts of a record that `of_record` leaves out, or has under another name or in another form.
+HIDDEN = ("run_id", "opened", "time", "figures", "model", "rows", "is_left")
 
 
 def show(client: MlflowClient, name: str, table: Table, version: str | None, at: str | None) -> Reply:
@@ -84,8 +85,8 @@ def _of_version(
 
 def of_record(record: SavedRecord) -> dict[str, Any]:
     """A record as programs read it."""
-    values = {key: value for key, value in asdict(record).items() if key not in OURS}
-    figures = {name: cards.named(values) for name, values in cards.figures(record.figures).items()}
+    values = {key: value for key, value in asdict(record).items() if key not in HIDDEN}
+    figures = {name: cards.named(figure) for name, figure in cards.figures(record.figures).items()}
     return {"time": utc(record.time or record.opened), **values, "run": record.run_id, "figures": figures}
 
 

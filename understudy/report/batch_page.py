@@ -16,6 +16,7 @@ from understudy.report.findings import Evaluated
 from understudy.schema.declaration import Table
 
 Cells = tuple[list[str], list[list[str]]]  # names of columns, and rows of texts
+MOST_GROUPS = 60  # that are shown; slices.csv has all
 DRAWN = ("Accuracy", "AUC", "Log loss")  # as many as fit beside each other on a desk
 
 
@@ -160,7 +161,7 @@ def _params(families: Sequence[Evaluated]) -> Cells:
 
 def _thresholds(table: Table, families: Sequence[Evaluated]) -> dict[str, object]:
     drawn = []
-    for rows in families[0].costs if families else ():
+    for rows in families[0].costs:
         points = {family.name: curves.costs(family.costs[rows]) for family in families}
         chart = charts.lines(
             _lines(families, points), "Threshold", "Mean cost of a row", f"Cost of each threshold, {rows}"
@@ -191,6 +192,9 @@ def _thresholds(table: Table, families: Sequence[Evaluated]) -> dict[str, object
 
 
 def _slices(slices: pd.DataFrame | None) -> Cells:
+    """The groups of the table's categories; of many the worst answered, and none of too few rows to tell."""
+    if slices is not None and len(slices) > MOST_GROUPS:
+        slices = slices[slices["rows"] >= findings.FEWEST_ROWS].nsmallest(MOST_GROUPS, "accuracy")
     rates = ["accuracy", "positive rate", "true positive rate", "false positive rate"]
     rows = [
         [f"{group['column']}: {cards.cell(group['value'])}", f"{group['rows']:,}"]

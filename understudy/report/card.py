@@ -121,7 +121,8 @@ def _text(table: Table, known: Recorded, columns: Sequence[str], encoded: str) -
             "\n## Metrics\n",
             "The metrics of `train.py` on rows that were held out, with 95 % intervals by the bootstrap. A wrong "
             f"{positive} costs {table.false_positive_cost:g}, a wrong {table.negative} {table.false_negative_cost:g}.",
-            f"\n## Evaluation Data\n\nHeld out by a hash of {table.row_id}: {held_out}, from {data}.",
+            "\n## Evaluation Data\n",
+            _cut(f"Held out by a hash of {table.row_id}: {held_out}, from {data}."),
             f"\n## Training Data\n\nThe rest of that table: {trained}.",
             "\n## Quantitative Analyses\n",
             *_measured(known),
@@ -155,8 +156,8 @@ def _ethics(sensitive: Sequence[str], slices: pd.DataFrame | None) -> list[str]:
         return ["The table declares no sensitive column. Of harms and of the people concerned nothing is on record."]
     of_these = slices if slices is None else slices[slices["column"].isin(sensitive)]
     gaps = [f"- Share of positive answers, {gap}" for gap in findings.gaps(of_these, "positive rate")]
-    named = ", ".join(sensitive)
-    return [f"Sensitive columns: {named}. Of harms and of the people concerned nothing is on record.", *map(_cut, gaps)]
+    named = _cut(f"Sensitive columns: {', '.join(sensitive)}.")
+    return [named, "Of harms and of the people concerned nothing is on record.\n", *map(_cut, gaps)]
 
 
 def _caveats(known: Recorded) -> list[str]:

@@ -12,6 +12,7 @@ from understudy.report.charts import Measured
 RESULTS = {True: ("✓ pass", "good"), False: ("✗ fail", "bad"), None: ("decides nothing", "muted")}
 COLOURS = {"good": "var(--good)", "bad": "var(--bad)", "muted": "var(--muted)"}
 MOST_SLICES = 12  # that are shown, the worst first; gate.json has all
+DECIDED = ("allowed", "why", "checks", "rule", "decided by")  # of gate.json; the rest are counts of rows
 SLICE = "log loss less champion's, "  # what is in the name of a slice's check
 
 
@@ -26,12 +27,11 @@ def html(name: str, record: Mapping[str, Any], decided: Mapping[str, Any]) -> st
     checks = decided.get("checks", [])
     slices = [check for check in checks if SLICE in check["name"]]
     shown = sorted(slices, key=lambda check: check["passed"] is not False)[:MOST_SLICES]
-    others = [check for check in checks if check not in slices]
+    others = [check for check in checks if SLICE not in check["name"]]
     parts = [
         ("Checks", "Each check beside its limit", [_row(check) for check in others]),
         ("Slices", f"{len(shown)} of {len(slices)} slices, the worst first", [_row(check) for check in shown]),
     ]
-    known = {"allowed", "why", "checks", "rule", "decided by"}
     place = str(record["stage"] or record["action"]).capitalize()
     verdict, tone = _verdict(record)
     return page.render(
@@ -39,10 +39,10 @@ def html(name: str, record: Mapping[str, Any], decided: Mapping[str, Any]) -> st
         f"{name} version {record['version']} to {place}",
         verdict=verdict,
         tone=tone,
-        about=_about(record),
+        about=_about(record, bool(checks)),
         parts=[part for part in parts if part[2]],
-        notes=[check["note"] for check in checks if check["note"]],
-        counts={key.capitalize(): f"{value:,}" for key, value in decided.items() if key not in known},
+        notes=[check["note"] for check in checks if check["passed"] and check["note"]],
+        counts={key.capitalize(): f"{value:,}" for key, value in decided.items() if key not in DECIDED},
     )
 
 
@@ -55,8 +55,9 @@ def _verdict(record: Mapping[str, Any]) -> tuple[str, str]:
     return f"The gate refuses it, and nothing moves: {record['why']}.", "bad"
 
 
-def _about(record: Mapping[str, Any]) -> dict[str, str]:
-    rival = f"version {record['against']}" if record["against"] else "none, since there is none to compare with"
+def _about(record: Mapping[str, Any], is_decided: bool) -> dict[str, str]:
+    nothing = "none, since there is none to compare with" if is_decided else None
+    rival = f"version {record['against']}" if record["against"] else nothing
     about = {
         "Asked by": record["asker"] or record["who"],
         "Approved by": record["who"] if record["asker"] else None,

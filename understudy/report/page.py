@@ -1,5 +1,8 @@
 """Pages of one file each: a template with the shared stylesheet inside, which needs neither network nor script."""
 
+import sys
+import traceback
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,20 @@ def render(template: str, title: str, **values: object) -> str:
         values: What the template asks for; texts are escaped, charts are not.
     """
     return _environment().get_template(template).render(title=title, **values)
+
+
+def drawn(draw: Callable[[], str]) -> dict[str, str]:
+    """A page by the name of its file; none where it cannot be drawn, since what it tells of counts all the same.
+
+    Args:
+        draw: Returns the page's HTML. What it raises is a bug, and goes to stderr with its traceback.
+    """
+    try:
+        return {FILE: draw()}
+    except Exception:
+        traceback.print_exc()
+        print(f"warning: {FILE} could not be drawn, and is left out", file=sys.stderr)
+        return {}
 
 
 @cache

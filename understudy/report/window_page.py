@@ -71,12 +71,14 @@ def _share(value: float | None) -> str:
 
 
 def _column(column: DrawnColumn, tested: Mapping[str, Any]) -> list[str | Markup]:
-    tone, said = ("bad", "✗ alarm") if column.alarm else ("good", "✓ as before")
+    tone, result = ("muted", "not tested") if column.p is None else ("good", "✓ as before")
+    if column.alarm:
+        tone, result = "bad", "✗ alarm"
     names, before, now = windows.shares(column)
     colour = "var(--bad)" if column.alarm else "var(--link)"
     return [
         column.name,
-        Markup('<span class="mark {}">{}</span>').format(tone, said),
+        Markup('<span class="mark {}">{}</span>').format(tone, result),
         charts.shares(names, before.tolist(), now.tolist(), colour, f"{column.name}, before and in this window"),
         _number(column.p),
         _number(column.psi),
@@ -87,7 +89,8 @@ def _column(column: DrawnColumn, tested: Mapping[str, Any]) -> list[str | Markup
 
 def _scores(of: Mapping[str, Any]) -> str:
     means = f"mean {_number(of['mean'])}, before {_number(of['mean_before'])}"
-    return f"{means}; {of['test']}, p {_number(of['p'])}{', an alarm' if of['alarm'] else ''}"
+    p = "" if of["p"] is None else f", p {_number(of['p'])}"
+    return f"{means}; {of['test']}{p}{', an alarm' if of['alarm'] else ''}"
 
 
 def _together(form: str, of: Mapping[str, Any]) -> str:
@@ -115,7 +118,7 @@ def _outcome(outcome: Mapping[str, Any] | None, estimate: Mapping[str, Any]) -> 
     ]
     labelled = f"{known['rows']:,} answered rows have a label, {known['positive']:,} of them positive." if known else ""
     expected = [
-        [metric, *(cards.number(estimate[part][metric]) for part in ("expected", "expected_before", "true_before"))]
+        [metric, *(_number(estimate[part][metric]) for part in ("expected", "expected_before", "true_before"))]
         for metric in estimate["expected"]
     ]
     columns = ["Metric", "Expected now", "Expected of the held-out rows", "Came true of these"]

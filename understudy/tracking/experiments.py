@@ -130,7 +130,7 @@ def make(client: mlflow.MlflowClient, name: str, about: About) -> Experiment:
         is_ours = connection.is_embedded()
         location = naming.artifact_location(connection.PROJECT, name) if is_ours else None
         try:
-            made = client.create_experiment(name, location)
+            made = client.create_experiment(name, location, {**KIND, mlflow_tags.MLFLOW_RUN_NOTE: about.note})
             for tag, value in about.tags(made).items():
                 client.set_experiment_tag(made, tag, value)
         except mlflow.MlflowException as error:

@@ -187,22 +187,26 @@ def thresholds(run: Run) -> pd.DataFrame:
 def slices(run: Run) -> pd.DataFrame | None:
     """How well each group of held-out rows is answered, as `metrics.slices` gives it; None where it is not logged."""
     try:
-        found = _table(run, f"{SLICES}.csv")
-        return found.astype(dict.fromkeys(("rows", "accuracy", "positive rate"), float) | {"column": str})
+        texts = {"column": str, "value": str}  # as they are written: "NA" and "00501" may be values
+        slices = _table(run, f"{SLICES}.csv", dtype=texts, keep_default_na=False, na_values=[""])
+        return slices.astype(dict.fromkeys(("rows", "accuracy", "positive rate"), float))
     except (OSError, LookupError, ValueError, mlflow.MlflowException) as error:
         if errors.is_known(error):
             raise
         return None
 
 
-def _table(run: Run, file: str) -> pd.DataFrame:
-    """A table that a run has logged.
+def _table(run: Run, file: str, **options: Any) -> pd.DataFrame:
+    """A table that a run has logged, read with these options of pandas.
 
     Raises:
         UserError: The run's artifacts lie where nobody is to look for them.
     """
     provenance.check_location(str(run.info.artifact_uri), f"run {run.info.run_id}")
-    return pd.read_csv(StringIO(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{file}")))
+    table: pd.DataFrame = pd.read_csv(
+        StringIO(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{file}")), **options
+    )
+    return table
 
 
 def counts(run: Run) -> tuple[int | None, int | None]:

@@ -59,12 +59,12 @@ def evaluate(
         else:
             pipeline, thresholds = _loaded(client, run, held_out), family_runs.thresholds(run)
         families[name] = _evaluate_family(client, run, pipeline, thresholds, held_out)
-    pages = {}
+    pages: dict[str, str] = {}
     if ranked := [family_runs.family_name(run) for run in selection.ranked(candidates)]:  # they may be deleted
         best = families[ranked[0]]
         family_runs.log_best(client, batch, best.name, best.cv_score, best.metrics)
         in_order = [families[name] for name in dict.fromkeys([*ranked, *sorted(families, key=FLOOR.__eq__)])]
-        pages[page.FILE] = batch_page.html(TABLE, held_out, in_order, _origin(batch))
+        pages = page.drawn(lambda: batch_page.html(TABLE, held_out, in_order, _origin(batch)))
     return _compare(client, batch, TABLE.labels(held_out), families, pages)
 
 

@@ -42,7 +42,8 @@ function control(id, property) {
   const get = () => {
     const text = input.value.trim();
     if (!text) return null;
-    return isNumber && /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : text;
+    const number = isNumber && /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : NaN;
+    return Number.isFinite(number) ? number : text;
   };
   return { input, get, set: (cell) => { input.value = cell ?? ""; } };
 }
