@@ -64,4 +64,4 @@ def test_the_shares_of_a_column_are_named_by_value_range_and_lack() -> None:
     names, before, _ = windows.shares(DrawnColumn("a", numbers, numbers, (), None, None, alarm=False))
     assert len(names) == len(before) == windows.BINS
     assert before.sum() == 1
-    assert (names[0], names[-1]) == ("up to 1.42", "from 22.6 on")
+    assert (names[0], names[-1]) == ("up to 1.22", "from 22.8 on")
