@@ -46,8 +46,8 @@ class Served:
         return Served(*(own + sign * more for own, more in zip(astuple(self), astuple(other), strict=True)))
 
 
-def served(server: str, name: str, milliseconds: float) -> Callable[[str], Served]:
-    """What a live server has counted of each version since it was started.
+def served(server: str, name: str, milliseconds: float) -> tuple[float, Callable[[str], Served]]:
+    """When a live server was started, in seconds since 1970, and what it has counted of each version since then.
 
     Args:
         server: Its address.
@@ -70,6 +70,8 @@ def served(server: str, name: str, milliseconds: float) -> Callable[[str], Serve
             f"the server at {server} answers for {', '.join(sorted(names))}", f"name the one of {name} with --server"
         )
 
+    started = max((sample.value for sample in samples if sample.name == "understudy_start_seconds"), default=0.0)
+
     def of(version: str) -> Served:
         own = [sample for sample in samples if sample.labels.get("version") == version]
         statuses = [sample for sample in own if sample.name == "understudy_requests_total"]
@@ -86,7 +88,7 @@ def served(server: str, name: str, milliseconds: float) -> Callable[[str], Serve
             rows=sum(int(sample.value) for sample in own if sample.name == "understudy_rows_total"),
         )
 
-    return of
+    return started, of
 
 
 class ServerCounts:
@@ -105,15 +107,16 @@ class ServerCounts:
         self._asked, self._versions, self._is_again = (server, name, milliseconds), versions, is_again
         self._carried = dict.fromkeys(versions, Served())
         self._last = dict.fromkeys(versions, Served())
+        self._started = 0.0
 
     def read(self) -> tuple[Served, Served]:
         """What was counted of both until now. Raises as `served` does."""
-        of = served(*self._asked)
+        started, of = served(*self._asked)
         for version in self._versions:
-            counted = of(version)
-            if counted.requests < self._last[version].requests:
+            if started != self._started:
                 self._carried[version] = self._carried[version].plus(self._last[version])
-            self._last[version] = counted
+            self._last[version] = of(version)
+        self._started = started
         new, before = self._versions
         if self._is_again:
             self._carried[new], self._is_again = Served().plus(self._last[new], -1), False

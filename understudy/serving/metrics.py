@@ -29,6 +29,7 @@ SWAPS = Counter("understudy_swaps", "Times that another version took over")
 REFUSED = Counter("understudy_refused_versions", "Versions that failed verification, loading or their stored answers")
 LOGGED = Counter("understudy_logged_rows", "Rows written by --log")
 DROPPED = Counter("understudy_dropped_rows", "Rows that --log could not keep up with, or write")
+STARTED = Gauge("understudy_start_seconds", "When the server was started, since 1970", multiprocess_mode="mostrecent")
 AWAY = Gauge("understudy_tracking_away", "1 while the tracking server does not answer", multiprocess_mode="mostrecent")
 VERSION = Gauge(
     "understudy_model_version",
