@@ -46,15 +46,16 @@ DIGESTS = Path(__file__).with_name("pictures.json")
 DARK = "_mlflow_dark_mode_toggle_enabled"  # where MLflow's UI keeps the choice
 # Of each picture, the files that decide what is to be seen on it.
 SHARED = ("docs/pictures.py", "data/loans.csv", "understudy/table.py", "understudy/families.py")
+DRAWN = tuple(f"understudy/report/{name}" for name in ("charts.py", "templates/parts.html", "templates/base.css"))
 SOURCES = {
     "runs": ("understudy/tracking/experiments.py",),
     "batch": ("understudy/training/evaluation.py",),
     "compare": ("understudy/tracking/family_runs.py",),
     "version": ("understudy/report/card.py",),
     "promotions": ("understudy/tracking/experiments.py",),
-    "gate": ("understudy/report/gate_page.py", "understudy/report/templates/base.css"),
-    "monitoring": ("understudy/report/window_page.py", "understudy/report/templates/base.css"),
-    "report": ("understudy/report/batch_page.py", "understudy/report/templates/base.css"),
+    "gate": ("understudy/report/gate_page.py", "understudy/report/templates/gate.html", *DRAWN),
+    "monitoring": ("understudy/report/window_page.py", "understudy/report/templates/window.html", *DRAWN),
+    "report": ("understudy/report/batch_page.py", "understudy/report/templates/batch.html", *DRAWN),
     "try": (
         "understudy/pages/static/try.html",
         "understudy/pages/static/try.js",
