@@ -232,6 +232,23 @@ def test_check_finds_what_nobody_has_approved(
     assert "no second person has approved it" in by("anna", "check").out
 
 
+def test_check_finds_what_nobody_has_approved_after_rollbacks_too(
+    client: MlflowClient, by: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by("anna", "production", "--version", "2")
+    with monkeypatch.context() as changed:
+        changed.setattr(promote, "TABLE", TABLE)  # of a checkout that asks for no approval
+        assert by("bo", "production", "--version", "2").code == 0
+    by("anna", "rollback", *REASON)
+    assert by("anna", "check").code == 0
+    by("anna", "rollback", "--to", "2", *REASON)
+    assert "bo has put version 2 into Production, and no second person has approved it\n" in by("anna", "check").out
+    client.set_registered_model_alias(NAME, "production", "3")
+    by("bo", "rollback", "--to", "1", *REASON)
+    by("bo", "rollback", "--to", "3", *REASON)
+    assert "bo has put version 3 into Production, and no second person has approved it\n" in by("anna", "check").out
+
+
 def test_a_request_for_a_version_that_is_gone_is_found_and_closed(client: MlflowClient, by: Call) -> None:
     by("anna", "production")
     client.delete_registered_model_alias(NAME, "staging")

@@ -138,17 +138,20 @@ def findings(known: Sequence[SavedRecord], name: str, versions: Collection[str],
 
 
 def _unapproved(known: Sequence[SavedRecord]) -> SavedRecord | None:
-    """The last move in Production, if it needed an approval and the records show none by a second account.
+    """The move that put the version in Production there, if it needed an approval and the records show none.
 
-    It is needed from the first request on, and for a rollback never.
+    It is needed from the first request on. A rollback needs none of its own, only its version had to come by a move.
     """
     requests = [record for record in history.completed(known) if record.action == records.REQUEST]
-    moves = history.production_moves(known[known.index(requests[0]) :] if requests else ())
-    if not moves or moves[-1].action == records.ROLLBACK:
+    moves = history.production_moves(known)
+    since = history.production_moves(known[known.index(requests[0]) :] if requests else ())
+    if not since:
         return None
-    asked = {request.run_id: request for request in requests}.get(str(moves[-1].request))
-    is_approved = asked and asked.version == moves[-1].version and asked.who != moves[-1].who
-    return None if is_approved else moves[-1]
+    put = [move for move in moves if move.version == since[-1].version and move.action != records.ROLLBACK]
+    last = put[-1] if put else since[-1]
+    asked = {request.run_id: request for request in requests}.get(str(last.request))
+    is_approved = asked and asked.version == last.version and asked.who != last.who
+    return None if is_approved or last not in since else last
 
 
 def close_gone(client: MlflowClient, name: str) -> list[str]:
