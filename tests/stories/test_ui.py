@@ -34,7 +34,12 @@ pytestmark = pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and c
 
 FAMILIES = [name for name in families.FAMILIES if name != families.FLOOR]
 SWITCHES = ["headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync", "lang=en-US"]
-SWITCHES += ["disable-background-networking", "disable-component-update", "window-size=1280,1900"]
+SWITCHES += [
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-dev-shm-usage",
+    "window-size=1280,1900",
+]
 # What a first visit would set, after popping up the assistant and the registry's promotion.
 VISITED = {
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True,
