@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import mlflow
+import pandas as pd
 import pytest
+from mlflow.entities.model_registry import ModelVersion
 
 import promote
 import register
@@ -13,7 +15,7 @@ from tests.conftest import Ended
 from understudy.figures import cards
 from understudy.registry import registered as versions_of
 from understudy.report import card
-from understudy.schema.columns import Number
+from understudy.schema.columns import Category, Number
 from understudy.table import TABLE
 
 Call = Callable[..., Ended]
@@ -108,6 +110,56 @@ def test_a_card_of_any_table_fits_and_leaves_room_for_decisions(count: int) -> N
     assert "- decision 59: " in text
     assert "- decision 0: " not in text
     assert re.findall("^## (.*)$", text, re.MULTILINE) == HEADINGS
+
+
+def test_a_card_with_many_sensitive_columns_fits_and_says_the_largest_gaps_first() -> None:
+    groups = ("group one of the people", "group two of the people")
+    columns = tuple(Category(f"sensitive_{n}", groups, sensitive=True) for n in range(40))
+    wide = replace(TABLE, features=(), columns=columns)
+    rows = [
+        (column.name, group, 100, 0.5 + number * place / 100)
+        for number, column in enumerate(columns)
+        for place, group in enumerate(groups)
+    ]
+    slices = pd.DataFrame(rows, columns=["column", "value", "rows", "positive rate"]).assign(accuracy=0.7)
+    text = card.written(wide, wide, replace(BARE, slices=slices))
+    assert len(text) <= card.ROOM
+    shown = re.findall(r"^- Share of positive answers, sensitive_(\d+): ", text, re.MULTILINE)
+    assert shown == [str(39 - place) for place in range(len(shown))]
+    assert f"- and {40 - len(shown)} more, which slices.csv of its run lists\n" in text
+    assert "more, which the version's schema lists" in text
+
+
+def test_what_is_on_record_is_shown_as_it_is_and_makes_no_heading_or_link() -> None:
+    region = Category("region", ("a\n# Fake", "*b* [c](d) <i> `e` _f_ g_h"))
+    odd = replace(TABLE, features=(), columns=(region,))
+    text = card.written(odd, odd, replace(BARE, family="A\n# B", tags={"data": "x\n\n# Fake"}))
+    text = card.with_decision(text, "refused: because\n# of *all*")
+    assert re.findall("^#+ (.*)$", text, re.MULTILINE) == [
+        "Model card: A, A # B",
+        *HEADINGS[:7],
+        "Decisions",
+        *HEADINGS[7:],
+    ]
+    assert r"\*b\* \[c\](d) \<i> \`e\` \_f\_ g_h" in text
+    assert r"- refused: because # of \*all\*" in text
+
+
+def test_of_two_who_write_at_once_neither_decision_is_lost(registered: str, client: mlflow.MlflowClient) -> None:
+    theirs = card.with_decision(described(client, "1"), "theirs")
+
+    class Beside(mlflow.MlflowClient):
+        """Somebody else, who read the description at the same time, writes theirs after the first one."""
+
+        writes = 0
+
+        def update_model_version(self, name: str, version: str, description: str | None = None) -> ModelVersion:
+            self.writes += 1
+            super().update_model_version(name, version, description)
+            return super().update_model_version(name, version, theirs if self.writes == 1 else description)
+
+    versions_of.note(Beside(registered), TABLE.name, "1", "ours")
+    assert "- ours\n- theirs\n" in described(client, "1")
 
 
 def test_what_is_said_twice_is_written_once() -> None:

@@ -74,11 +74,18 @@ def with_card(client: MlflowClient, name: str, number: str | None) -> ModelVersi
 def note(client: MlflowClient, name: str, number: str, decision: str) -> None:
     """Let the card in a version's description say what was decided about it, unless the version is gone."""
     try:
-        known = client.get_model_version(name, number).description or ""
-        waiting.insist(client.update_model_version, name, number, card.with_decision(known, decision))
+        known = _description(client, name, number)
+        # MLflow has no way to write only over what was read: what somebody else wrote over is written again.
+        while (text := card.with_decision(known, decision)) != known:
+            waiting.insist(client.update_model_version, name, number, text)
+            known = _description(client, name, number)
     except MlflowException as error:
         if error.error_code not in connection.NOT_THERE:
             raise
+
+
+def _description(client: MlflowClient, name: str, number: str) -> str:
+    return client.get_model_version(name, number).description or ""
 
 
 def called(number: str | None) -> str:

@@ -4,6 +4,7 @@ Source:
     Mitchell et al., Model Cards for Model Reporting (FAT* 2019, arXiv 1810.03993), for the headings and their order.
 """
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ FILE = "card.md"
 MOST = 5_000  # letters that a description has in MLflow's stores
 ROOM = 3_900  # of these for all but the decisions, which are added one by one
 MOST_OF_A_LINE = 240  # letters
+MARKUP = re.compile(r"[\\`*\[\]<]|(?<![^\W_])_|_(?![^\W_])")  # what Markdown takes for more than a letter within a line
 DECISIONS = "### Decisions"  # the part that grows, in `Quantitative Analyses`
 NONE_YET = "- None yet."
 NOTHING = "nothing is on record"
@@ -54,15 +56,17 @@ def written(table: Table, seen: Table, known: Recorded) -> str:
         seen: The same as far as the model sees it.
         known: What is on record.
     """
-    columns = [f"- {each.name}: {each.allowed}{', or missing' if each.missing else ''}" for each in seen.columns]
+    columns = [f"{each.name}: {each.allowed}{', or missing' if each.missing else ''}" for each in seen.columns]
     encoded = ", ".join(column.name for column in seen.encoded)
-    without = _text(table, known, [], encoded)
-    return _text(table, known, _fitting(columns, ROOM - len(without)), encoded)
+    left = ROOM - len(_text(table, known, [], [], encoded))
+    gaps = _fitting(_gaps(table, known.slices), left // 2, "which slices.csv of its run lists")
+    left -= sum(len(line) + 1 for line in gaps)
+    return _text(table, known, _fitting(columns, left, "which the version's schema lists"), gaps, encoded)
 
 
 def with_decision(text: str, line: str) -> str:
     """A card, or what a person has made of it, with one more decision; the latest comes first and the oldest go."""
-    entry = _cut(f"- {' '.join(line.split())}")
+    entry = _entry(line)
     if entry in text:
         return text
     before, found, rest = text.partition(f"{DECISIONS}\n\n")
@@ -79,56 +83,63 @@ def _joined(before: str, decisions: Sequence[str], after: str) -> str:
     return "\n".join([f"{before}{DECISIONS}\n", *decisions]) + after
 
 
-def _fitting(lines: Sequence[str], letters: int) -> list[str]:
-    """As many lines as fit, and how many more there are."""
+def _fitting(lines: Sequence[str], letters: int, where: str) -> list[str]:
+    """Entries for as many lines as fit, and how many more there are, and where."""
     shown: list[str] = []
-    for line in map(_cut, lines):
-        if sum(len(each) + 1 for each in [*shown, line]) > letters - 70:
-            return [*shown, f"- and {len(lines) - len(shown):,} more, which the version's schema lists"]
-        shown.append(line)
+    for entry in map(_entry, lines):
+        if sum(len(each) + 1 for each in [*shown, entry]) > letters - 70:
+            return [*shown, f"- and {len(lines) - len(shown):,} more, {where}"]
+        shown.append(entry)
     return shown
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_OF_A_LINE else f"{text[: MOST_OF_A_LINE - 1]}…"
+def _entry(text: str) -> str:
+    """An entry of a list that says what is on record, as it is on record."""
+    return _line(f"- {text}")
 
 
-def _text(table: Table, known: Recorded, columns: Sequence[str], encoded: str) -> str:
+def _line(text: str) -> str:
+    """A line that shows a text, whatever letters are in it."""
+    flat = " ".join(text.split())
+    return MARKUP.sub(r"\\\g<0>", flat if len(flat) <= MOST_OF_A_LINE else f"{flat[: MOST_OF_A_LINE - 1]}…")
+
+
+def _text(table: Table, known: Recorded, columns: Sequence[str], gaps: Sequence[str], encoded: str) -> str:
     params = ", ".join(f"{key} {value}" for key, value in sorted(known.params.items())) or "nothing to search"
     details = {"Trained by": "trained by", "Code": "commit", "Uncommitted changes": "uncommitted changes"}
     details |= {"Packages": "packages", "Seed": "seed", "Run": "run"}
-    sensitive = [column.name for column in table.categories if column.sensitive]
+    sensitive = _sensitive(table)
     groups = ", ".join(column.name for column in table.categories)
     trained, held_out = (NOTHING if count is None else f"{count:,} rows" for count in known.rows)
-    positive, target = table.positive, table.target.name
+    positive, negative, target = map(_line, (table.positive, table.negative, table.target.name))
     data = f"{known.tags.get('data', NOTHING)}, digest {known.tags.get('data digest', NOTHING)}"
     threshold = known.metrics.get("cv/threshold")
     return "\n".join(
         [
-            f"# Model card: {known.name}, {known.family}\n",
+            _line(f"# Model card: {known.name}, {known.family}") + "\n",
             "## Model Details\n",
-            _cut(f"- {known.family} ({params})"),
-            *(_cut(f"- {label}: {known.tags[tag]}") for label, tag in details.items() if tag in known.tags),
+            _entry(f"{known.family} ({params})"),
+            *(_entry(f"{label}: {known.tags[tag]}") for label, tag in details.items() if tag in known.tags),
             "\n## Intended Use\n",
-            f"It predicts `{target}`, {table.negative} or {positive}, one row at a time"
+            f"It predicts {target}, {negative} or {positive}, one row at a time"
             f"{'' if threshold is None else f': {positive} from a probability of {threshold:.2f} on'}. "
             f"For whom it is meant, and for what it is not: {NOTHING}.\n",
             *(["It takes these columns:\n", *columns, ""] if columns else []),
-            _cut(f"Or the encoded form, by name or in this order: {encoded}."),
+            _line(f"Or the encoded form, by name or in this order: {encoded}."),
             "\n" + _call(known.name),
             "\n## Factors\n",
-            _cut(f"Measured by group of: {groups or 'no column'}. Sensitive: {', '.join(sensitive) or 'none'}."),
+            _line(f"Measured by group of: {groups or 'no column'}. Sensitive: {', '.join(sensitive) or 'none'}."),
             "\n## Metrics\n",
             "The metrics of `train.py` on rows that were held out, with 95 % intervals by the bootstrap. A wrong "
-            f"{positive} costs {table.false_positive_cost:g}, a wrong {table.negative} {table.false_negative_cost:g}.",
+            f"{positive} costs {table.false_positive_cost:g}, a wrong {negative} {table.false_negative_cost:g}.",
             "\n## Evaluation Data\n",
-            _cut(f"Held out by a hash of {table.row_id}: {held_out}, from {data}."),
+            _line(f"Held out by a hash of {table.row_id}: {held_out}, from {data}."),
             f"\n## Training Data\n\nThe rest of that table: {trained}.",
             "\n## Quantitative Analyses\n",
             *_measured(known),
             f"\n{DECISIONS}\n\n{NONE_YET}",
             "\n## Ethical Considerations\n",
-            *_ethics(sensitive, known.slices),
+            *_ethics(sensitive, gaps),
             "\n## Caveats and Recommendations\n",
             *_caveats(known),
         ]
@@ -148,16 +159,24 @@ def _measured(known: Recorded) -> list[str]:
     figures = cards.headline(known.metrics)
     lines = [f"- {name} {value}" for name, value in figures.items()]
     rest = [] if len(figures) > 1 else ["- Held out: not evaluated yet"]
-    return [*lines, *rest, *(_cut(f"- {line}") for line in findings.gap_sentences(known.slices))]
+    return [*lines, *rest, *map(_entry, findings.gap_sentences(known.slices))]
 
 
-def _ethics(sensitive: Sequence[str], slices: pd.DataFrame | None) -> list[str]:
+def _sensitive(table: Table) -> list[str]:
+    return [column.name for column in table.categories if column.sensitive]
+
+
+def _gaps(table: Table, slices: pd.DataFrame | None) -> list[str]:
+    """How uneven the answers are by each sensitive column, the largest gap first."""
+    of_these = slices if slices is None else slices[slices["column"].isin(_sensitive(table))]
+    return [f"Share of positive answers, {gap}" for gap in reversed(findings.gaps(of_these, "positive rate"))]
+
+
+def _ethics(sensitive: Sequence[str], gaps: Sequence[str]) -> list[str]:
     if not sensitive:
         return ["The table declares no sensitive column. Of harms and of the people concerned nothing is on record."]
-    of_these = slices if slices is None else slices[slices["column"].isin(sensitive)]
-    gaps = [f"- Share of positive answers, {gap}" for gap in findings.gaps(of_these, "positive rate")]
-    named = _cut(f"Sensitive columns: {', '.join(sensitive)}.")
-    return [named, "Of harms and of the people concerned nothing is on record.\n", *map(_cut, gaps)]
+    named = _line(f"Sensitive columns: {', '.join(sensitive)}.")
+    return [named, "Of harms and of the people concerned nothing is on record.\n", *gaps]
 
 
 def _caveats(known: Recorded) -> list[str]:
