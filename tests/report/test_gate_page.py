@@ -32,13 +32,19 @@ def test_a_refusal_has_a_page_that_says_each_check_as_it_was(
     refused: tuple[str, str], looked_at: Callable[[str], None]
 ) -> None:
     html, kept = unescape(refused[0]), json.loads(refused[1])
-    assert f"The gate refuses it, and nothing moves: {kept['why']}." in html
+    assert f"The gate does not let version 2 go to Production in place of version 1: {kept['why']}." in html
     assert f"{TABLE.name} version 2 to Production" in html
     for check in kept["checks"][:9]:
         assert check["name"] in html
         if check["low"] is not None:
             assert cards.interval((check["value"], check["low"], check["high"])) in html
     assert html.count("✗ fail") == sum(check["passed"] is False for check in kept["checks"]) == 1
+    assert f"<dt>On</dt><dd>{kept['rows']} rows that were held out</dd>" in html
+    assert "<dt>Compared with</dt><dd>version 1</dd>" in html
+    assert "<dt>Rule</dt><dd>better: it has to predict better</dd>" in html
+    checks, _, beside = html.partition("<h2>Beside the checks</h2>")
+    assert "decides nothing" not in checks.partition("<h2>Slices</h2>")[0]
+    assert "McNemar's p" in beside
     assert stands_alone(refused[0])
     looked_at(refused[0])
 
@@ -47,7 +53,7 @@ def test_what_passes_says_so_and_leaves_no_check_out(in_production: str, client:
     run = records.find(client, TABLE.name)[-1].run_id
     html, kept = (mlflow.artifacts.load_text(f"runs:/{run}/{name}") for name in (page.FILE, records.GATE))
     checks = json.loads(kept)["checks"]
-    assert "The gate lets it pass" in html
+    assert "The gate lets version 1 go to Production: no check failed." in html
     assert html.count("✓ pass") == sum(check["passed"] is True for check in checks) > 3
     assert "none, since there is none to compare with" in html
     unmeasured = {**checks[0], "value": None, "low": None, "high": None, "passed": None, "note": "a note"}
@@ -60,7 +66,7 @@ def test_what_passes_says_so_and_leaves_no_check_out(in_production: str, client:
 def test_what_is_forced_says_so() -> None:
     forced = Record("production", "2", "production", forced=True, why="too slow", who="bo", asker="anna", reason="now")
     html = gate_page.html("A", asdict(forced), {})
-    assert "Forced by a person, although the gate refuses it: too slow." in html
+    assert "A person lets version 2 go to Production, although the gate does not: too slow." in html
     for label, value in (("Asked by", "anna"), ("Approved by", "bo"), ("Reason", "now")):
         assert f"<dt>{label}</dt><dd>{value}</dd>" in html
 

@@ -14,6 +14,11 @@ COLOURS = {"good": "var(--good)", "bad": "var(--bad)", "muted": "var(--muted)"}
 MOST_SLICES = 12  # that are shown, the worst first; gate.json has all
 DECIDED = ("allowed", "why", "checks", "rule", "decided by")  # of gate.json; the rest are counts of rows
 SLICE = "log loss less champion's, "  # what is in the name of a slice's check
+RULES = {
+    "not-worse": "not-worse: it may predict worse by no more than the margin",
+    "better": "better: it has to predict better",
+    "point": "point: it may not predict worse on these rows, whatever the interval",
+}
 
 
 def html(name: str, record: Mapping[str, Any], decided: Mapping[str, Any]) -> str:
@@ -28,42 +33,50 @@ def html(name: str, record: Mapping[str, Any], decided: Mapping[str, Any]) -> st
     slices = [check for check in checks if SLICE in check["name"]]
     shown = sorted(slices, key=lambda check: check["passed"] is not False)[:MOST_SLICES]
     others = [check for check in checks if SLICE not in check["name"]]
+    aside = [check for check in others if check["passed"] is None]
     parts = [
-        ("Checks", "Each check beside its limit", [_row(check) for check in others]),
+        ("Checks", "Each check beside its limit", [_row(check) for check in others if check not in aside]),
         ("Slices", f"{len(shown)} of {len(slices)} slices, the worst first", [_row(check) for check in shown]),
+        ("Beside the checks", "What was measured too, and decides nothing", [_row(check) for check in aside]),
     ]
-    place = str(record["stage"] or record["action"]).capitalize()
     verdict, tone = _verdict(record)
     return page.render(
         "gate.html",
-        f"{name} version {record['version']} to {place}",
+        f"{name} version {record['version']} to {_place(record)}",
         verdict=verdict,
         tone=tone,
-        about=_about(record, bool(checks)),
+        about=_about(record, decided),
         parts=[part for part in parts if part[2]],
         notes=[check["note"] for check in checks if check["passed"] and check["note"]],
         counts={key.capitalize(): f"{value:,}" for key, value in decided.items() if key not in DECIDED},
     )
 
 
+def _place(record: Mapping[str, Any]) -> str:
+    return str(record["stage"] or record["action"]).capitalize()
+
+
 def _verdict(record: Mapping[str, Any]) -> tuple[str, str]:
     """What came of it, and its tone."""
+    instead = f" in place of version {record['before']}" if record["before"] else ""
+    move = f"version {record['version']} go to {_place(record)}{instead}"
     if record["why"] is None:
-        return "The gate lets it pass: no check failed.", "good"
+        return f"The gate lets {move}: no check failed.", "good"
     if record["forced"]:
-        return f"Forced by a person, although the gate refuses it: {record['why']}.", "warn"
-    return f"The gate refuses it, and nothing moves: {record['why']}.", "bad"
+        return f"A person lets {move}, although the gate does not: {record['why']}.", "warn"
+    return f"The gate does not let {move}: {record['why']}.", "bad"
 
 
-def _about(record: Mapping[str, Any], is_decided: bool) -> dict[str, str]:
-    nothing = "none, since there is none to compare with" if is_decided else None
+def _about(record: Mapping[str, Any], decided: Mapping[str, Any]) -> dict[str, str]:
+    nothing = "none, since there is none to compare with" if decided else None
     rival = f"version {record['against']}" if record["against"] else nothing
     about = {
         "Asked by": record["asker"] or record["who"],
         "Approved by": record["who"] if record["asker"] else None,
         "Compared with": rival,
-        "Rule": record["rule"],
+        "On": f"{decided['rows']:,} rows that were held out" if "rows" in decided else None,
         "Decided by": record["decided_by"],
+        "Rule": RULES.get(record["rule"]) if record["stage"] == "production" else None,
         "Reason": record["reason"],
     }
     return {label: str(value) for label, value in about.items() if value}
