@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import wcwidth
+
 from understudy import errors
 
 if TYPE_CHECKING:
@@ -114,11 +116,11 @@ def table(rows: Sequence[Mapping[Any, str]], styles: Mapping[str, str] | None = 
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     shown = [{errors.visible(name): errors.visible(cell) for name, cell in row.items()} for row in rows]
     shown = [{name: name for name in shown[0]}, *shown]
-    widths = {name: max(len(row[name]) for row in shown) for name in shown[0]}
+    widths = {name: max(wcwidth.width(row[name]) for row in shown) for name in shown[0]}
     first, *others = widths
     painted = [{}, *[styles or {}] * len(rows)]  # names of columns are not
     aligned = [
-        [errors.painted(row[name].rjust(widths[name]), of.get(row[name], "")) for name in widths]
+        [errors.painted(wcwidth.rjust(row[name], widths[name]), of.get(row[name], "")) for name in widths]
         for row, of in zip(shown, painted, strict=True)
     ]
     if sum(widths.values()) + len(others) <= room:
@@ -134,11 +136,11 @@ def table(rows: Sequence[Mapping[Any, str]], styles: Mapping[str, str] | None = 
 def _kept(row: Mapping[str, str], names: Sequence[str], room: int) -> list[str]:
     """The cells of a row that say something, each behind its column's name and kept together where a line has room."""
     cells = [f"{name} {row[name]}".strip() for name in names if row[name]]
-    return [cell.replace(" ", HARD_SPACE) if len(cell) < room - len(INDENT) else cell for cell in cells]
+    return [cell.replace(" ", HARD_SPACE) if wcwidth.width(cell) < room - len(INDENT) else cell for cell in cells]
 
 
 def _wrapped(text: str, room: int, indent: str = "") -> list[str]:
-    lines = textwrap.wrap(text, room - len(indent), break_on_hyphens=False)
+    lines = wcwidth.wrap(text, room - len(indent), break_on_hyphens=False)
     return [f"{indent}{line.replace(HARD_SPACE, ' ')}" for line in lines]
 
 
