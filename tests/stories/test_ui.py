@@ -216,6 +216,8 @@ def test_runs_and_versions_say_what_they_are(driver: Chrome, address: str, batch
     experiment = f"{address}/#/experiments/{batch.info.experiment_id}"
     visit(driver, f"{experiment}/runs/{batch.info.run_id}")
     see(driver, "table td", "LogisticRegression")
+    best = see(driver, "main p", "Best in cross-validation: LogisticRegression").rect
+    assert best["y"] + best["height"] < see(driver, "button", "Show more").rect["y"]
     visit(driver, f"{experiment}/runs/{runs['LogisticRegression'].info.run_id}")
     see(driver, "main", "Best of its grid: C 1, penalty l2.")
     see(driver, "main", "loans training")

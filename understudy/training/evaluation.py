@@ -59,13 +59,13 @@ def evaluate(
         else:
             pipeline, thresholds = _loaded(client, run, held_out), family_runs.thresholds(run)
         families[name] = _evaluate_family(client, run, pipeline, thresholds, held_out)
-    pages: dict[str, str] = {}
+    best, pages = None, dict[str, str]()
     if ranked := [family_runs.family_name(run) for run in selection.ranked(candidates)]:  # they may be deleted
         best = families[ranked[0]]
         family_runs.log_best(client, batch, best.name, best.cv_score, best.metrics)
         in_order = [families[name] for name in dict.fromkeys([*ranked, *sorted(families, key=FLOOR.__eq__)])]
         pages = page.drawn(lambda: batch_page.html(TABLE, held_out, in_order, _origin(batch)))
-    return _compare(client, batch, TABLE.labels(held_out), families, pages)
+    return _compare(client, batch, TABLE.labels(held_out), families, best, pages)
 
 
 def _loaded(client: mlflow.MlflowClient, run: Run, held_out: pd.DataFrame) -> Pipeline:
@@ -155,6 +155,7 @@ def _compare(
     batch: Run,
     labels: Labels,
     families: Mapping[str, Evaluated],
+    best: Evaluated | None,
     pages: Mapping[str, str],
 ) -> Reply:
     """Log the comparison of a batch's families on its run, with pages by the names of their files, and return it."""
@@ -166,7 +167,7 @@ def _compare(
     probabilities = {name: family.scored.probabilities for name, family in families.items()}
     figures = {"ROC_curve": plots.roc(labels, probabilities), "comparison": plots.comparison(results)}
     caption = f"{len(labels)} held-out rows, value (95 % interval):"
-    text = f"{_links(batch, families, pages)}\n\n{caption}\n\n{cards.markdown(comparison[HEADLINE])}"
+    text = f"{_lead(batch, families, best, pages)}\n\n{caption}\n\n{cards.markdown(comparison[HEADLINE])}"
     report = Report(figures, tables, text, pages)
     family_runs.log_report(client, batch, report, connection.PROJECT / "plots")
     lines = [caption, *terminal.table(comparison[HEADLINE].to_dict("records"))]
@@ -191,9 +192,10 @@ def _compare(
     return Reply(values, [*lines, "plots: plots/", *reports, f"compare{server_first}: {address}"])
 
 
-def _links(batch: Run, families: Mapping[str, Evaluated], pages: Mapping[str, str]) -> str:
-    """Where MLflow's UI shows a batch's families together, as Markdown.
+def _lead(batch: Run, families: Mapping[str, Evaluated], best: Evaluated | None, pages: Mapping[str, str]) -> str:
+    """Where MLflow's UI shows a batch's families together, and the best of them, as Markdown.
 
+    The UI folds all but two lines of a description away, and of these it lets people click the first one only.
     MLflow's own page of several runs leaves its list of files no room beside three plots in windows narrower than some
     2,050 pixels, so the curves of all families are one file of the batch.
     """
@@ -205,7 +207,8 @@ def _links(batch: Run, families: Mapping[str, Evaluated], pages: Mapping[str, st
         for file in ("ROC_curve.png", *pages)
     )
     report = "".join(f", read [the report]({address})" for address in reports)
-    return f"[Compare the families]({side_by_side}){report}, or see [their ROC curves]({curves})."
+    named = f"\n\nBest in cross-validation: **{best.name}**, mean CV score {best.cv_score:.3f}." if best else ""
+    return f"[Compare the families]({side_by_side}){report}, or see [their ROC curves]({curves}).{named}"
 
 
 def _named(metrics: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
