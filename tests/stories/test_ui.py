@@ -46,6 +46,9 @@ VISITED = {
     "mlflow.assistant.panelOpen_v1": False,
     "_mlflow_model_registry_promo_modal_dismissed_v1": True,
 }
+# The figures in a table of runs that its columns cut off.
+CUT = """return [...document.querySelectorAll("[role=gridcell][col-id^='metrics.'] *")].filter(
+    e => e.scrollWidth > e.clientWidth && e.clientWidth).map(e => e.textContent)"""
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +213,7 @@ def test_each_experiment_links_to_the_columns_that_matter(driver: Chrome, addres
         header = see(driver, f"[role=columnheader][col-id='{column}']")
         assert header.rect["width"] == about.columns[column]
         see(driver, "[role=gridcell]", cell)
+        assert driver.execute_script(CUT) == []
 
 
 def test_runs_and_versions_say_what_they_are(driver: Chrome, address: str, batch: Run, runs: dict[str, Run]) -> None:

@@ -50,7 +50,7 @@ class About:
 
 TRAINING = About(
     "Each row is a batch: open it for its report, and to compare its families.",
-    {"metrics.`AUC`": 100, "metrics.`Accuracy`": 100, "metrics.`Mean CV score`": 130, "tags.`best family`": 190},
+    {"tags.`best family`": 170, "metrics.`Mean CV score`": 160, "metrics.`Accuracy`": 160, "metrics.`AUC`": 160},
 )
 RECORDS = About(
     "Each row is a decision about a version: who asked for what, and what came of it.",
@@ -58,7 +58,7 @@ RECORDS = About(
         "tags.`promotion.outcome`": 150,
         "tags.`promotion.before`": 150,
         "tags.`promotion.who`": 130,
-        "tags.`promotion.reason`": 180,
+        "tags.`promotion.reason`": 300,
     },
 )
 SCORINGS = About(
