@@ -30,7 +30,7 @@ from tests.conftest import PROJECT, connected
 from tests.serving.conftest import Live, served, until
 from tests.serving.test_pages import ask
 from tests.stories.test_loop import send
-from tests.stories.test_ui import browser, compare, screen, see, served_ui, visit
+from tests.stories.test_ui import browser, screen, see, served_ui, visit
 from understudy import errors
 from understudy.monitoring import record
 from understudy.registry import records
@@ -39,6 +39,8 @@ from understudy.table import TABLE
 from understudy.tracking import connection, experiments, family_runs
 
 WIDTH, HEIGHT = 1280, 860  # pixels of a picture
+WIDE = 1600  # of MLflow's pages: in less, the texts above a version's card lie over one another
+LOW = 620  # of pages with a short table
 QUIET = 4  # looks at a page that find the same
 SCHEMES = ("light", "dark")
 FOLDER = Path(__file__).with_name("img")
@@ -102,16 +104,21 @@ def tell(folder: Path, store: str, look_at: Callable[[Live], None]) -> None:
     does(monitor, "--log", log, "--labels", str(folder / "labels.csv"))
 
 
-def draw(driver: Chrome, name: str, scheme: str, height: int = HEIGHT) -> None:
-    """Write what the browser shows as a picture."""
-    screen(driver, scheme, WIDTH, height)  # of this tab
+def frame(driver: Chrome, scheme: str, width: int = WIDTH, height: int = HEIGHT) -> None:
+    """Let the pages that are opened next be as large as their picture, and have no scrollbars."""
+    screen(driver, scheme, width, height)
     driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
+
+
+def draw(driver: Chrome, name: str, scheme: str) -> None:
+    """Write what the browser shows as a picture."""
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {})
     (FOLDER / f"{name}-{scheme}.png").write_bytes(b64decode(shot["data"]))
 
 
 def draw_pages(driver: Chrome, live: Live, report: Path, scheme: str) -> None:
     """The live server's two pages, and the report of a batch."""
+    frame(driver, scheme)
     for name, address in (("try", ""), ("docs", "docs")):
         driver.get(f"http://127.0.0.1:{live.port}/{address}")
         see(driver, "label" if name == "try" else "h2")
@@ -139,27 +146,37 @@ def settle(driver: Chrome) -> None:
 def draw_ui(driver: Chrome, address: str, client: MlflowClient, scheme: str) -> None:
     """The pages of MLflow's UI that the project leads to."""
 
-    def opened(name: str, path: str, css: str, text: str = "", **query: str) -> None:
-        visit(driver, f"{address}/{connection.link(path, **query)}")
-        see(driver, css, text)
+    def opened(name: str, url: str, sight: tuple[str, str], click: str = "", height: int = HEIGHT) -> None:
+        frame(driver, scheme, WIDE, height)
+        visit(driver, url)
+        see(driver, "body.dark-mode" if scheme == "dark" else "body:not(.dark-mode)")
+        see(driver, *sight)
+        if click:
+            see(driver, "button, [role=button], .du-bois-light-collapse-header", click).click()
         settle(driver)
         draw(driver, name, scheme)
 
+    driver.get(address)  # what is kept is kept for the server whose page is open
     driver.execute_script("localStorage.setItem(arguments[0], arguments[1])", DARK, json.dumps(scheme == "dark"))
-    screen(driver, scheme, WIDTH, HEIGHT)
-    batch = family_runs.get_batch(client, TABLE)
-    training, view = f"experiments/{batch.info.experiment_id}", {"viewStateShareKey": experiments.VIEW}
-    opened("runs", f"{training}/runs", "[role=gridcell]", "LogisticRegression", **view)
-    opened("batch", f"{training}/runs/{batch.info.run_id}", "main a", "their ROC curves")
-    compare(driver, driver.current_url)
-    see(driver, "[role=button], .du-bois-light-collapse-header", "Visualizations").click()
-    draw(driver, "compare", scheme, HEIGHT + 300)
-    opened("version", f"models/{quote(TABLE.name)}/versions/3", "main", "Model Details")
-    decisions = _named(client, records.experiment(TABLE.name))
-    opened("promotions", f"experiments/{decisions}/runs", "[role=gridcell]", "fewer good", **view)
+    batch = family_runs.get_batch(client, TABLE).info
+    training, decisions = batch.experiment_id, _named(client, records.experiment(TABLE.name))
+    opened("runs", f"{address}/{_view(training)}", ("[role=gridcell]", "LogisticRegression"), height=LOW)
+    page_of_batch = f"{address}/{connection.link(f'experiments/{training}/runs/{batch.run_id}')}"
+    opened("batch", page_of_batch, ("main a", "their ROC curves"), "Show more")
+    families = str(see(driver, "main a", "Compare the families").get_attribute("href"))
+    opened("compare", families, ("h1, h2, h3", "Comparing 3 Runs"), "Visualizations", HEIGHT + 400)
+    version = connection.link(f"models/{quote(TABLE.name)}/versions/3")
+    opened("version", f"{address}/{version}", ("main", "Model Details"), height=2 * HEIGHT)
+    opened("promotions", f"{address}/{_view(decisions)}", ("[role=gridcell]", "fewer good"), height=LOW)
+    frame(driver, scheme)
     for name, experiment_id in (("gate", decisions), ("monitoring", _named(client, record.experiment(TABLE.name)))):
         newest = client.search_runs([experiment_id], max_results=1)[0].info.run_id
         draw_report(driver, name, Path(client.download_artifacts(newest, page.FILE)), scheme)
+
+
+def _view(experiment_id: str) -> str:
+    """Where MLflow's UI shows the runs of an experiment with the columns that matter."""
+    return connection.link(f"experiments/{experiment_id}/runs", viewStateShareKey=experiments.VIEW)
 
 
 def _named(client: MlflowClient, experiment: str) -> str:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import matplotlib.image
 import mlflow
+import numpy as np
 import pytest
 import yaml
 
@@ -240,3 +242,9 @@ def test_pictures_are_younger_than_what_they_show() -> None:
     written = json.loads(pictures.DIGESTS.read_text())
     for name in pictures.PICTURES:
         assert written[name] == pictures.digests(name), f"look at docs/img/{name} after: python -m docs.pictures"
+
+
+@pytest.mark.parametrize("name", pictures.PICTURES)
+def test_pictures_are_light_or_dark_as_they_are_named(name: str) -> None:
+    colours = matplotlib.image.imread(pictures.FOLDER / name)[..., :3]  # each from 0 to 1
+    assert name.endswith(f"-{'dark' if np.median(colours) < 0.5 else 'light'}.png")
