@@ -1,12 +1,13 @@
 """Draw the pictures in docs/img anew, what people look at in a browser: python -m docs.pictures.
 
-It trains, promotes, serves and monitors on the sample in a temporary folder, and looks at that in Chromium, in light
-and in dark. The pictures and what they show are written to docs/pictures.json as digests, so that a test can tell when
-they have become old.
+It trains, promotes, serves and monitors on the sample in a temporary clone, and looks at that in Chromium, in light and
+in dark. The pictures and what they show are written to docs/pictures.json as digests, so that a test can tell when they
+have become old.
 """
 
 import hashlib
 import json
+import subprocess
 import sys
 import time
 from base64 import b64decode
@@ -103,10 +104,12 @@ def tell(folder: Path, store: str, look_at: Callable[[Live], None]) -> None:
         does(register, "--model", family)
         does(promote, "staging")
         does(promote, "production", *given)
+    with served(folder, store) as live:  # what is asked for a picture is no row of the log's
+        until(lambda: live.version() == "3")
+        look_at(live)
     with served(folder, store, "--log", log) as live:
         until(lambda: live.version() == "3")
         send(live, rows)
-        look_at(live)
     rows[[TABLE.row_id, TABLE.target.name]].to_csv(folder / "labels.csv", index=False)
     does(monitor, "--log", log, "--labels", str(folder / "labels.csv"))
 
@@ -196,6 +199,8 @@ def main(folder: Path) -> None:
     if not can_be_told():
         sys.exit("the pictures are of the sample's table and families, which are others here")
     FOLDER.mkdir(exist_ok=True)
+    # Runs say from which commit they are, and whether all was committed, only where git knows the folder.
+    subprocess.run(["git", "clone", "--quiet", "--shared", str(PROJECT), str(folder)], check=True)
     with pytest.MonkeyPatch.context() as monkeypatch:
         for store in connected(folder, monkeypatch):
 
