@@ -120,10 +120,14 @@ def frame(driver: Chrome, scheme: str, width: int = WIDTH, height: int = HEIGHT)
     driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
 
 
+def shot(driver: Chrome) -> str:
+    """What the browser shows, as base64."""
+    return str(driver.execute_cdp_cmd("Page.captureScreenshot", {})["data"])
+
+
 def draw(driver: Chrome, name: str, scheme: str) -> None:
     """Write what the browser shows as a picture."""
-    shot = driver.execute_cdp_cmd("Page.captureScreenshot", {})
-    (FOLDER / f"{name}-{scheme}.png").write_bytes(b64decode(shot["data"]))
+    (FOLDER / f"{name}-{scheme}.png").write_bytes(b64decode(shot(driver)))
 
 
 def draw_pages(driver: Chrome, live: Live, report: Path, scheme: str) -> None:
@@ -146,11 +150,11 @@ def draw_report(driver: Chrome, name: str, report: Path, scheme: str) -> None:
 
 
 def settle(driver: Chrome) -> None:
-    """Wait until what a page says has not changed for two seconds."""
-    texts: list[str] = []
-    while len(texts) < QUIET or len({*texts[-QUIET:]}) > 1:
+    """Wait until a page has looked the same for two seconds; what it has yet to load moves."""
+    shots: list[str] = []
+    while len(shots) < QUIET or len({*shots[-QUIET:]}) > 1:
         time.sleep(0.5)
-        texts.append(driver.execute_script("return document.fonts.status + document.body.innerText"))
+        shots.append(shot(driver))
 
 
 def draw_ui(driver: Chrome, address: str, client: MlflowClient, scheme: str) -> None:
@@ -174,7 +178,7 @@ def draw_ui(driver: Chrome, address: str, client: MlflowClient, scheme: str) -> 
     page_of_batch = f"{address}/{connection.link(f'experiments/{training}/runs/{batch.run_id}')}"
     opened("batch", page_of_batch, ("main a", "their ROC curves"), "Show more")
     families = str(see(driver, "main a", "Compare the families").get_attribute("href"))
-    opened("compare", families, ("h1, h2, h3", "Comparing 3 Runs"), "Visualizations", HEIGHT + 400)
+    opened("compare", families, ("h1, h2, h3", "Comparing 3 Runs"), "Visualizations", HEIGHT + 360)
     version = connection.link(f"models/{quote(TABLE.name)}/versions/3")
     opened("version", f"{address}/{version}", ("main", "Model Details"), height=2 * HEIGHT)
     opened("promotions", f"{address}/{_view(decisions)}", ("[role=gridcell]", "fewer good"), height=LOW)
