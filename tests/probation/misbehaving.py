@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 
 HARMFUL = 8  # standard deviations that the last feature, the total income, is above its mean
-SLOW = 0.6  # seconds
+SLOW = 0.4  # seconds, above the table's limit of 0.3
 
 
 class TurnsBad(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -25,6 +25,7 @@ from tests.serving.conftest import served, until
 from tests.terminal.test_documented import KEYS
 from understudy.monitoring import window
 from understudy.probation import trials
+from understudy.probation.counts import ServerCounts
 from understudy.probation.evidence import ServerEvidence
 from understudy.probation.watch import GONE_BACK, Watcher
 from understudy.registry import records, stages
@@ -145,6 +146,23 @@ def test_a_live_server_that_is_away_is_waited_for(
             watch.says("has stood its probation")
             assert watch.process.wait(60) == 0
     assert len(stood(client)) == 1
+
+
+def test_above_what_answers_count_as_slow_is_said_where_it_is_not_the_limit(in_production: str, tmp_path: Path) -> None:
+    said = []
+    with served(tmp_path, in_production) as live:
+        until(lambda: live.version() == "1")
+        assert ask(live, 20) == {200}
+        for limit in (TABLE.limits.milliseconds, 400, 5_000):
+            evidence = ServerEvidence(ServerCounts(address(live), NAME, ("1", "2"), limit, is_again=False), limit)
+            evidence.read()
+            evidence.look(is_last=True)
+            said.append(evidence.signs[1].text)
+    assert said == [
+        "slow: 0 of 20 requests, held against 1%",
+        "slow: 0 of 20 requests, held against 1% (above 500 ms)",
+        "slow: the live server does not tell answers above 5,000 ms from others",
+    ]
 
 
 def test_what_is_not_on_probation_is_said(in_production: str, watches: Call, call: Call) -> None:

@@ -46,13 +46,16 @@ class Served:
         return Served(*(own + sign * more for own, more in zip(astuple(self), astuple(other), strict=True)))
 
 
-def served(server: str, name: str, milliseconds: float) -> tuple[float, Callable[[str], Served]]:
-    """When a live server was started, in seconds since 1970, and what it has counted of each version since then.
+def served(server: str, name: str, milliseconds: float) -> tuple[float, float, Callable[[str], Served]]:
+    """What a live server has counted of each version since it was started.
+
+    Returns when that was, in seconds since 1970; the milliseconds above which it counts an answer as slow, which are
+    infinite where it has no bucket from the limit on; and the counts of a version by its number.
 
     Args:
         server: Its address.
         name: The registered model's.
-        milliseconds: Answers that took longer are slow.
+        milliseconds: Answers that took longer are meant to be slow.
 
     Raises:
         ServerAway: It does not answer.
@@ -71,24 +74,23 @@ def served(server: str, name: str, milliseconds: float) -> tuple[float, Callable
         )
 
     started = max((sample.value for sample in samples if sample.name == "understudy_start_seconds"), default=0.0)
+    timed = [sample for sample in samples if sample.name == "understudy_request_seconds_bucket"]
+    bounds = {float(sample.labels["le"]) for sample in timed}
+    limit = milliseconds / 1000
+    above = min((bound for bound in bounds if bound >= limit), default=limit)
 
     def of(version: str) -> Served:
         own = [sample for sample in samples if sample.labels.get("version") == version]
         statuses = [sample for sample in own if sample.name == "understudy_requests_total"]
-        buckets = {
-            float(sample.labels["le"]): int(sample.value)
-            for sample in own
-            if sample.name == "understudy_request_seconds_bucket"
-        }
-        within = min((bound for bound in buckets if bound >= milliseconds / 1000), default=None)
+        buckets = {float(of.labels["le"]): int(of.value) for of in timed if of.labels.get("version") == version}
         return Served(
             requests=sum(int(sample.value) for sample in statuses),
             failed=sum(int(sample.value) for sample in statuses if sample.labels["status"].startswith("5")),
-            slow=max(buckets.values()) - buckets[within] if within is not None else 0,
+            slow=max(buckets.values()) - buckets[above] if buckets else 0,
             rows=sum(int(sample.value) for sample in own if sample.name == "understudy_rows_total"),
         )
 
-    return started, of
+    return started, milliseconds if above == limit else above * 1000, of
 
 
 class ServerCounts:
@@ -101,17 +103,20 @@ class ServerCounts:
         milliseconds: Answers that took longer are slow.
         is_again: Whether the first version has been in Production before; what was counted of it until now does not
             count then.
+
+    Attributes:
+        above: The milliseconds above which the server counts an answer as slow, see `served`.
     """
 
     def __init__(self, server: str, name: str, versions: tuple[str, str], milliseconds: float, is_again: bool) -> None:
         self._asked, self._versions, self._is_again = (server, name, milliseconds), versions, is_again
         self._carried = dict.fromkeys(versions, Served())
         self._last = dict.fromkeys(versions, Served())
-        self._started = 0.0
+        self._started, self.above = 0.0, milliseconds
 
     def read(self) -> tuple[Served, Served]:
         """What was counted of both until now. Raises as `served` does."""
-        started, of = served(*self._asked)
+        started, self.above, of = served(*self._asked)
         for version in self._versions:
             if started != self._started:
                 self._carried[version] = self._carried[version].plus(self._last[version])

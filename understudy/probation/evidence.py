@@ -1,5 +1,7 @@
 """What speaks against a version on probation: the signs that the live server's counts and its row log show."""
 
+import math
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,10 +17,11 @@ class ServerEvidence:
 
     Args:
         counts: What it counts of both versions.
+        milliseconds: That an answer may take.
     """
 
-    def __init__(self, counts: ServerCounts) -> None:
-        self._counts, self._made = counts, 0
+    def __init__(self, counts: ServerCounts, milliseconds: float) -> None:
+        self._counts, self._milliseconds, self._made = counts, milliseconds, 0
         self._now = self._before = Served()
         self.signs: list[Sign] = []
 
@@ -41,10 +44,17 @@ class ServerEvidence:
             self._made = number
             failed, failed_before = (Share(of.failed, of.requests) for of in (now, before))
             slow, slow_before = (Share(of.slow, of.requests) for of in (now, before))
-            self.signs = [
-                looks.share(looks.FAILED, failed, failed_before, number),
-                looks.share(looks.SLOW, slow, slow_before, number),
-            ]
+            late = looks.share(looks.SLOW, slow, slow_before, number)
+            self.signs = [looks.share(looks.FAILED, failed, failed_before, number), self._by_its_bound(late)]
+
+    def _by_its_bound(self, late: Sign) -> Sign:
+        """The sign of slow answers, which says above what they count where that is not the limit."""
+        above, limit = self._counts.above, self._milliseconds
+        if above == limit:
+            return late
+        if math.isinf(above):
+            return Sign(f"slow: the live server does not tell answers above {limit:,g} ms from others", False)
+        return replace(late, text=f"{late.text} (above {above:,g} ms)")
 
 
 class LogEvidence:

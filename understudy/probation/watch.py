@@ -61,7 +61,8 @@ class Watcher:
         self._client, self._name, self._trial = client, name, trial
         self._probation = limits.probation or Probation()
         versions = (trial.version, trial.before)
-        self._server = ServerEvidence(ServerCounts(server, name, versions, limits.milliseconds, trial.is_again))
+        counts = ServerCounts(server, name, versions, limits.milliseconds, trial.is_again)
+        self._server = ServerEvidence(counts, limits.milliseconds)
         self._log = self._evidence(log) if log else None
         self._told, self._told_at = "", -TELL
         self._is_going_back = False

@@ -16,9 +16,11 @@ from prometheus_client.utils import floatToGoString
 from prometheus_client.values import ValueClass
 
 from understudy.schema.logged import LoggedAnswer
+from understudy.table import TABLE
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client reads it as it is imported, and takes it from nowhere else
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, math.inf)
+LIMIT = TABLE.limits.milliseconds / 1000  # a probation counts the answers above it
+SECONDS = sorted({0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, LIMIT, math.inf})
 DIFFERENCES = (0.001, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, math.inf)
 
 REQUESTS = Counter("understudy_requests", "Answers to /invocations, by status", ["status", "version"])
