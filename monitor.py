@@ -8,8 +8,8 @@ python monitor.py --data new.csv --version 2             rows that version 2 sco
 python monitor.py --log kept --retrain                   on 5 or 6 also train, register, and put into Staging
 python monitor.py --log kept --probation                 watch a new version; if it misbehaves, back to the one before
 
-Exit 0: nothing to tell. 5: the rows have drifted. 6: the outcome is worse than at promotion, drifted or not. 7: the
-version on probation has gone back.
+Exit 0: nothing to tell. 5: the rows have drifted. 6: the outcome is worse than at promotion, drifted or not. With
+--probation 0: the version has stood it, or none is on probation. 7: it is not in Production any more.
 """
 
 import argparse
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from understudy.monitoring.report import WindowReport
 
 ALARMS = ("values", "missing", "values and missing")
+NOT_THERE = 7  # the exit code where the version on probation is not in Production any more
 SHOWN = 20  # columns, and faults, that are printed
 
 
@@ -115,14 +116,15 @@ def probation(args: argparse.Namespace) -> Reply:
     client, name, log = connection.connect(), args.name or TABLE.name, args.log or TABLE.live.log
     audit.recover(client, name)
     trial, values = trials.current(client, name), {"name": name, "version": None, "before": None, "since": None}
-    if isinstance(trial, str):
-        code, lines = 0, [errors.visible(trial)]
+    if isinstance(trial, trials.NoTrial):
+        outcome, lines = trial.outcome, [errors.visible(trial.why)]
     else:
-        code = watch.watch(client, name, trial, TABLE.limits, args.probation, Path(log) if log else None)
+        outcome = watch.watch(client, name, trial, TABLE.limits, args.probation, Path(log) if log else None)
         since, lines = trial.since.isoformat(timespec="seconds"), []
         values |= {"version": trial.version, "before": trial.before, "since": since}
     current = stages.aliases(client, name).get("production")
-    return Reply({**values, "production": current, "exit": code}, lines, code=code)
+    code = 0 if outcome in (None, trials.STOOD) else NOT_THERE
+    return Reply({**values, "production": current, "outcome": outcome, "exit": code}, lines, code=code)
 
 
 def monitor(

@@ -47,7 +47,7 @@ def test_a_version_that_refuses_what_the_one_before_takes_goes_back(
     assert "by probation" in shown
     assert "refused share: 1" in call(promote, "show", "1").out
     again = watches(address(live))
-    assert (again.code, again.out) == (0, f"version 1 of {NAME} came back to Production, and is not on probation\n")
+    assert (again.code, again.out) == (7, f"version 1 of {NAME} came back to Production, and is not on probation\n")
 
 
 @pytest.mark.parametrize(("how", "status", "said"), [("fail", 500, "answered with 5xx"), ("slow", 200, "slow")])

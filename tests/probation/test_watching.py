@@ -27,7 +27,7 @@ from understudy.monitoring import window
 from understudy.probation import trials
 from understudy.probation.counts import ServerCounts
 from understudy.probation.evidence import ServerEvidence
-from understudy.probation.watch import GONE_BACK, Watcher
+from understudy.probation.watch import Watcher
 from understudy.registry import records, stages
 from understudy.schema.columns import listed
 from understudy.schema.limits import Limits, Probation
@@ -63,7 +63,8 @@ def test_a_version_that_stands_is_recorded_and_not_watched_again(
     with served(tmp_path, in_production, "--log", str(log)) as live:
         ended = watches(address(live), "--log", str(log), minutes=0.001, rows=40)
         again = watches(address(live), "--log", str(log), minutes=0.001, rows=40)
-    assert (ended.code, ended.err) == (0, "")
+        outcome = json.loads(watches(address(live), "--json").out)["outcome"]
+    assert (ended.code, ended.err, outcome) == (0, "", "stood")
     assert f"{NAME} version 2 has stood its probation" in ended.out
     [record] = stood(client)
     assert (record.version, record.outcome, record.by) == ("2", "completed", "probation")
@@ -123,8 +124,9 @@ def test_a_rollback_by_somebody_else_ends_it(in_production: str, tmp_path: Path,
             watch.says("version 2: ")
             assert call(promote, "rollback", "--reason", "a person has seen it").code == 0
             over = watch.says("in Production")
-            assert over == f"version 1 is in Production now: the probation of {NAME} version 2 is over\n"
-            assert watch.process.wait(60) == 0
+            assert f"version 1 is in Production now: the probation of {NAME} version 2 is over (" in over
+            assert "rollback, version 1 in place of version 2; reason: a person has seen it)" in over
+            assert watch.process.wait(60) == 7
 
 
 def test_a_live_server_that_is_away_is_waited_for(
@@ -171,7 +173,7 @@ def test_what_is_not_on_probation_is_said(in_production: str, watches: Call, cal
     assert (ended.code, ended.err, ended.out) == (0, "", nothing)
     answer = json.loads(watches("http://127.0.0.1:9", "--json").out)
     assert answer.keys() == KEYS["monitor.py --probation"] | {"next"}
-    assert (answer["version"], answer["production"], answer["exit"]) == (None, "1", 0)
+    assert (answer["version"], answer["production"], answer["outcome"], answer["exit"]) == (None, "1", None, 0)
     MlflowClient(in_production).set_registered_model_alias(NAME, "production", "2")
     assert "and no record says why: python promote.py check" in watches("http://127.0.0.1:9").out
 
@@ -273,7 +275,7 @@ def test_who_moves_the_version_between_the_look_and_the_rollback_is_not_undone(
         monkeypatch.setattr(ServerEvidence, "read", somebody_is_faster)
         assert watcher.step() is None
         assert stages.aliases(client, NAME)["production"] == "2"
-        assert watcher.step() == 0
+        assert watcher.step() == trials.REPLACED
 
 
 def test_what_a_version_has_done_before_is_not_held_against_it(
@@ -293,4 +295,4 @@ def test_what_a_version_has_done_before_is_not_held_against_it(
         until(lambda: live.version() == "3")
         assert ask(live, 30, HARMFUL) == {500}
         time.sleep(2 * FLUSH)
-        assert watcher.step() == GONE_BACK
+        assert watcher.step() == trials.GONE_BACK

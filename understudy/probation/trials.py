@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from mlflow import MlflowClient
 
@@ -14,6 +15,7 @@ from understudy.schema.limits import Probation
 from understudy.tracking import naming
 
 WATCHED = "understudy.probation"  # a version's tag: the run of the move since which it has been watched
+STOOD, GONE_BACK, REPLACED = "stood", "gone back", "replaced"  # how a probation ends
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,20 @@ class Trial:
     is_again: bool
 
 
-def current(client: MlflowClient, name: str) -> Trial | str:
-    """What is on probation now, or in words why nothing is.
+class NoTrial(NamedTuple):
+    """Nothing is on probation.
+
+    Args:
+        why: In words, for people.
+        outcome: How the last probation has ended; None where there was none, or nobody knows.
+    """
+
+    why: str
+    outcome: str | None = None
+
+
+def current(client: MlflowClient, name: str) -> Trial | NoTrial:
+    """What is on probation now.
 
     Raises:
         UserError: Nothing is in Production.
@@ -44,15 +58,16 @@ def current(client: MlflowClient, name: str) -> Trial | str:
     version, decisions = stages.in_stage(client, name, "production"), records.find(client, name)
     called, moves = f"version {version} of {name}", history.production_moves(decisions)
     if not moves or moves[-1].version != version:
-        return f"{called} is in Production, and no record says why: python promote.py check{naming.option(name)}"
+        fix = f"python promote.py check{naming.option(name)}"
+        return NoTrial(f"{called} is in Production, and no record says why: {fix}")
     move = moves[-1]
     if move.action == records.ROLLBACK:
-        return f"{called} came back to Production, and is not on probation"
+        return NoTrial(f"{called} came back to Production, and is not on probation", GONE_BACK)
     if any(record.action == records.PROBATION and record.version == version for record in history.completed(decisions)):
-        return f"{called} has stood its probation"
+        return NoTrial(f"{called} has stood its probation", STOOD)
     before = promotion.replaced(client, name, version, decisions)
     if before is None:
-        return f"{called} replaced none, so there is nothing to go back to"
+        return NoTrial(f"{called} replaced none, so there is nothing to go back to")
     since = datetime.fromtimestamp((move.time or move.opened) / 1000, UTC)
     others = [record for record in decisions if record.stage == "production" and record.run_id != move.run_id]
     been = history.moved(record for record in others if record.outcome == records.COMPLETED)  # of earlier models too
@@ -72,8 +87,8 @@ def described(client: MlflowClient, name: str, probation: Probation, log: Path |
         UserError: Nothing is in Production.
     """
     trial = current(client, name)
-    if isinstance(trial, str):
-        return trial, None
+    if isinstance(trial, NoTrial):
+        return trial.why, None
     minutes = (datetime.now(UTC) - trial.since) / timedelta(minutes=1)
     rows = None
     if log and log.is_dir():

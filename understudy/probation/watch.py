@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import dropwhile
 from pathlib import Path
 
 from mlflow import MlflowClient, MlflowException
@@ -28,11 +29,10 @@ from understudy.tracking import connection, naming, waiting
 EVERY = 10.0  # seconds between two looks at the alias, the live server and the log
 TELL = 60.0  # seconds between two lines that say how far it is
 BEFORE = timedelta(days=7)  # of the log of the version before that count
-GONE_BACK = 7  # the exit code
 
 
-def watch(client: MlflowClient, name: str, trial: Trial, limits: Limits, server: str, log: Path | None) -> int:
-    """Watch a version until its probation is over, with lines for people; returns the exit code, 0 or `GONE_BACK`.
+def watch(client: MlflowClient, name: str, trial: Trial, limits: Limits, server: str, log: Path | None) -> str:
+    """Watch a version until its probation is over, with lines for people; returns how it has ended, see `trials`.
 
     Args:
         client: Of the store, with an account that may promote.
@@ -47,9 +47,9 @@ def watch(client: MlflowClient, name: str, trial: Trial, limits: Limits, server:
     """
     client.set_model_version_tag(name, trial.version, trials.WATCHED, trial.move)  # fails for whom may not promote
     watcher = Watcher(client, name, trial, limits, server, log)
-    while (code := watcher.step()) is None:
+    while (outcome := watcher.step()) is None:
         time.sleep(EVERY)
-    return code
+    return outcome
 
 
 class Watcher:
@@ -74,8 +74,8 @@ class Watcher:
         pair = Pair(self._client, self._name, trial.version, trial.before)
         return LogEvidence(folder, trial.since, since, pair, shift)
 
-    def step(self) -> int | None:
-        """Look once at everything, and do what follows; returns the exit code when the probation is over."""
+    def step(self) -> str | None:
+        """Look once at everything, and do what follows; returns how the probation has ended once it is over."""
         try:
             current = stages.aliases(self._client, self._name).get("production")
             if current != self._trial.version:
@@ -88,7 +88,7 @@ class Watcher:
             self._wait(mistake.problem if mistake else "the tracking store is busy or away")
             return None
 
-    def _judge(self) -> int | None:
+    def _judge(self) -> str | None:
         """Go back, record that the version has stood, or tell how far it is."""
         minutes = (datetime.now(UTC) - self._trial.since) / timedelta(minutes=1)
         away, evidence = None, [each for each in (self._log, self._server) if each]
@@ -114,7 +114,7 @@ class Watcher:
             self._tell_how_far(minutes, rows, signs)
         return None
 
-    def _go_back(self, bad: Sequence[Sign], figures: Mapping[str, float]) -> int | None:
+    def _go_back(self, bad: Sequence[Sign], figures: Mapping[str, float]) -> str | None:
         """Bring back the version before, unless somebody has moved the alias meanwhile."""
         client, name, trial = self._client, self._name, self._trial
         verify = promotion.scores_a_row(client, name)
@@ -136,24 +136,30 @@ class Watcher:
             self._print(sign.text)
         return self._end(trial.before)
 
-    def _end(self, current: str | None) -> int:
-        """Tell which version is in Production now, since the one on probation is not."""
+    def _end(self, current: str | None) -> str:
+        """Tell which version is in Production now, and why, since the one on probation is not."""
         if self._is_going_back and current == self._trial.before:
             self._print(
                 f"{self._name} version {current} is in Production again, version {self._trial.version} is archived"
             )
-            return GONE_BACK
-        self._print(f"{registered.called(current)} is in Production now: the probation of {self._called} is over")
-        return 0
+            return trials.GONE_BACK
+        decisions = records.find(self._client, self._name)
+        later = [*dropwhile(lambda record: record.run_id != self._trial.move, decisions)][1:]
+        moves = [record for record in later if (record.stage, record.version) == ("production", current)]
+        why = records.sentence(moves[-1]) if moves else "no record says why"
+        over = f"{registered.called(current)} is in Production now: the probation of {self._called} is over"
+        self._print(f"{over} ({why})")
+        is_back = bool(moves) and moves[-1].action == records.ROLLBACK
+        return trials.GONE_BACK if is_back else trials.REPLACED
 
-    def _stand(self, signs: Sequence[Sign], figures: Mapping[str, float]) -> int:
+    def _stand(self, signs: Sequence[Sign], figures: Mapping[str, float]) -> str:
         reason = f"{figures['minutes']:,.0f} minutes, {figures['rows']:,.0f} rows; {_reason(signs)}"
         planned = Record(records.PROBATION, self._trial.version, reason=reason, by=records.PROBATION)
         audit.recover(self._client, self._name)
         record = records.start(self._client, self._name, planned, Verdict(metrics=figures))
         records.close(self._client, self._name, record, records.COMPLETED)
         self._print(f"{self._called} has stood its probation: {reason}")
-        return 0
+        return trials.STOOD
 
     def _tell_how_far(self, minutes: float, rows: int, signs: Sequence[Sign]) -> None:
         if time.monotonic() - self._told_at >= TELL or self._told:
