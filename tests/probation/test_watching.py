@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +32,7 @@ from understudy.probation.evidence import ServerEvidence
 from understudy.probation.watch import Watcher
 from understudy.registry import records, stages
 from understudy.schema.columns import listed
+from understudy.schema.declaration import Live as Places
 from understudy.schema.limits import Limits, Probation
 from understudy.scoring.scorer import PROBABILITY
 from understudy.serving.app import FLUSH
@@ -189,23 +192,46 @@ def test_probation_is_off_unless_the_table_says_otherwise(in_production: str, ca
     assert "Limits(probation=Probation())" in ended.err
 
 
-def test_people_are_told_what_is_on_probation_and_what_nobody_has_watched(
-    in_production: str, client: MlflowClient, tmp_path: Path, call: Call
+def test_people_are_told_what_is_on_probation_and_what_nobody_watches(
+    in_production: str, client: MlflowClient, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     probation = Probation(minutes=1e-6, rows=3)
-    assert trials.described(client, NAME, probation, None)[1] is None
+    assert trials.described(client, NAME, probation, None)[1] == []
     is_forward(call)
     log = WrittenLog(tmp_path / "kept")
     log.answer(drawn(2), days=-1, version="2")
-    line, finding = trials.described(client, NAME, probation, log.folder)
+    line, findings = trials.described(client, NAME, probation, log.folder)
     assert line.endswith("2 of 3 rows")
-    assert finding is None
-    log.answer(drawn(1), days=-1, version="2")
-    _, finding = trials.described(client, NAME, probation, log.folder)
-    assert finding is not None
-    assert "nobody has watched it" in finding.what
+    assert findings == []
+    monkeypatch.setattr(trials, "UNWATCHED", timedelta())
+    [finding] = trials.described(client, NAME, probation, log.folder)[1]
+    assert finding.what.endswith("and nobody has watched it")
     assert finding.fix == "python monitor.py --probation"
-    assert trials.described(client, NAME, Probation(), log.folder)[1] is None
+    trial = trials.current(client, NAME)
+    assert isinstance(trial, trials.Trial)
+    Watcher(client, NAME, trial, Limits(), "http://127.0.0.1:9", None).step()
+    [finding] = trials.described(client, NAME, probation, None)[1]
+    assert f"and nobody has watched it since {datetime.now(UTC):%Y-%m-%d}" in finding.what
+    time.sleep(3)
+    monkeypatch.setattr(trials, "UNWATCHED", timedelta(seconds=2.5))
+    assert len(trials.described(client, NAME, probation, None)[1]) == 1
+    Watcher(client, NAME, trial, Limits(), "http://127.0.0.1:9", None).step()  # it waits for the server, and is there
+    assert trials.described(client, NAME, probation, None)[1] == []
+
+
+def test_a_broken_file_of_the_log_is_a_finding(
+    in_production: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_forward(call)
+    day = tmp_path / f"day={datetime.now(UTC):%Y-%m-%d}"
+    day.mkdir()
+    (day / "rows.parquet").write_text("no Parquet")
+    limits, places = Limits(probation=Probation()), Places(log=str(tmp_path))
+    monkeypatch.setattr(promote, "TABLE", replace(TABLE, limits=limits, live=places))
+    ended = call(promote, "check")
+    assert (ended.code, ended.err) == (4, "")
+    assert "rows.parquet is broken Parquet\n  fix: move it out of the log" in ended.out
+    assert f"probation: version 2 of {NAME} is on probation since" in ended.out
 
 
 @contextmanager

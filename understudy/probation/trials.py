@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from mlflow import MlflowClient
 
+from understudy.errors import UserError
 from understudy.figures.cards import shown_time
 from understudy.probation import counts
 from understudy.registry import history, promotion, records, registered, stages
@@ -14,7 +15,8 @@ from understudy.registry.audit import Finding
 from understudy.schema.limits import Probation
 from understudy.tracking import naming
 
-WATCHED = "understudy.probation"  # a version's tag: the run of the move since which it has been watched
+WATCHED = "understudy.probation"  # a version's tag: the run of the move since which it is watched, and when it last was
+UNWATCHED = timedelta(minutes=10)  # after which nobody seems to watch any more; who does says so every minute
 STOOD, GONE_BACK, REPLACED = "stood", "gone back", "replaced"  # how a probation ends
 
 
@@ -74,7 +76,12 @@ def current(client: MlflowClient, name: str) -> Trial | NoTrial:
     return Trial(version, before, since, move.run_id, version in been)
 
 
-def described(client: MlflowClient, name: str, probation: Probation, log: Path | None) -> tuple[str, Finding | None]:
+def mark(client: MlflowClient, name: str, trial: Trial) -> None:
+    """Note that a version is watched now. Raises `MlflowException` for an account that may not promote."""
+    client.set_model_version_tag(name, trial.version, WATCHED, f"{trial.move} {datetime.now(UTC).isoformat()}")
+
+
+def described(client: MlflowClient, name: str, probation: Probation, log: Path | None) -> tuple[str, list[Finding]]:
     """What is on probation since when, for people, and what is wrong with that.
 
     Args:
@@ -88,16 +95,20 @@ def described(client: MlflowClient, name: str, probation: Probation, log: Path |
     """
     trial = current(client, name)
     if isinstance(trial, NoTrial):
-        return trial.why, None
-    minutes = (datetime.now(UTC) - trial.since) / timedelta(minutes=1)
-    rows = None
+        return trial.why, []
+    now, findings, seen = datetime.now(UTC), [], ""
     if log and log.is_dir():
-        rows = int(counts.logged_requests(log, trial.version, trial.since).rows.sum())
-    seen = "" if rows is None else f", {rows:,} of {probation.rows:,} rows"
+        try:
+            rows = int(counts.logged_requests(log, trial.version, trial.since).rows.sum())
+            seen = f", {rows:,} of {probation.rows:,} rows"
+        except UserError as error:
+            findings.append(Finding(error.problem, error.fix))
     called = f"version {trial.version} of {name} is on probation since {shown_time(trial.since)}"
+    minutes = (now - trial.since) / timedelta(minutes=1)
     line = f"{called}: {minutes:,.0f} of {probation.minutes:g} minutes{seen}"
-    tags = registered.get_version(client, name, trial.version).tags
-    nobody = "and nobody has watched it" if tags.get(WATCHED) != trial.move else "and nobody watches it any more"
-    is_over = minutes > 2 * probation.minutes and (rows is None or rows >= probation.rows)
-    fix = f"python monitor.py --probation{naming.option(name)}"
-    return line, Finding(f"{called}, its time is over, {nobody}", fix) if is_over else None
+    move, _, last = registered.get_version(client, name, trial.version).tags.get(WATCHED, "").partition(" ")
+    watched = datetime.fromisoformat(last) if last and move == trial.move else None
+    if now - (watched or trial.since) > UNWATCHED:
+        nobody = "and nobody has watched it" + (f" since {shown_time(watched)}" if watched else "")
+        findings.append(Finding(f"{called}, {nobody}", f"python monitor.py --probation{naming.option(name)}"))
+    return line, findings

@@ -27,7 +27,7 @@ from understudy.schema.limits import Limits, Probation
 from understudy.tracking import connection, naming, waiting
 
 EVERY = 10.0  # seconds between two looks at the alias, the live server and the log
-TELL = 60.0  # seconds between two lines that say how far it is
+TELL = 60.0  # seconds between two lines that say how far it is, and two marks that say that it is watched
 BEFORE = timedelta(days=7)  # of the log of the version before that count
 
 
@@ -45,7 +45,7 @@ def watch(client: MlflowClient, name: str, trial: Trial, limits: Limits, server:
     Raises:
         UserError: A version's files are not what was registered, there is no such log, or the server is another's.
     """
-    client.set_model_version_tag(name, trial.version, trials.WATCHED, trial.move)  # fails for whom may not promote
+    trials.mark(client, name, trial)  # fails for whom may not promote
     watcher = Watcher(client, name, trial, limits, server, log)
     while (outcome := watcher.step()) is None:
         time.sleep(EVERY)
@@ -64,7 +64,7 @@ class Watcher:
         counts = ServerCounts(server, name, versions, limits.milliseconds, trial.is_again)
         self._server = ServerEvidence(counts, limits.milliseconds)
         self._log = self._evidence(log) if log else None
-        self._told, self._told_at = "", -TELL
+        self._told, self._told_at, self._marked_at = "", -TELL, -TELL
         self._is_going_back = False
 
     def _evidence(self, folder: Path) -> LogEvidence:
@@ -80,6 +80,9 @@ class Watcher:
             current = stages.aliases(self._client, self._name).get("production")
             if current != self._trial.version:
                 return self._end(current)
+            if time.monotonic() - self._marked_at >= TELL:
+                trials.mark(self._client, self._name, self._trial)
+                self._marked_at = time.monotonic()
             return self._judge()
         except MlflowException as error:
             mistake = errors.known(error)

@@ -101,8 +101,8 @@ def check(client: MlflowClient, name: str, table: Table, is_repair: bool) -> Rep
     findings += requests.findings(decisions, name, numbers, limits.approval)
     probation, left, waiting = None, None, requests.waiting(decisions)
     if limits.probation and "production" in stages.aliases(client, name):
-        probation, finding = trials.described(client, name, limits.probation, log)
-        findings += [finding] if finding else []
+        probation, wrong = trials.described(client, name, limits.probation, log)
+        findings += wrong
     if numbers:
         left = budget.left(client, name, numbers[-1])
     lines = [f"mended: {each}" for each in mended] + ([f"probation: {probation}"] if probation else [])
