@@ -293,6 +293,24 @@ def test_a_sqlite_file_and_a_database_by_sqlalchemy_name_the_same(store: str, tm
         named(replace(settings, uri=f"sqlite:///{tmp_path}/none.db"))
 
 
+def test_each_worker_says_the_start_that_it_was_given_whatever_the_clock_says_since(store: str, tmp_path: Path) -> None:
+    settings = Settings(tmp_path, store, NAME, "Production", 5, tmp_path, None, started=1_700_000_000.5)
+    program = f"""
+import os
+from pathlib import Path, PosixPath
+from understudy.serving import metrics
+from understudy.serving.app import App
+from understudy.serving.following import Settings
+App({settings}, parent=os.getpid())
+print(metrics.page().decode())
+"""
+    worker = environment(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    page = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, env=worker, capture_output=True, text=True, check=True
+    ).stdout
+    assert "\nunderstudy_start_seconds 1.7000000005e+09\n" in page
+
+
 def test_what_was_kept_and_changed_is_not_used(tmp_path: Path) -> None:
     files = tmp_path / "files"
     files.mkdir()

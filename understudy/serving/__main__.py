@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,7 +130,8 @@ def serve_live(args: argparse.Namespace, address: str) -> None:
         from understudy.serving.following import Settings
 
         cache, log = args.cache.absolute(), args.log.absolute() if args.log else None
-        settings = Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log, args.shadow)
+        started = time.time()
+        settings = Settings(Path(folder), uri, args.name, args.stage, args.poll, cache, log, args.shadow, started)
         loader: Any = partial(App, settings, parent=os.getpid())
         print(f"{args.name} in {args.stage}, live on http://{args.host}:{args.port}, Ctrl-C stops it", flush=True)
         serve_granian(loader, address, args)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import msgspec
-import psutil
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -72,7 +71,7 @@ class App:
     def __init__(self, settings: Settings, parent: int) -> None:
         self._parent = parent
         self._name, self._stage = settings.name, settings.stage
-        metrics.STARTED.set(psutil.Process(parent).create_time())  # the same of all workers
+        metrics.STARTED.set(settings.started)  # the same of all workers, also of one that is started anew
         self._tally = metrics.RequestTally()
         self._log = RowLog(settings) if settings.log or settings.shadow else None
         self._mark, self._requests = secrets.token_hex(8), itertools.count(1)

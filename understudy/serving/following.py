@@ -48,6 +48,7 @@ class Settings:
         cache: The folder of all version caches.
         log: The folder for rows and answers; None to keep none.
         shadow: The stage of the version that is asked beside; None for none.
+        started: When that was, in seconds since 1970.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Settings:
     cache: Path
     log: Path | None
     shadow: str | None = None
+    started: float = 0.0
 
 
 @dataclass(frozen=True)
