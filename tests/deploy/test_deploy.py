@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import LACKING, NO_DATABASE, PROJECT, Ended, environment, is_refusal
 
@@ -41,3 +42,10 @@ def test_make_mysql_runs_once_and_ends_with_its_terminal(tmp_path: Path) -> None
     assert not (tmp_path / ".mysql" / "pid").exists()  # the database server takes it away when it ends
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in listed
+
+
+def test_a_probation_that_ends_as_before_is_not_started_for_ever() -> None:
+    composed = yaml.safe_load((PROJECT / "deploy" / "monitor.compose.yml").read_text())
+    restart = composed["services"]["probation"]["restart"]
+    assert restart.partition(":")[0] == "on-failure"
+    assert int(restart.partition(":")[2]) <= 5  # exit 2 and 7 are failures to Docker, and would come again
