@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import mlflow
@@ -19,11 +23,11 @@ import promote
 import register
 import train
 from tests.conftest import SAMPLE, Ended, is_refusal
-from understudy.gate import attempts, comparison, evidence
+from understudy.gate import attempts, comparison, decision, evidence, live
 from understudy.gate.attempts import Question
 from understudy.reading import table_rows
 from understudy.registry import history, records, registration, stages
-from understudy.registry.records import SavedRecord
+from understudy.registry.records import Move, SavedRecord
 from understudy.schema.spelling import folded
 from understudy.scoring import pipelines
 from understudy.table import TABLE
@@ -165,6 +169,54 @@ def test_each_other_challenger_on_the_same_rows_has_a_price(
     kept = [record for record in records.find(client, NAME) if record.rows]
     assert [record.figures["attempt on these rows"] for record in kept] == [1, 1, 2, 1]
     assert len({record.rows for record in kept}) == 1
+
+
+def test_of_two_that_ask_at_once_not_both_are_the_first(
+    in_production: str, client: MlflowClient, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(register, "--model", "DecisionTreeClassifier")
+    decide = partial(evidence.decide, client, NAME, "better")
+    planned = [Move("production", version, "production", "1") for version in ("2", "3")]
+
+    def meanwhile(champion: str, challenger: str) -> live.LiveRows:
+        decide()(planned[1])
+        nothing = decision.Answers(np.empty(0), np.empty(0, dtype=int))
+        names = pd.Series([], dtype=str)
+        return live.LiveRows(names, np.empty(0), np.empty(0, dtype=int), nothing, nothing, {}, {})
+
+    decide(pairs=meanwhile)(planned[0])
+    shown = [line.split() for line in capsys.readouterr().out.splitlines() if "attempt on these rows" in line]
+    assert [line[4:6] for line in shown] == [["1", "2.50%"], ["2", "0.83%"]]
+    opened = [(record.version, record.outcome) for record in records.find(client, NAME) if record.rows]
+    assert sorted(opened) == [("2", None), ("3", None)]
+    decide()(planned[0])
+    assert "attempt on these rows     2" in capsys.readouterr().out  # to ask again makes it no cheaper
+
+
+def test_figures_that_were_shown_count_however_the_process_ends(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(register, "--model", "DecisionTreeClassifier")
+    call(promote, "staging", "--version", "2")
+
+    def body() -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        sys.stdout = os.fdopen(writer, "w", buffering=1)  # nobody listens any more
+        evidence.decide(client, NAME, "better")(Move("production", "2", "production", "1"))
+
+    process = multiprocessing.get_context("fork").Process(target=body)
+    process.start()
+    process.join()
+    assert process.exitcode == 1
+    client.set_registered_model_alias(NAME, "production", "2")  # by hand, and not by the gate
+    assert "mended: closed a record: abandoned: production, version 2" in call(promote, "check", "--repair").out
+    assert "version 2 is in Production without a record" in call(promote, "check").out
+    client.set_registered_model_alias(NAME, "production", "1")
+    call(promote, "staging", "--version", "3")
+    assert attempt_in(call(promote, "production", "--rule", "better")).startswith("attempt on these rows 2 0.83%")
+    noted = str(client.get_model_version(NAME, "2").description)
+    assert "abandoned: production, version 2 in place of version 1; cut off before the gate had decided\n" in noted
 
 
 def test_new_rows_bring_a_new_budget_and_half_of_the_old_ones_do_not(

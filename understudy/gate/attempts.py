@@ -62,7 +62,7 @@ def on_such_rows(client: MlflowClient, known: Iterable[SavedRecord], question: Q
 
     Args:
         client: Of the store that holds the records.
-        known: The records, in their order.
+        known: The other records, in their order, those that are still open too.
         question: Which version is compared with which, on which rows.
     """
     mine = {*marks(question.deciding).splitlines()}
@@ -75,14 +75,14 @@ def on_such_rows(client: MlflowClient, known: Iterable[SavedRecord], question: Q
         common = None if seen is None else frozenset(mine & seen)
         is_same = (record.version, record.against) == (question.version, question.against)
         if common is None or len(common) >= ALIKE * len(mine) or (is_same and common):
-            asked.append((_asked(record), common))
+            asked.append((record.opened, (_asked(record), common)))
     return _number(asked, (_asked(question), frozenset(mine)))
 
 
 def since_better(known: Sequence[SavedRecord], question: Question) -> int:
     """The number of a question among those that were asked by `not-worse` since a version passed by `better`."""
-    asked = [_asked(record) for record in history.after_better(known) if record.rows and record.rule == "not-worse"]
-    return _number(asked, _asked(question))
+    since = [record for record in history.after_better(known) if record.rows and record.rule == "not-worse"]
+    return _number([(record.opened, _asked(record)) for record in since], _asked(question))
 
 
 def _asked(question: SavedRecord | Question) -> tuple[str | None, str | None, str]:
@@ -90,8 +90,11 @@ def _asked(question: SavedRecord | Question) -> tuple[str | None, str | None, st
     return question.version, question.against, str(question.rows).partition("+")[0]
 
 
-def _number(asked: Iterable[Hashable], question: Hashable) -> int:
-    return 1 + list(dict.fromkeys([*asked, question])).index(question)
+def _number(asked: Sequence[tuple[int, Hashable]], question: Hashable) -> int:
+    """The place of a question among those that were asked, each with the time when its record was opened."""
+    # Clocks differ, and who has asked first may end last: the later place counts.
+    orders = asked, sorted(asked, key=lambda each: each[0])
+    return 1 + max(list(dict.fromkeys([*(key for _, key in order), question])).index(question) for order in orders)
 
 
 def _read(client: MlflowClient, run_id: str) -> set[str] | None:

@@ -33,7 +33,6 @@ class Case:
         planned: The move.
         challenger: The version that is to be moved.
         others: The champion, and those before it from which the margin counts; empty where there is none.
-        known: The records of a registered model whose version is to go to Production.
         rows: The held-out rows.
         counts: Of rows.
     """
@@ -41,7 +40,6 @@ class Case:
     planned: Move
     challenger: LoadedVersion
     others: Sequence[LoadedVersion]
-    known: Sequence[SavedRecord]
     rows: pd.DataFrame
     counts: Mapping[str, int]
 
@@ -96,7 +94,7 @@ def _case(
         numbers += comparison.earlier(client, name, known, (*numbers, planned.version))
     others = [loaded.load(client, name, other) for other in numbers]
     rows, counts = _rows(client, name, challenger, others, data)
-    return Case(planned, challenger, others, known, rows, counts)
+    return Case(planned, challenger, others, rows, counts)
 
 
 def _judged(client: MlflowClient, name: str, case: Case, rule: Rule, answered: LiveRows | None) -> Verdict:
@@ -117,14 +115,24 @@ def _judged(client: MlflowClient, name: str, case: Case, rule: Rule, answered: L
         print("\n".join(live.lines))
     choice = live_rows.choose(identifiers, held_out, live)
     question = attempts.Question(planned.version, against, choice.deciding, choice.beside)
-    attempt, losses = attempts.on_such_rows(client, case.known, question), attempts.since_better(case.known, question)
-    terms = replace(terms, attempt=attempt, losses=losses)
+    look = Verdict(rule=rule, against=against, rows=question.rows, decided_by=choice.decided_by)
+    opened = records.start(client, name, planned, replace(look, files={attempts.FILE: question.marks}))
+    try:
+        terms = _priced(client, name, opened, question, terms)
+    except UserError as error:
+        return replace(look, why=_undecided(error, rule).why, record=opened)
     decided = decision.production(measured, held_out, terms, choice.live)
     verdict = _told(decided, terms, {**case.counts, **choice.counts}, compared, choice.decided_by)
     if choice.decided_by:
         print(f"decided by {choice.decided_by}: {choice.why}")
-    files = {**verdict.files, attempts.FILE: question.marks}
-    return replace(verdict, against=against, rows=question.rows, files=files, decided_by=choice.decided_by)
+    return replace(verdict, against=against, rows=question.rows, decided_by=choice.decided_by, record=opened)
+
+
+def _priced(client: MlflowClient, name: str, opened: SavedRecord, question: attempts.Question, terms: Terms) -> Terms:
+    """The terms with the price of a question, whose record is open: of two that ask at once, each sees the other's."""
+    others = [record for record in records.find(client, name) if record.run_id != opened.run_id]
+    attempt, losses = attempts.on_such_rows(client, others, question), attempts.since_better(others, question)
+    return replace(terms, attempt=attempt, losses=losses)
 
 
 def _rows(

@@ -91,7 +91,9 @@ def _ended(client: MlflowClient, name: str, run_id: str) -> SavedRecord | None:
         return None
     later = [each for each in decisions if each.opened > record.opened and each.stage == record.stage]
     followers = [each for each in later if each.stage and each.before == record.version]
-    if record.is_earlier:
+    if history.is_undecided(record):
+        outcome, record = records.ABANDONED, replace(record, why="cut off before the gate had decided")
+    elif record.is_earlier:
         outcome = records.ABANDONED
     elif record.why and not record.forced:
         outcome = records.REFUSED

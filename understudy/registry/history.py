@@ -63,8 +63,13 @@ def explains(records: Sequence[SavedRecord], version: str | None) -> bool:
     person put there by hand, so whoever sees the version there writes down which of the two it is.
     """
     moves = [record for record in records if record.stage == "production" and not record.is_earlier]
-    under_way = {record.version for record in moves if record.outcome is None}
+    under_way = {record.version for record in moves if record.outcome is None and not is_undecided(record)}
     return version == aliases(records).get("production") or version in under_way
+
+
+def is_undecided(record: SavedRecord) -> bool:
+    """Whether the gate has opened a record that says what it looks at, and has not written down what it found."""
+    return record.rows is not None and not record.figures and record.why is None
 
 
 def champions(records: Sequence[SavedRecord]) -> list[str]:

@@ -1,7 +1,8 @@
 """The verbs of `promote.py`: what moves versions, each leaving its record, and the order of its writes.
 
-Every verb opens its record, moves the alias, makes the stages follow and closes the record. Wherever it is cut off, the
-next promotion and `promote.py check --repair` put right what it leaves.
+Every verb opens its record, moves the alias, makes the stages follow and closes the record. A judge that shows
+figures opens it before. Wherever a verb is cut off, the next promotion and `promote.py check --repair` put right what
+it leaves.
 """
 
 from collections.abc import Callable
@@ -39,8 +40,7 @@ def promote(client: MlflowClient, name: str, planned: Move, judge: Judge) -> Sav
         stages.settle(client, name)
         return None
     check_was_staged(client, name, planned)
-    planned = replace(planned, before=before)
-    return _carry_out(client, name, planned, judge(planned))
+    return _carry_out(client, name, replace(planned, before=before), judge)
 
 
 def check_was_staged(client: MlflowClient, name: str, planned: Move) -> None:
@@ -89,7 +89,7 @@ def rollback(
         problem = f"version {version} of {name} was never in Production"
         raise UserError(problem, f"python promote.py production --version {version}{naming.option(name)}")
     planned = Move(records.ROLLBACK, version, "production", current, reason, by=by)
-    return _carry_out(client, name, planned, judge(planned))
+    return _carry_out(client, name, planned, judge)
 
 
 def replaced(client: MlflowClient, name: str, current: str | None, decisions: list[SavedRecord]) -> str | None:
@@ -192,7 +192,7 @@ def _adopt_in_stage(client: MlflowClient, name: str, planned: Move, judge: Judge
         path = history.champions(records.find(client, name)) if planned.stage == "production" else []
         earlier = [number for number in path if number != planned.version]
         planned = replace(planned, before=earlier[-1] if earlier else None)
-    return _carry_out(client, name, planned, judge(planned), is_there)
+    return _carry_out(client, name, planned, judge, is_there)
 
 
 def _admitted(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
@@ -228,10 +228,11 @@ def _is_explained(client: MlflowClient, name: str, version: str | None) -> bool:
     return history.explains(records.find(client, name), version)
 
 
-def _carry_out(client: MlflowClient, name: str, planned: Move, verdict: Verdict, is_there: bool = False) -> SavedRecord:
-    """Record and make a move, whose alias names the version already if `is_there`."""
+def _carry_out(client: MlflowClient, name: str, planned: Move, judge: Judge, is_there: bool = False) -> SavedRecord:
+    """Judge, record and make a move, whose alias names the version already if `is_there`."""
     if planned.stage == "production":
         planned = replace(planned, by_hand=not _is_explained(client, name, planned.before))
+    verdict = judge(planned)
     record = records.start(client, name, planned, verdict)
     if verdict.why and not planned.forced:
         records.close(client, name, record, records.REFUSED)

@@ -47,6 +47,7 @@ class Verdict:
         metrics: The checks' figures, by names that MLflow takes.
         files: Texts to keep with the record, by file name.
         figures: Plots to keep with the record, by file name.
+        record: The record, if the judge has opened it so that nobody sees a figure before it is on record.
     """
 
     why: str | None = None
@@ -57,6 +58,7 @@ class Verdict:
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     figures: "Mapping[str, Figure]" = field(default_factory=dict)
+    record: "SavedRecord | None" = None
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def about(record: Record) -> tuple[str, ...]:
 
 
 def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) -> SavedRecord:
-    """Open the record of a decision, with what it rests on, and let its version name it."""
+    """Open the record of a decision, unless its judge has, with what it rests on, and let its version name it."""
     model = registered.registered_model(client, name).creation_timestamp
     judged = replace(planned, rule=verdict.rule, why=verdict.why, against=verdict.against, rows=verdict.rows)
     record = replace(judged, decided_by=verdict.decided_by, who=planned.who or provenance.who(), model=model)
@@ -197,8 +199,9 @@ def start(client: MlflowClient, name: str, planned: Record, verdict: Verdict) ->
     called = " ".join(filter(None, [record.action, record.version]))
     files = {**verdict.files, **_page(name, record, verdict)}
     opening = runs.Opening(called, _tags(record) | people, verdict.metrics, files, verdict.figures)
-    run = runs.open_record(client, experiment(name), opening)
-    if record.version:
+    opened = verdict.record.run_id if verdict.record else None
+    run = runs.open_record(client, experiment(name), opening, opened)
+    if record.version and not opened:
         waiting.insist(client.set_model_version_tag, name, record.version, LATEST, run.info.run_id)
     return SavedRecord(**asdict(record), run_id=run.info.run_id, opened=run.info.start_time)
 

@@ -127,9 +127,7 @@ def close_killed(client: mlflow.MlflowClient) -> list[str]:
     """
     running = list(connection.pages(client.search_runs, experiments.all_ids(client), "attributes.status = 'RUNNING'"))
     closed = []
-    for run in running:
-        if run.data.tags.get(KIND) == RECORD or not is_left(run):
-            continue
+    for run in [run for run in running if run.data.tags.get(KIND) != RECORD and is_left(run)]:
         try:
             client.set_terminated(run.info.run_id, "KILLED")
         except mlflow.MlflowException as error:
@@ -229,8 +227,8 @@ class Opening:
     figures: "Mapping[str, Figure]"
 
 
-def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) -> Run:
-    """A new, unfinished run of this process for a decision, in the experiment of that name.
+def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening, opened: str | None = None) -> Run:
+    """A new, unfinished run of this process for a decision, in the experiment of that name; or more for an opened one.
 
     It is made in one write, with all its tags, so that it is whole wherever the process may be cut off.
 
@@ -241,8 +239,10 @@ def open_record(client: mlflow.MlflowClient, experiment: str, opening: Opening) 
     check_names("tags", opening.tags)
     experiment_id = experiments.make(client, experiment, experiments.RECORDS).experiment_id
     tags = {**opening.tags, KIND: RECORD, **process_tags()}
-    run = client.create_run(experiment_id, tags=tags, run_name=opening.name)
+    run = client.get_run(opened) if opened else client.create_run(experiment_id, tags=tags, run_name=opening.name)
     run_id, now = run.info.run_id, int(time.time() * 1000)
+    if opened:
+        tag_record(client, run_id, tags)
     if opening.metrics:
         client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in opening.metrics.items()])
     for file, text in opening.files.items():
