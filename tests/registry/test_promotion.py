@@ -8,6 +8,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -306,6 +307,17 @@ def test_history_is_a_stack() -> None:
     elsewhere = SavedRecord("staging", "2", "staging", outcome="superseded", time=150, run_id="b", opened=150)
     by_hand = [*moves(("production", "1", None)), elsewhere, *moves(("production", "3", "2"))]
     assert history.champions(by_hand) == ["1", "2", "3"]
+
+
+def test_a_version_that_was_forced_and_taken_back_does_not_forgive_small_losses() -> None:
+    up = [("production", "1", None), ("production", "2", "1"), ("production", "3", "2"), ("production", "5", "3")]
+    *kept, last = moves(*up)
+    forced = replace(last, forced=True)
+    assert history.after_better([*kept, forced]) == [forced]
+    back = [*kept, forced, replace(moves(("rollback", "3", "5"))[0], time=500)]
+    assert (history.after_better(back), history.champions_since_better(back)) == (back, ["1", "2", "3"])
+    again = [*back, replace(moves(("production", "5", "3"))[0], time=600)]  # by `not-worse`, unlike the first time
+    assert (history.after_better(again), history.champions_since_better(again)) == (again, ["1", "2", "3", "5"])
 
 
 def test_what_was_in_production_at_a_time_is_known() -> None:

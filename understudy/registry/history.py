@@ -96,10 +96,12 @@ def champions(records: Sequence[SavedRecord]) -> list[str]:
 def after_better(records: Sequence[SavedRecord]) -> Sequence[SavedRecord]:
     """The records from the last one on that put a version into Production by `better`, or by force; else all.
 
-    Whoever forces a version has accepted what it loses.
+    Whoever forces a version has accepted what it loses, unless it was taken back.
     """
     moves = [record for record in production_moves(records) if record.action not in (ROLLBACK, ADOPT)]
-    starts = [record for record in moves if record.forced or record.rule == "better"]
+    path, latest = champions(records), {record.version: record for record in moves}
+    kept = [record for record in moves if record.version in path and record is latest[record.version]]
+    starts = [record for record in kept if record.forced or record.rule == "better"]
     return records[records.index(starts[-1]) :] if starts else records
 
 
