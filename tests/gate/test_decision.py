@@ -420,8 +420,10 @@ def test_the_margin_from_earlier_champions_counts_on_held_out_rows_also_where_li
     labels, [worse, champion, first] = drawn(3_000, (0.66, 0.69, 0.73))
     traffic = live(labels, champion, worse)
     assert decided(labels, worse, champion, live=traffic).allowed
-    refused = decided(labels, worse, champion, earlier=(first,), live=traffic)
+    refused = decided(labels, worse, champion, earlier=(first,), live=traffic, losses=4)
     assert why(refused).startswith("ROC AUC less earlier champion's is")
+    [price] = [check for check in refused.checks if check.name == checks.LOSSES]
+    assert (price.value, price.limit) == (4, "0.25% of error spent, 1.00% left")
 
 
 def test_a_slice_of_live_rows_refuses_only_where_they_decide() -> None:

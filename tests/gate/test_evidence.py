@@ -249,6 +249,9 @@ def test_small_losses_count_from_every_champion_since_one_was_better(
     call(promote, "staging", "--version", "3")
     asked = call(promote, "production")
     assert "ROC AUC less earlier champion's" in asked.out
+    price = "attempt by not-worse since one was better 2 0.83% of error spent, 1.67% left"
+    assert price in [" ".join(line.split()) for line in asked.out.splitlines()]
+    assert last(client).figures["attempt by not-worse since one was better"] == 2
     call(promote, "production", "--force", "--reason", "a person takes the loss")
     assert history.champions_since_better(records.find(client, NAME)) == ["3"]
 

@@ -23,6 +23,7 @@ SPENT = 0.05  # how often one of all the challengers that are asked about on the
 DIFFERENCE = "ROC AUC less champion's"
 EARLIER = "ROC AUC less earlier champion's"
 ATTEMPT = "attempt on these rows"
+LOSSES = "attempt by not-worse since one was better"  # which widens the interval of `EARLIER`
 LIVE = "live "  # what the names of figures on live rows begin with
 FEWEST_ROWS = 30  # of a slice that is checked
 MOST_ROWS = 1e9  # that a verdict tells anybody to wait for
@@ -162,10 +163,10 @@ def paired(value: float, draws: Floats, labels: Labels, error: float) -> tuple[f
     return float(value) - half_width, float(value) + half_width
 
 
-def attempts(attempt: int) -> Check:
-    """How many challengers have been asked about on such rows, and what that costs; decides nothing by itself."""
+def attempts(attempt: int, name: str = ATTEMPT) -> Check:
+    """How many challengers have been asked about, and what that costs; decides nothing by itself."""
     left = SPENT / (attempt + 1)
-    return Check(ATTEMPT, attempt, f"{share(attempt):.2%} of error spent, {left:.2%} left", None)
+    return Check(name, attempt, f"{share(attempt):.2%} of error spent, {left:.2%} left", None)
 
 
 def mcnemar(labels: Labels, challenger: Labels, champion: Labels, of: str = "") -> Check:

@@ -177,7 +177,7 @@ def production(
     deciding, other = (paired, asked) if is_live else (asked, paired)
     # Earlier champions were seldom a shadow's, so that their margin is always counted on held-out rows.
     aside = [
-        check if check.name == checks.EARLIER else checks.aside(check)
+        check if check.name in (checks.EARLIER, checks.LOSSES) else checks.aside(check)
         for check in other.checks
         if check.name != checks.ATTEMPT
     ]
@@ -217,7 +217,7 @@ def _predicts(evidence: Evidence, terms: Terms, seed: int) -> Decision:
             checks.difference(value, draws, terms.rule, limits.margin, labels, terms.losses, checks.EARLIER)
             for value, draws in zip(values[1:], differences[1:], strict=True)
         ]
-        compared.append(min(losses, key=lambda check: check.low or 0))
+        compared += [min(losses, key=lambda check: check.low or 0), checks.attempts(terms.losses, checks.LOSSES)]
     mcnemar = checks.mcnemar(labels, answers.labels, champions[0].labels, of)
     probabilities = answers.probabilities, champions[0].probabilities
     slices = checks.slices(labels, *probabilities, evidence.groups, limits.slice_margin, of)
