@@ -256,6 +256,27 @@ def test_small_losses_count_from_every_champion_since_one_was_better(
     assert history.champions_since_better(records.find(client, NAME)) == ["3"]
 
 
+def test_an_earlier_champion_that_cannot_be_asked_is_left_out_and_named(
+    in_production: str, client: MlflowClient, call: Call
+) -> None:
+    call(register, "--model", "DecisionTreeClassifier")
+    call(promote, "staging", "--version", "2")
+    assert call(promote, "production").code == 0
+    call(promote, "staging", "--version", "3")
+    client.delete_model_version_tag(NAME, "1", registration.rows_tag(batch_rows.TRAINED_ON))
+    asked = call(promote, "production")
+    why = f"not compared with version 1 (version 1 of {NAME} has no rows on record)"
+    assert f"\nnote: {why}\n" in asked.out
+    assert asked.err.startswith("refused: too few rows to tell whether ROC AUC less champion's is above -0.050")
+    decided = json.loads(mlflow.artifacts.load_text(f"runs:/{last(client).run_id}/gate.json"))
+    assert why in [check["note"] for check in decided["checks"]]
+    with damaged(client, "1"):
+        assert (
+            f"not compared with version 1 ({NAME} version 1 is not what was registered"
+            in call(promote, "production").out
+        )
+
+
 def test_a_version_that_takes_other_rows_needs_breaking(in_production: str, client: MlflowClient, call: Call) -> None:
     call(train, "--models", "LogisticRegression", "--without-sensitive")
     call(register)

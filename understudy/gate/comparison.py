@@ -43,11 +43,11 @@ def champion(client: MlflowClient, name: str, planned: Move) -> str | None:
 def earlier(client: MlflowClient, name: str, known: Sequence[SavedRecord], others: Collection[str]) -> list[str]:
     """The champions since a version was found better, without others: so far back small losses have to be counted.
 
-    Versions that are gone are passed over, and so are those whose files are not the registered ones.
+    Versions that are gone are passed over.
     """
-    versions = {str(version.version): version for version in registered.versions(client, name)}
-    path = [number for number in dict.fromkeys(history.champions_since_better(known)) if number not in others]
-    return [number for number in path if number in versions and manifest.fault(client, versions[number]) is None]
+    numbers = {str(version.version) for version in registered.versions(client, name)}
+    path = dict.fromkeys(history.champions_since_better(known))
+    return [number for number in path if number in numbers and number not in others]
 
 
 def held_out(client: MlflowClient, name: str, number: str, data: str | None) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -58,6 +58,7 @@ class Evidence:
             margin counts too.
         groups: Columns whose values make slices; see `checks.slices`.
         is_live: Whether the rows are those of live traffic.
+        left_out: Which champions before it could not be compared with, and why, for people.
     """
 
     labels: Labels
@@ -65,6 +66,7 @@ class Evidence:
     champions: Sequence[Answers]
     groups: Groups
     is_live: bool = False
+    left_out: Sequence[str] = ()
 
     @property
     def rarer(self) -> int:
@@ -131,7 +133,9 @@ class Decision:
 
     def __str__(self) -> str:
         """That table, and below it what is to be known of checks that passed."""
-        notes = [f"note: {check.note}" for check in (*self.checks, *self.slices) if check.passed and check.note]
+        notes = [
+            f"note: {check.note}" for check in (*self.checks, *self.slices) if check.passed is not False and check.note
+        ]
         rows = self.table().to_dict("records")
         return "\n".join([*terminal.table(rows, {"pass": errors.GREEN, "fail": errors.RED}), *notes])
 
@@ -212,12 +216,14 @@ def _predicts(evidence: Evidence, terms: Terms, seed: int) -> Decision:
     compared = [checks.difference(values[0], differences[0], terms.rule, limits.margin, labels, attempt, named)]
     if terms.rule != "point":
         compared.append(checks.attempts(attempt))
-    if terms.rule == "not-worse" and champions[1:]:
+    if terms.rule == "not-worse" and (champions[1:] or evidence.left_out):
         losses = [
             checks.difference(value, draws, terms.rule, limits.margin, labels, terms.losses, checks.EARLIER)
             for value, draws in zip(values[1:], differences[1:], strict=True)
         ]
-        compared += [min(losses, key=lambda check: check.low or 0), checks.attempts(terms.losses, checks.LOSSES)]
+        left_out = f"not compared with {', '.join(evidence.left_out)}" if evidence.left_out else None
+        price = replace(checks.attempts(terms.losses, checks.LOSSES), note=left_out)
+        compared += [*sorted(losses, key=lambda check: check.low or 0)[:1], price]
     mcnemar = checks.mcnemar(labels, answers.labels, champions[0].labels, of)
     probabilities = answers.probabilities, champions[0].probabilities
     slices = checks.slices(labels, *probabilities, evidence.groups, limits.slice_margin, of)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from numpy.typing import NDArray
 
 from understudy.errors import UserError
 from understudy.figures import plots
@@ -35,6 +36,7 @@ class Case:
         others: The champion, and those before it from which the margin counts; empty where there is none.
         rows: The held-out rows.
         counts: Of rows.
+        left_out: Which champions before it cannot be compared with, and why, for people.
     """
 
     planned: Move
@@ -42,6 +44,7 @@ class Case:
     others: Sequence[LoadedVersion]
     rows: pd.DataFrame
     counts: Mapping[str, int]
+    left_out: tuple[str, ...] = ()
 
     @property
     def against(self) -> str | None:
@@ -88,13 +91,34 @@ def _case(
     client: MlflowClient, name: str, planned: Move, challenger: LoadedVersion, rule: Rule, data: str | None
 ) -> Case:
     number = comparison.champion(client, name, planned)
-    known = records.find(client, name) if planned.stage == "production" else []
-    numbers = [] if number in (None, planned.version) else [str(number)]
-    if numbers and rule == "not-worse":
-        numbers += comparison.earlier(client, name, known, (*numbers, planned.version))
-    others = [loaded.load(client, name, other) for other in numbers]
+    others = [] if number in (None, planned.version) else [loaded.load(client, name, str(number))]
     rows, counts = _rows(client, name, challenger, others, data)
-    return Case(planned, challenger, others, rows, counts)
+    case = Case(planned, challenger, others, rows, counts)
+    if others and rule == "not-worse" and planned.stage == "production":
+        known = records.find(client, name)
+        for earlier in comparison.earlier(client, name, known, (others[0].number, planned.version)):
+            try:
+                case = _beside(client, name, case, earlier)
+            except UserError as error:
+                case = replace(case, left_out=(*case.left_out, f"version {earlier} ({error.problem})"))
+    return case
+
+
+def _beside(client: MlflowClient, name: str, case: Case, number: str) -> Case:
+    """The case with one more champion, an earlier one.
+
+    Raises:
+        UserError: It cannot be loaded or asked, or leaves no rows with both labels.
+    """
+    with loaded.refusing("it cannot score the held-out rows"):
+        other = loaded.load(client, name, number)
+        dropped = _dropped(client, name, case.rows, [other], [other])
+        rows = case.rows[~dropped].reset_index(drop=True)
+        if rows[TABLE.target.name].nunique() < 2:
+            raise UserError("it has learned from the held-out rows, or refuses them", "train again")
+        other.answers(rows)
+    counts = {"rows": len(rows), "rows dropped": case.counts["rows dropped"] + int(dropped.sum())}
+    return replace(case, others=[*case.others, other], rows=rows, counts={**case.counts, **counts})
 
 
 def _judged(client: MlflowClient, name: str, case: Case, rule: Rule, answered: LiveRows | None) -> Verdict:
@@ -141,14 +165,25 @@ def _rows(
     """The held-out rows that no version has learned from and no champion refuses, and counts of rows."""
     rows, counts = comparison.held_out(client, name, challenger.number, data)
     with loaded.refusing("the rows that training kept do not fit the table"):
-        learned = _learned(client, name, (challenger, *others))
-        dropped = rows[TABLE.row_id].map(folded).isin(learned).to_numpy()
-        for other in others:
-            dropped = dropped | other.refused(rows)
+        dropped = _dropped(client, name, rows, (challenger, *others), others)
     if dropped.all():
         raise UserError("the versions have learned from all held-out rows, or the champion refuses them", "train again")
     counts |= {"rows": int((~dropped).sum()), "rows dropped": int(dropped.sum())}
     return rows[~dropped].reset_index(drop=True), counts
+
+
+def _dropped(
+    client: MlflowClient,
+    name: str,
+    rows: pd.DataFrame,
+    versions: Sequence[LoadedVersion],
+    asked: Sequence[LoadedVersion],
+) -> NDArray[np.bool_]:
+    """Which rows one of the versions has learned from, or one of those that are asked refuses, shape (n,)."""
+    dropped = rows[TABLE.row_id].map(folded).isin(_learned(client, name, versions)).to_numpy(dtype=bool)
+    for version in asked:
+        dropped = dropped | version.refused(rows)
+    return dropped
 
 
 def _learned(client: MlflowClient, name: str, versions: Iterable[LoadedVersion]) -> "pd.Series[str]":
@@ -192,7 +227,7 @@ def _held_out(case: Case, measured: Challenger) -> Evidence:
         champions = [other.answers(case.rows) for other in case.others]
     with loaded.refusing("the held-out rows have no labels"):
         labels = TABLE.labels(case.rows)
-    return Evidence(labels, measured.answers, champions, groups)
+    return Evidence(labels, measured.answers, champions, groups, left_out=case.left_out)
 
 
 def _told(

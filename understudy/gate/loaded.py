@@ -62,7 +62,7 @@ class LoadedVersion:
         refused = np.zeros(len(rows), dtype=bool)
         for fault in self._faults(rows):
             if not fault.rows:
-                raise UserError(f"the champion cannot score the held-out rows: {fault}", "force it")
+                raise UserError(f"version {self.number} cannot score the held-out rows: {fault}", "force it")
             refused[np.array(fault.rows) - 1] = True
         return refused
 

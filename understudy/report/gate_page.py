@@ -47,7 +47,7 @@ def html(name: str, record: Mapping[str, Any], decided: Mapping[str, Any]) -> st
         tone=tone,
         about=_about(record, decided),
         parts=[part for part in parts if part[2]],
-        notes=[check["note"] for check in checks if check["passed"] and check["note"]],
+        notes=[check["note"] for check in checks if check["passed"] is not False and check["note"]],
         counts={key.capitalize(): f"{value:,}" for key, value in decided.items() if key not in DECIDED},
     )
 
