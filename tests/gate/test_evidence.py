@@ -236,6 +236,9 @@ def test_new_rows_bring_a_new_budget_and_half_of_the_old_ones_do_not(
     assert number(pd.concat([old, "new" + old, "other" + old])) == 1
     assert not {*old} & {*attempts.marks(old).splitlines()}
     [record] = [record for record in known if record.rows]
+    of_others = [replace(record, is_earlier=True)]  # the registered model was deleted and made again
+    again = Question("2", "1", old, old[:0])
+    assert [attempts.on_such_rows(client, asked, again) for asked in (known, of_others)] == [1, 2]
     (Path(str(client.get_run(record.run_id).info.artifact_uri)) / attempts.FILE).unlink()
     assert number("new" + old) == 2  # nobody knows which rows that attempt has seen
 

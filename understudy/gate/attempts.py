@@ -73,7 +73,7 @@ def on_such_rows(client: MlflowClient, known: Iterable[SavedRecord], question: Q
             all_seen[record.rows] = _read(client, record.run_id)
         seen = all_seen[record.rows] if record.rows else set()
         common = None if seen is None else frozenset(mine & seen)
-        is_same = (record.version, record.against) == (question.version, question.against)
+        is_same = _asked(record)[:-1] == _asked(question)[:-1]
         if common is None or len(common) >= ALIKE * len(mine) or (is_same and common):
             asked.append((record.opened, (_asked(record), common)))
     return _number(asked, (_asked(question), frozenset(mine)))
@@ -85,9 +85,13 @@ def since_better(known: Sequence[SavedRecord], question: Question) -> int:
     return _number([(record.opened, _asked(record)) for record in since], _asked(question))
 
 
-def _asked(question: SavedRecord | Question) -> tuple[str | None, str | None, str]:
-    """Which version was compared with which, by which rows: rows beside them make no other question."""
-    return question.version, question.against, str(question.rows).partition("+")[0]
+def _asked(question: SavedRecord | Question) -> tuple[int | None, str | None, str | None, str]:
+    """Which version was compared with which, by which rows: rows beside them make no other question.
+
+    Versions of an earlier registered model of that name, which may have had the same numbers, are others.
+    """
+    model = question.model if isinstance(question, SavedRecord) and question.is_earlier else None
+    return model, question.version, question.against, str(question.rows).partition("+")[0]
 
 
 def _number(asked: Sequence[tuple[int, Hashable]], question: Hashable) -> int:
