@@ -56,6 +56,7 @@ def test_what_passes_says_so_and_leaves_no_check_out(in_production: str, client:
     assert "The gate lets version 1 go to Production: no check failed." in html
     assert html.count("✓ pass") == sum(check["passed"] is True for check in checks) > 3
     assert "none, since there is none to compare with" in html
+    assert ">300</text>" in html  # the limit of milliseconds, and not 3e+2
     unmeasured = {**checks[0], "value": None, "low": None, "high": None, "passed": None, "note": "a note"}
     aside = gate_page.html("A", asdict(Record("staging", "1", "staging", who="anna")), {"checks": [unmeasured]})
     assert "not measured" in aside

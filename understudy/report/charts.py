@@ -17,6 +17,7 @@ GAUGE = {"width": 230, "height": 50}  # pixels
 SHARES = {"width": 260, "height": 76}
 FEW_NAMES = 6  # of values, that have room below their bars
 TEXT, MUTED, LINE = "var(--text)", "var(--muted)", "var(--line)"
+PLAIN = "format(datum.value, datum.value != 0 && abs(datum.value) < 0.001 ? '~e' : '.4~r')"  # 300, and not 3e+2
 FONT = "system-ui, sans-serif"
 LETTER, MOST_ROOM = 7.4, 190  # pixels: of a wide font, whatever font the page has in the end; of names beside an axis
 CONFIG: dict[str, Any] = {
@@ -160,7 +161,7 @@ def _bars(measured: Sequence[Measured], place: dict[str, Any], ticks: int) -> li
         for each in measured
         for value, low, high in [each.interval]
     ]
-    axis = {"tickCount": ticks, "format": "~g", "labelOverlap": "parity", "labelSeparation": 12, "labelBound": True}
+    axis = {"tickCount": ticks, "labelExpr": PLAIN, "labelOverlap": "parity", "labelSeparation": 12, "labelBound": True}
     x = {"type": "quantitative", "scale": {"zero": False, "padding": 8}, "axis": axis, "title": None}
     encoding = place | {"color": {"field": "colour", "type": "nominal", "scale": None}} | SAID
     bar = encoding | {"x": x | {"field": "low"}, "x2": {"field": "high"}}
