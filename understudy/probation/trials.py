@@ -10,12 +10,12 @@ from mlflow import MlflowClient
 from understudy.errors import UserError
 from understudy.figures.cards import shown_time
 from understudy.probation import counts
-from understudy.registry import history, promotion, records, registered, stages
+from understudy.registry import history, promotion, records, stages
 from understudy.registry.audit import Finding
 from understudy.schema.limits import Probation
-from understudy.tracking import naming
+from understudy.tracking import naming, runs
 
-WATCHED = "understudy.probation"  # a version's tag: the run of the move since which it is watched, and when it last was
+WATCHED = "understudy.probation"  # a tag: of a version the run of its move, and of that run when it was last watched
 UNWATCHED = timedelta(minutes=10)  # after which nobody seems to watch any more; who does says so every minute
 STOOD, GONE_BACK, REPLACED = "stood", "gone back", "replaced"  # how a probation ends
 
@@ -76,9 +76,9 @@ def current(client: MlflowClient, name: str) -> Trial | NoTrial:
     return Trial(version, before, since, move.run_id, version in been)
 
 
-def mark(client: MlflowClient, name: str, trial: Trial) -> None:
-    """Note that a version is watched now. Raises `MlflowException` for an account that may not promote."""
-    client.set_model_version_tag(name, trial.version, WATCHED, f"{trial.move} {datetime.now(UTC).isoformat()}")
+def mark(client: MlflowClient, trial: Trial) -> None:
+    """Note that a version is watched now, where no webhook hears of it each time."""
+    runs.tag_record(client, trial.move, {WATCHED: datetime.now(UTC).isoformat()})
 
 
 def described(client: MlflowClient, name: str, probation: Probation, log: Path | None) -> tuple[str, list[Finding]]:
@@ -106,8 +106,8 @@ def described(client: MlflowClient, name: str, probation: Probation, log: Path |
     called = f"version {trial.version} of {name} is on probation since {shown_time(trial.since)}"
     minutes = (now - trial.since) / timedelta(minutes=1)
     line = f"{called}: {minutes:,.0f} of {probation.minutes:g} minutes{seen}"
-    move, _, last = registered.get_version(client, name, trial.version).tags.get(WATCHED, "").partition(" ")
-    watched = datetime.fromisoformat(last) if last and move == trial.move else None
+    last = client.get_run(trial.move).data.tags.get(WATCHED)
+    watched = datetime.fromisoformat(last) if last else None
     if now - (watched or trial.since) > UNWATCHED:
         nobody = "and nobody has watched it" + (f" since {shown_time(watched)}" if watched else "")
         findings.append(Finding(f"{called}, {nobody}", f"python monitor.py --probation{naming.option(name)}"))

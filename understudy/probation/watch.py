@@ -45,7 +45,7 @@ def watch(client: MlflowClient, name: str, trial: Trial, limits: Limits, server:
     Raises:
         UserError: A version's files are not what was registered, there is no such log, or the server is another's.
     """
-    trials.mark(client, name, trial)  # fails for whom may not promote
+    client.set_model_version_tag(name, trial.version, trials.WATCHED, trial.move)  # fails for whom may not promote
     watcher = Watcher(client, name, trial, limits, server, log)
     while (outcome := watcher.step()) is None:
         time.sleep(EVERY)
@@ -81,7 +81,7 @@ class Watcher:
             if current != self._trial.version:
                 return self._end(current)
             if time.monotonic() - self._marked_at >= TELL:
-                trials.mark(self._client, self._name, self._trial)
+                trials.mark(self._client, self._trial)
                 self._marked_at = time.monotonic()
             return self._judge()
         except MlflowException as error:
