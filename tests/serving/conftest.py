@@ -181,15 +181,15 @@ def probability(reply: Reply) -> tuple[str, float]:
 
 
 @contextmanager
-def hammered(live: Live, number: int) -> Iterator[list[Reply]]:
-    """Ask for a probability over and over on connections of their own; yields the replies."""
+def hammered(live: Live, number: int, pause: float = 0) -> Iterator[list[Reply]]:
+    """Ask for a probability over and over on connections of their own, with pauses in seconds; yields the replies."""
     replies: list[Reply] = []
     is_over = threading.Event()
 
     def ask() -> None:
         body = json.dumps({"inputs": [ENCODED], "params": {"output": "probability"}})
         with closing(http.client.HTTPConnection("127.0.0.1", live.port, timeout=20)) as connection:
-            while not is_over.is_set():
+            while not is_over.wait(pause):
                 try:
                     connection.request("POST", "/invocations", body)
                     answer = connection.getresponse()
