@@ -20,7 +20,7 @@ from deploy import mysql, secrets
 from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
 from understudy.probation.trials import Trial
 from understudy.probation.watch import Watcher
-from understudy.registry import stages
+from understudy.registry import records, stages
 from understudy.schema.limits import Limits
 from understudy.table import TABLE
 from understudy.tracking import connection, family_runs, runs
@@ -168,9 +168,11 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
 def test_an_account_that_is_away_is_no_misbehaviour_of_a_version(
     enter: Callable[[str], MlflowClient], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trial = Trial("1", "0", datetime.now(UTC), "a run", is_again=False)
-    nobody = f"http://127.0.0.1:{mysql.free_port()}"
-    watcher = Watcher(enter("promoter"), TABLE.name, trial, Limits(), nobody, None)
+    client, nobody = enter("promoter"), f"http://127.0.0.1:{mysql.free_port()}"
+    move = records.find(client, TABLE.name)[-1].run_id
+    watcher = Watcher(
+        client, TABLE.name, Trial("1", "0", datetime.now(UTC), move, is_again=False), Limits(), nobody, None
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
     assert watcher.step() is None
     assert "waiting: the tracking server does not know this account" in capsys.readouterr().out
