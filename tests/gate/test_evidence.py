@@ -243,13 +243,19 @@ def test_new_rows_bring_a_new_budget_and_half_of_the_old_ones_do_not(
     assert number("new" + old) == 2  # nobody knows which rows that attempt has seen
 
 
-def test_small_losses_count_from_every_champion_since_one_was_better(
-    in_production: str, client: MlflowClient, call: Call
-) -> None:
+@pytest.fixture
+def two_champions(in_production: str, call: Call) -> str:
+    """A store in which version 2 has replaced version 1, and version 3 is in Staging."""
     call(register, "--model", "DecisionTreeClassifier")
     call(promote, "staging", "--version", "2")
     assert call(promote, "production").code == 0
     call(promote, "staging", "--version", "3")
+    return in_production
+
+
+def test_small_losses_count_from_every_champion_since_one_was_better(
+    two_champions: str, client: MlflowClient, call: Call
+) -> None:
     asked = call(promote, "production")
     assert "ROC AUC less earlier champion's" in asked.out
     price = "attempt by not-worse since one was better 2 0.83% of error spent, 1.67% left"
@@ -260,12 +266,8 @@ def test_small_losses_count_from_every_champion_since_one_was_better(
 
 
 def test_an_earlier_champion_that_cannot_be_asked_is_left_out_and_named(
-    in_production: str, client: MlflowClient, call: Call
+    two_champions: str, client: MlflowClient, call: Call
 ) -> None:
-    call(register, "--model", "DecisionTreeClassifier")
-    call(promote, "staging", "--version", "2")
-    assert call(promote, "production").code == 0
-    call(promote, "staging", "--version", "3")
     client.delete_model_version_tag(NAME, "1", registration.rows_tag(batch_rows.TRAINED_ON))
     asked = call(promote, "production")
     why = f"not compared with version 1 (version 1 of {NAME} has no rows on record)"
@@ -274,10 +276,8 @@ def test_an_earlier_champion_that_cannot_be_asked_is_left_out_and_named(
     decided = json.loads(mlflow.artifacts.load_text(f"runs:/{last(client).run_id}/gate.json"))
     assert why in [check["note"] for check in decided["checks"]]
     with damaged(client, "1"):
-        assert (
-            f"not compared with version 1 ({NAME} version 1 is not what was registered"
-            in call(promote, "production").out
-        )
+        out = call(promote, "production").out
+    assert f"not compared with version 1 ({NAME} version 1 is not what was registered" in out
 
 
 def test_a_version_that_takes_other_rows_needs_breaking(in_production: str, client: MlflowClient, call: Call) -> None:

@@ -132,7 +132,7 @@ class Decision:
         return pd.DataFrame([check.printed() for check in (*self.checks, *slices, *others[:1])])
 
     def __str__(self) -> str:
-        """That table, and below it what is to be known of checks that passed."""
+        """That table, and below it what is to be known of checks that did not fail."""
         notes = [
             f"note: {check.note}" for check in (*self.checks, *self.slices) if check.passed is not False and check.note
         ]

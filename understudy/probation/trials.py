@@ -15,7 +15,7 @@ from understudy.registry.audit import Finding
 from understudy.schema.limits import Probation
 from understudy.tracking import naming, runs
 
-WATCHED = "understudy.probation"  # a tag: of a version the run of its move, and of that run when it was last watched
+WATCHED = "understudy.probation"  # a tag of the record of a move: when its version was last watched
 UNWATCHED = timedelta(minutes=10)  # after which nobody seems to watch any more; who does says so every minute
 STOOD, GONE_BACK, REPLACED = "stood", "gone back", "replaced"  # how a probation ends
 
@@ -77,7 +77,11 @@ def current(client: MlflowClient, name: str) -> Trial | NoTrial:
 
 
 def mark(client: MlflowClient, trial: Trial) -> None:
-    """Note that a version is watched now, where no webhook hears of it each time."""
+    """Note that a version is watched now, where no webhook hears of it each time.
+
+    Raises:
+        MlflowException: The account may not promote, among others.
+    """
     runs.tag_record(client, trial.move, {WATCHED: datetime.now(UTC).isoformat()})
 
 

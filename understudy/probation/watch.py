@@ -45,7 +45,7 @@ def watch(client: MlflowClient, name: str, trial: Trial, limits: Limits, server:
     Raises:
         UserError: A version's files are not what was registered, there is no such log, or the server is another's.
     """
-    client.set_model_version_tag(name, trial.version, trials.WATCHED, trial.move)  # fails for whom may not promote
+    trials.mark(client, trial)  # fails for whom may not promote
     watcher = Watcher(client, name, trial, limits, server, log)
     while (outcome := watcher.step()) is None:
         time.sleep(EVERY)
