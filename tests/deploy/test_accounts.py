@@ -19,7 +19,7 @@ import train
 from deploy import mysql, secrets
 from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
 from understudy.probation.trials import Trial
-from understudy.probation.watch import Watcher
+from understudy.probation.watch import Watcher, watch
 from understudy.registry import records, stages
 from understudy.schema.limits import Limits
 from understudy.table import TABLE
@@ -170,15 +170,16 @@ def test_an_account_that_is_away_is_no_misbehaviour_of_a_version(
 ) -> None:
     client, nobody = enter("promoter"), f"http://127.0.0.1:{mysql.free_port()}"
     move = records.find(client, TABLE.name)[-1].run_id
-    watcher = Watcher(
-        client, TABLE.name, Trial("1", "0", datetime.now(UTC), move, is_again=False), Limits(), nobody, None
-    )
+    trial = Trial("1", "0", datetime.now(UTC), move, is_again=False)
+    watcher = Watcher(client, TABLE.name, trial, Limits(), nobody, None)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not the password")
     assert watcher.step() is None
     assert "waiting: the tracking server does not know this account" in capsys.readouterr().out
     enter("promoter")
     watcher.step()
     assert "tracking server" not in capsys.readouterr().out
+    for account in ("trainer", "reader"):  # who may not bring a version back does not begin to watch one
+        assert is_forbidden(watch, enter(account), TABLE.name, trial, Limits(), nobody, None)
 
 
 def test_a_killed_run_of_somebody_else_stops_nobody(enter: Callable[[str], MlflowClient]) -> None:
