@@ -3,7 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,19 +43,20 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Iterator
     folder = tmp_path_factory.mktemp("guarded")
     shutil.copy(trained / "mlflow.db", folder)
     (folder / "auth.ini").write_text(SETTINGS.format(folder=folder))
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(folder / "auth.ini"))
-        monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", ADMIN)
-        monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "what it signs its forms with")
-        store = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db")  # the last one counts
-        guard = ("--app-name", "basic-auth", "--workers", "1")
-        with mysql.tracking_server(folder, "", mysql.free_port(), *store, *guard) as uri:
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as monkeypatch:  # what the tests of other stores must not see
+            monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(folder / "auth.ini"))
+            monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", ADMIN)
+            monkeypatch.setenv("MLFLOW_FLASK_SERVER_SECRET_KEY", "what it signs its forms with")
+            store = ("--backend-store-uri", f"sqlite:///{folder}/mlflow.db")  # the last one counts
+            guard = ("--app-name", "basic-auth", "--workers", "1")
+            uri = running.enter_context(mysql.tracking_server(folder, "", mysql.free_port(), *store, *guard))
             monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
             monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", ADMIN)
             accounts = get_app_client("basic-auth", uri)
             for name in ("anna", "bo"):
                 accounts.create_user(name, f"{name}'s password")
-            yield uri, folder / "mlflow.db"
+        yield uri, folder / "mlflow.db"
 
 
 @pytest.fixture
