@@ -369,6 +369,15 @@ def clone(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def project(clone: Path, tmp_path: Path, migrated: Path) -> Path:
+    """A copy of the project with an empty store, whatever another test has trained in the clone meanwhile."""
+    folder = tmp_path / "project"
+    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("mlruns"))
+    shutil.copy(migrated, folder / "mlflow.db")
+    return folder
+
+
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without its MLflow settings, with the tests' Python first on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}

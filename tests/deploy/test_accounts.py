@@ -134,14 +134,20 @@ def is_forbidden(ask: Callable[..., Any], *arguments: Any, **named: Any) -> bool
     return "403" in str(refused.value)
 
 
+@pytest.fixture
+def moved(enter: Callable[[str], MlflowClient], call: Call) -> None:
+    """The promoter has put a run of the trainer's into Production, once for all tests of the server."""
+    if not records.find(enter("trainer"), TABLE.name):
+        assert call(train, "--models", "LogisticRegression").code == 0
+        assert is_refusal(call(register))
+        enter("promoter")
+        for verb in [(register,), (promote, "staging"), (promote, "production"), (promote, "check")]:
+            assert call(*verb).code == 0, verb
+
+
+@pytest.mark.usefixtures("moved")
 def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], MlflowClient], call: Call) -> None:
     name = TABLE.name
-    enter("trainer")
-    assert call(train, "--models", "LogisticRegression").code == 0
-    assert is_refusal(call(register))
-    enter("promoter")
-    for verb in [(register,), (promote, "staging"), (promote, "production"), (promote, "check")]:
-        assert call(*verb).code == 0, verb
     for account in ("promoter", "trainer", "reader"):
         client = enter(account)
         assert is_forbidden(client.create_registered_model, "another")
@@ -165,6 +171,7 @@ def test_trainers_log_promoters_move_and_readers_read(enter: Callable[[str], Mlf
         client.log_text(run.run_id, "a", "a.txt")
 
 
+@pytest.mark.usefixtures("moved")
 def test_an_account_that_is_away_is_no_misbehaviour_of_a_version(
     enter: Callable[[str], MlflowClient], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +198,7 @@ def test_a_killed_run_of_somebody_else_stops_nobody(enter: Callable[[str], Mlflo
     assert runs.close_killed(enter("admin")) == ["killed"]
 
 
+@pytest.mark.usefixtures("moved")
 def test_doing_it_again_takes_away_what_was_given_by_hand(
     enter: Callable[[str], MlflowClient], guarded: str, team: tuple[Team, Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,6 +67,8 @@ def racing_on_mariadb(team: tuple[Team, Rows]) -> Iterator[Racing]:
 @pytest.fixture
 def racing(backend: str, request: pytest.FixtureRequest) -> Racing:
     started: Racing = request.getfixturevalue(f"racing_on_{backend}")
+    race.a_model.cache_clear()  # another test may have put the store back to what it was before the model
+    mlflow.set_tracking_uri(started[0].tracking_uri)
     return started
 
 

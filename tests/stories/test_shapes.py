@@ -1,6 +1,5 @@
 """Generated tables of every shape that can be declared, each from training to a rollback."""
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,10 +132,8 @@ SHAPES: dict[str, tuple[Callable[[], pd.DataFrame], str]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_table_of_any_shape_goes_from_training_to_a_rollback(shape: str, clone: Path, tmp_path: Path) -> None:
+def test_a_table_of_any_shape_goes_from_training_to_a_rollback(shape: str, project: Path) -> None:
     generate, declared = SHAPES[shape]
-    project = tmp_path / "project"
-    shutil.copytree(clone, project)
     generate().to_csv(project / "data" / "shape.csv", index=False)
     (project / "understudy" / "table.py").write_text(
         "from understudy.schema.columns import Category, Date, Number\n"

@@ -1,7 +1,6 @@
 """Another table and another model: docs/use-your-own.md followed to the letter, then the whole story."""
 
 import json
-import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
@@ -61,14 +60,11 @@ FAMILIES |= {name: Family(booster, quick={"n_estimators": [20, 30]}, book={}) fo
 
 
 @pytest.fixture
-def swapped(clone: Path, tmp_path: Path, migrated: Path) -> Path:
+def swapped(project: Path) -> Path:
     """A copy of the project with the page's two diffs applied."""
-    folder = tmp_path / "project"
-    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("mlruns"))
-    shutil.copy(migrated, folder / "mlflow.db")
     diffs = blocks(PAGE, "diff")
-    subprocess.run(["git", "apply", "-"], cwd=folder, input="".join(diffs), text=True, check=True)
-    return folder
+    subprocess.run(["git", "apply", "-"], cwd=project, input="".join(diffs), text=True, check=True)
+    return project
 
 
 def answers(folder: Path, version: str) -> Any:

@@ -115,8 +115,10 @@ def restored(team: Stack, folder: Path, archive: Path) -> tuple[list[str], list[
 
 
 def test_a_backup_brings_back_every_row_and_every_byte(team: Stack, whole: Left, tmp_path: Path) -> None:
-    client = team.client
-    client.set_registered_model_alias(client.search_registered_models()[0].name, "production", "1")
+    client, run = team.client, team.runs()[0].info
+    client.create_registered_model("backed up")
+    client.create_model_version("backed up", f"{run.artifact_uri}/model", run.run_id, await_creation_for=0)
+    client.set_registered_model_alias("backed up", "production", "1")
     backup.back_up(team, tmp_path / "archive.tar.gz")
     assert (tmp_path / "archive.tar.gz").stat().st_mode & 0o077 == 0
     assert restored(team, tmp_path / "other", tmp_path / "archive.tar.gz") == ([], [])
