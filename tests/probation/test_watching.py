@@ -219,6 +219,18 @@ def test_people_are_told_what_is_on_probation_and_what_nobody_watches(
     assert trials.described(client, NAME, probation, None)[1] == []
 
 
+def test_a_version_is_watched_on_though_the_record_of_its_move_is_deleted(
+    in_production: str, client: MlflowClient, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    is_forward(call)
+    trial = trials.current(client, NAME)
+    assert isinstance(trial, trials.Trial)
+    client.delete_run(trial.move)
+    assert trials.current(client, NAME) == trial
+    assert Watcher(client, NAME, trial, Limits(), "http://127.0.0.1:9", None).step() is None
+    assert "waiting: " in capsys.readouterr().out
+
+
 def test_a_broken_file_of_the_log_is_a_finding(
     in_production: str, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

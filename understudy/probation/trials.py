@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow import MlflowClient
+from mlflow import MlflowClient, MlflowException
 
 from understudy.errors import UserError
 from understudy.figures.cards import shown_time
@@ -13,7 +13,7 @@ from understudy.probation import counts
 from understudy.registry import history, promotion, records, stages
 from understudy.registry.audit import Finding
 from understudy.schema.limits import Probation
-from understudy.tracking import naming, runs
+from understudy.tracking import connection, naming, runs
 
 WATCHED = "understudy.probation"  # a tag of the record of a move: when its version was last watched
 UNWATCHED = timedelta(minutes=10)  # after which nobody seems to watch any more; who does says so every minute
@@ -77,12 +77,16 @@ def current(client: MlflowClient, name: str) -> Trial | NoTrial:
 
 
 def mark(client: MlflowClient, trial: Trial) -> None:
-    """Note that a version is watched now, where no webhook hears of it each time.
+    """Note that a version is watched now, where no webhook hears of it each time; not on a record that is deleted.
 
     Raises:
         MlflowException: The account may not promote, among others.
     """
-    runs.tag_record(client, trial.move, {WATCHED: datetime.now(UTC).isoformat()})
+    try:
+        runs.tag_record(client, trial.move, {WATCHED: datetime.now(UTC).isoformat()})
+    except MlflowException as error:
+        if error.error_code not in connection.NOT_THERE:  # MLflow's for a deleted run too, which takes no tags
+            raise
 
 
 def described(client: MlflowClient, name: str, probation: Probation, log: Path | None) -> tuple[str, list[Finding]]:
