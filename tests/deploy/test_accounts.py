@@ -19,7 +19,7 @@ import train
 from deploy import mysql, secrets
 from tests.conftest import NO_DATABASE, PROJECT, Ended, Rows, Team, connected, is_refusal
 from understudy.probation.trials import Trial
-from understudy.probation.watch import Watcher, watch
+from understudy.probation.watch import Watcher
 from understudy.registry import records, stages
 from understudy.schema.limits import Limits
 from understudy.table import TABLE
@@ -186,7 +186,7 @@ def test_an_account_that_is_away_is_no_misbehaviour_of_a_version(
     watcher.step()
     assert "tracking server" not in capsys.readouterr().out
     for account in ("trainer", "reader"):  # who may not bring a version back does not begin to watch one
-        assert is_forbidden(watch, enter(account), TABLE.name, trial, Limits(), nobody, None)
+        assert is_forbidden(Watcher, enter(account), TABLE.name, trial, Limits(), nobody, None)
 
 
 def test_a_killed_run_of_somebody_else_stops_nobody(enter: Callable[[str], MlflowClient]) -> None:

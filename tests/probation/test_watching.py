@@ -26,7 +26,7 @@ from tests.probation.conftest import HARMFUL, NAME, Call, address, ask, is_forwa
 from tests.serving.conftest import served, until
 from tests.terminal.test_documented import KEYS
 from understudy.monitoring import window
-from understudy.probation import trials
+from understudy.probation import trials, watch
 from understudy.probation.counts import ServerCounts
 from understudy.probation.evidence import ServerEvidence
 from understudy.probation.watch import Watcher
@@ -209,13 +209,14 @@ def test_people_are_told_what_is_on_probation_and_what_nobody_watches(
     assert finding.fix == "python monitor.py --probation"
     trial = trials.current(client, NAME)
     assert isinstance(trial, trials.Trial)
-    Watcher(client, NAME, trial, Limits(), "http://127.0.0.1:9", None).step()
+    watcher = Watcher(client, NAME, trial, Limits(), "http://127.0.0.1:9", None)
     [finding] = trials.described(client, NAME, probation, None)[1]
     assert f"and nobody has watched it since {datetime.now(UTC):%Y-%m-%d}" in finding.what
     time.sleep(3)
     monkeypatch.setattr(trials, "UNWATCHED", timedelta(seconds=2.5))
     assert len(trials.described(client, NAME, probation, None)[1]) == 1
-    Watcher(client, NAME, trial, Limits(), "http://127.0.0.1:9", None).step()  # it waits for the server, and is there
+    monkeypatch.setattr(watch, "TELL", 0.0)
+    watcher.step()  # it waits for the server, and is there
     assert trials.described(client, NAME, probation, None)[1] == []
 
 

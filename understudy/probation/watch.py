@@ -45,7 +45,6 @@ def watch(client: MlflowClient, name: str, trial: Trial, limits: Limits, server:
     Raises:
         UserError: A version's files are not what was registered, there is no such log, or the server is another's.
     """
-    trials.mark(client, trial)  # fails for whom may not promote
     watcher = Watcher(client, name, trial, limits, server, log)
     while (outcome := watcher.step()) is None:
         time.sleep(EVERY)
@@ -64,8 +63,9 @@ class Watcher:
         counts = ServerCounts(server, name, versions, limits.milliseconds, trial.is_again)
         self._server = ServerEvidence(counts, limits.milliseconds)
         self._log = self._evidence(log) if log else None
-        self._told, self._told_at, self._marked_at = "", -TELL, -TELL
-        self._is_going_back = False
+        self._told, self._told_at, self._is_going_back = "", -TELL, False
+        trials.mark(client, trial)  # fails for whom may not promote, and step would wait
+        self._marked_at = time.monotonic()
 
     def _evidence(self, folder: Path) -> LogEvidence:
         trial, shift = self._trial, self._probation.shift
