@@ -1,6 +1,5 @@
 """`python -m understudy.declare` on generated tables: what it makes of each column, and that its module holds."""
 
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -337,16 +336,14 @@ def test_a_positive_answer_that_never_comes_is_refused(call: Callable[..., Ended
     assert "choose --positive from no, yes" in ended.err
 
 
-def test_it_fills_the_file_that_the_shell_has_emptied_and_the_table_trains(clone: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "project"
-    shutil.copytree(clone, folder, ignore=shutil.ignore_patterns("mlruns"))
-    everything().to_csv(folder / "data" / "mine.csv", index=False)
+def test_it_fills_the_file_that_the_shell_has_emptied_and_the_table_trains(project: Path) -> None:
+    everything().to_csv(project / "data" / "mine.csv", index=False)
     command = "python -m understudy.declare data/mine.csv --target outcome > understudy/table.py"
     train = "python train.py --models LogisticRegression"
     for line in (command, train):
-        ended = subprocess.run(["bash", "-c", line], cwd=folder, env=environment(), capture_output=True, text=True)
+        ended = subprocess.run(["bash", "-c", line], cwd=project, env=environment(), capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
-    assert 'path="data/mine.csv"' in (folder / "understudy" / "table.py").read_text()
+    assert 'path="data/mine.csv"' in (project / "understudy" / "table.py").read_text()
     assert "LogisticRegression: mean CV score 0.99" in ended.stdout  # by the leak that it asks about
 
 

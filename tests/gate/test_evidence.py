@@ -244,12 +244,14 @@ def test_new_rows_bring_a_new_budget_and_half_of_the_old_ones_do_not(
 
 
 @pytest.fixture
-def two_champions(in_production: str, call: Call) -> str:
+def two_champions(in_production: str, prepared: Callable[..., None]) -> str:
     """A store in which version 2 has replaced version 1, and version 3 is in Staging."""
-    call(register, "--model", "DecisionTreeClassifier")
-    call(promote, "staging", "--version", "2")
-    assert call(promote, "production").code == 0
-    call(promote, "staging", "--version", "3")
+    prepared(
+        (register, "--model", "DecisionTreeClassifier"),
+        (promote, "staging", "--version", "2"),
+        (promote, "production"),
+        (promote, "staging", "--version", "3"),
+    )
     return in_production
 
 
